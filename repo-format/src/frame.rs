@@ -1,0 +1,234 @@
+//! Frames (SPEC 7.3): a piece of a pack's plain stream, compressed alone. Sealed it is
+//! `codec u8 ‖ payload` under ChaCha20-Poly1305 with the pack's frame key and nonce LE96(index), AAD empty.
+
+use crate::codec::Write;
+use crate::error::{FormatError, Result, ensure, within};
+use crate::limits::{FRAME_RAW_MAX, ZSTD_WINDOW_MAX};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use zstd::zstd_safe::{self, CParameter};
+
+const WHAT: &str = "frame";
+/// Tag bytes of a sealed frame.
+pub const TAG_LEN: usize = 16;
+/// Stored as it is.
+pub const CODEC_RAW: u8 = 0;
+/// One zstd frame.
+pub const CODEC_ZSTD: u8 = 1;
+/// Reserved for zstd with a dictionary; readers refuse it.
+pub const CODEC_ZSTD_DICTIONARY: u8 = 2;
+/// Padding: zeros, no plain bytes.
+pub const CODEC_PADDING: u8 = 0xff;
+
+/// The frame key of one pack. Every index is used once (one pack, one key, one pass).
+pub struct FrameKey(LessSafeKey);
+
+impl FrameKey {
+    pub(crate) fn new(key: &[u8; 32]) -> Result<Self> {
+        let key = UnboundKey::new(&CHACHA20_POLY1305, key);
+        Ok(Self(LessSafeKey::new(key.map_err(|_| FormatError::invalid(WHAT, "key of a wrong length"))?)))
+    }
+
+    /// Seals `codec ‖ payload` in place and appends the tag.
+    pub fn seal(&self, index: u32, buffer: &mut Vec<u8>) -> Result<()> {
+        self.0
+            .seal_in_place_append_tag(nonce(index), Aad::empty(), buffer)
+            .map_err(|_| FormatError::invalid(WHAT, "too large to seal"))
+    }
+
+    /// Opens a sealed frame in place and returns `codec ‖ payload`.
+    pub fn open<'a>(&self, index: u32, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
+        let plain = self.0.open_in_place(nonce(index), Aad::empty(), buffer);
+        plain.map(|p| &*p).map_err(|_| FormatError::Unauthentic { what: WHAT })
+    }
+}
+
+fn nonce(index: u32) -> Nonce {
+    let mut n = [0; 12];
+    n.iter_mut().zip(index.to_le_bytes()).for_each(|(n, i)| *n = i);
+    Nonce::assume_unique_for_key(n)
+}
+
+/// How hard to compress. Writers choose, readers do not care.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// Store.
+    Off,
+    /// zstd 1.
+    Fastest,
+    /// zstd 2 with a window over the whole frame.
+    #[default]
+    Auto,
+    /// zstd 3 over the whole frame, and slower.
+    Better,
+    /// zstd 19.
+    Max,
+}
+
+/// Compresses frames; keeps its zstd context between them.
+pub struct Compressor {
+    context: Option<zstd_safe::CCtx<'static>>,
+}
+
+impl Compressor {
+    /// A compressor for frames of at most `frame` plain bytes.
+    pub fn new(compression: Compression, frame: u32) -> Result<Self> {
+        let window = frame.max(1 << 10).next_power_of_two().ilog2().min(23);
+        let (level, hash) = match compression {
+            Compression::Off => return Ok(Self { context: None }),
+            Compression::Fastest => (1, Some(16)),
+            Compression::Auto => (2, Some(17)),
+            Compression::Better => (6, None),
+            Compression::Max => (19, None),
+        };
+        let mut context = zstd_safe::CCtx::create();
+        let mut set = |p| context.set_parameter(p).map(|_| ());
+        let mut all =
+            set(CParameter::CompressionLevel(level)).and_then(|()| set(CParameter::WindowLog(window)));
+        if let Some(hash) = hash {
+            all = all.and_then(|()| set(CParameter::HashLog(hash.min(window))));
+        }
+        all = all
+            .and_then(|()| set(CParameter::ContentSizeFlag(true)))
+            .and_then(|()| set(CParameter::ChecksumFlag(false)));
+        all.map_err(|_| FormatError::invalid("compression", "zstd refused its parameters"))?;
+        Ok(Self { context: Some(context) })
+    }
+
+    /// Replaces `out` by `codec ‖ payload`, with room for the tag. A frame that does not shrink by 1/32 is stored.
+    pub fn compress(&mut self, raw: &[u8], out: &mut Vec<u8>) {
+        out.clear();
+        out.reserve(raw.len() + 1 + TAG_LEN);
+        if let Some(context) = &mut self.context {
+            out.resize(raw.len() - raw.len() / 32 + 1, 0);
+            if let Some((codec, payload)) = out.split_first_mut() {
+                // "Does not fit" is the skip rule: the buffer is exactly as long as compression is worth.
+                if let Ok(n) = context.compress2(payload, raw) {
+                    *codec = CODEC_ZSTD;
+                    out.truncate(n + 1);
+                    return;
+                }
+            }
+            out.clear();
+        }
+        out.put_u8(CODEC_RAW);
+        out.put(raw);
+    }
+}
+
+/// Expands frames; keeps its zstd context between them.
+pub struct Expander {
+    context: zstd_safe::DCtx<'static>,
+}
+
+impl Default for Expander {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Expander {
+    /// A new expander.
+    pub fn new() -> Self {
+        Self { context: zstd_safe::DCtx::create() }
+    }
+
+    /// Replaces `out` by the `raw_len` plain bytes of an opened frame. Nothing is allocated beyond `raw_len`,
+    /// which the caller takes from an authenticated table.
+    pub fn expand(&mut self, opened: &[u8], raw_len: u32, out: &mut Vec<u8>) -> Result<()> {
+        within("frame length", raw_len.into(), FRAME_RAW_MAX.into())?;
+        let (codec, payload) = opened.split_first().ok_or(FormatError::Truncated { what: WHAT })?;
+        out.clear();
+        match *codec {
+            CODEC_RAW => {
+                ensure(payload.len() == raw_len as usize, WHAT, "length differs from its table")?;
+                out.put(payload);
+            }
+            CODEC_ZSTD => {
+                check_zstd(payload, raw_len)?;
+                out.reserve(raw_len as usize);
+                let n = self.context.decompress(out, payload);
+                let n = n.map_err(|_| FormatError::invalid(WHAT, "zstd cannot expand it"))?;
+                ensure(n == raw_len as usize, WHAT, "length differs from its table")?;
+            }
+            CODEC_PADDING => {
+                ensure(raw_len == 0, WHAT, "padding with plain bytes")?;
+                ensure(payload.iter().all(|b| *b == 0), WHAT, "padding is not zero")?;
+            }
+            _ => return Err(FormatError::invalid(WHAT, "unknown codec")),
+        }
+        Ok(())
+    }
+}
+
+/// Exactly one zstd frame (RFC 8878) with its content size, no dictionary, a window of at most 8 MiB.
+fn check_zstd(payload: &[u8], raw_len: u32) -> Result<()> {
+    let mut r = crate::codec::Reader::new(WHAT, payload);
+    ensure(r.u32()? == 0xfd2f_b528, WHAT, "not a zstd frame")?;
+    let descriptor = r.u8()?;
+    ensure(descriptor & 0b1011 == 0, WHAT, "zstd dictionary or reserved bits")?;
+    let single = descriptor & 0x20 != 0;
+    if !single {
+        let w = r.u8()?;
+        let base = 1u64 << (10 + (w >> 3));
+        within("zstd window", base + base / 8 * u64::from(w & 7), ZSTD_WINDOW_MAX)?;
+    }
+    let size = match (descriptor >> 6, single) {
+        (0, true) => u64::from(r.u8()?),
+        (0, false) => return Err(FormatError::invalid(WHAT, "zstd frame without its content size")),
+        (1, _) => u64::from(r.u16()?) + 256,
+        (2, _) => u64::from(r.u32()?),
+        _ => r.u64()?,
+    };
+    ensure(size == u64::from(raw_len), WHAT, "zstd content size differs from its table")?;
+    let whole = zstd_safe::find_frame_compressed_size(payload);
+    ensure(whole == Ok(payload.len()), WHAT, "bytes behind the zstd frame")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chacha20poly1305::aead::{Aead, KeyInit};
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        #[test]
+        fn frames_round_trip_at_every_level(seed: u8, len in 1usize..200_000, noisy: bool) {
+            let mut raw = vec![seed; len];
+            if noisy {
+                blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut raw);
+            }
+            for c in [Compression::Off, Compression::Fastest, Compression::Auto, Compression::Better] {
+                let (mut out, mut back) = (Vec::new(), Vec::new());
+                Compressor::new(c, 4 << 20).unwrap().compress(&raw, &mut out);
+                prop_assert!(out.len() <= raw.len() + 1);
+                Expander::new().expand(&out, len as u32, &mut back).unwrap();
+                prop_assert_eq!(&back, &raw);
+                prop_assert!(Expander::new().expand(&out, len as u32 - 1, &mut back).is_err());
+                out.push(0);
+                prop_assert!(Expander::new().expand(&out, len as u32, &mut back).is_err());
+            }
+        }
+
+        /// The two implementations of the AEAD agree on every frame.
+        #[test]
+        fn ring_and_rustcrypto_agree(key: [u8; 32], index: u32, text in proptest::collection::vec(any::<u8>(), 0..2000)) {
+            let mut sealed = text.clone();
+            FrameKey::new(&key).unwrap().seal(index, &mut sealed).unwrap();
+            let mut n = [0; 12];
+            n[..4].copy_from_slice(&index.to_le_bytes());
+            let oracle = chacha20poly1305::ChaCha20Poly1305::new(&key.into());
+            prop_assert_eq!(oracle.encrypt(&n.into(), &text[..]).unwrap(), sealed);
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_refused_before_it_expands() {
+        let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 19).unwrap();
+        let frame: Vec<u8> = [&[CODEC_ZSTD][..], &bomb].concat();
+        let mut out = Vec::new();
+        assert!(Expander::new().expand(&frame, 1000, &mut out).is_err());
+        assert!(out.capacity() < 1 << 20);
+    }
+}

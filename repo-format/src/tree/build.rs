@@ -1,0 +1,191 @@
+//! Builds the tree from entries in order: a pure function, so equal entries give equal nodes (SPEC 9.3).
+
+use super::entry::{Entry, compare_key, put_key};
+use super::node::{INNER, LEAF};
+use crate::codec::Write;
+use crate::error::{FormatError, ensure};
+use crate::id::ChunkId;
+use crate::keys::{IdKey, Secret};
+use crate::limits::{NODE_SPLIT_MAX, NODE_SPLIT_MEAN, NODE_SPLIT_MIN};
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+#[derive(Clone)]
+struct Key {
+    parent: Arc<[u8]>,
+    name: Vec<u8>,
+}
+
+/// A finished node, as its parent will list it. `last` is the key of the last entry below it.
+struct Done {
+    id: ChunkId,
+    first: Key,
+    last: Key,
+    entries: u64,
+    bytes: u64,
+}
+
+/// A node under construction: a leaf at level 0, an inner node above.
+#[derive(Default)]
+struct Level {
+    body: Vec<u8>,
+    count: u64,
+    entries: u64,
+    bytes: u64,
+    /// First and last key of the entries below, and the key written last (for prefix compression).
+    keys: Option<(Key, Key, Key)>,
+    /// The only child so far, which is passed up as it is if no second one comes.
+    only: Option<Done>,
+}
+
+/// Receives each finished node: its id and plaintext.
+type NodeSink<'s, E> = &'s mut dyn FnMut(ChunkId, Vec<u8>) -> Result<(), E>;
+
+/// The result of a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BuiltTree {
+    /// The root node.
+    pub root: ChunkId,
+    /// Entries in the tree.
+    pub entries: u64,
+    /// Bytes of its files.
+    pub bytes: u64,
+}
+
+/// Takes entries in order, gives nodes.
+pub struct TreeBuilder {
+    split: Secret,
+    id: IdKey,
+    levels: Vec<Level>,
+    last: Option<Key>,
+    scratch: Vec<u8>,
+}
+
+impl TreeBuilder {
+    /// A builder with the domain's split key and metadata id key.
+    pub fn new(split: Secret, id: IdKey) -> Self {
+        Self { split, id, levels: vec![Level::default()], last: None, scratch: Vec::new() }
+    }
+
+    /// The key by which nodes are identified; list nodes and blocks use the same.
+    pub fn id_key(&self) -> &IdKey {
+        &self.id
+    }
+
+    /// Appends an entry, which must sort after the last one.
+    pub fn push<E: From<FormatError>>(&mut self, entry: &Entry, sink: NodeSink<'_, E>) -> Result<(), E> {
+        let key = Key { parent: entry.parent.clone(), name: entry.name.clone() };
+        if let Some(last) = &self.last {
+            let order = compare_key((&last.parent, &last.name), (&key.parent, &key.name));
+            ensure(order == Ordering::Less, "tree", "entries are not in order")?;
+        }
+        let mut body = std::mem::take(&mut self.scratch);
+        body.clear();
+        self.put_key(0, &mut body, &key);
+        entry.put_body(&mut body);
+        let mut full = self.append(0, &body, &key, &key, 1, entry.size());
+        self.scratch = body;
+        self.last = Some(key);
+        let mut level = 0;
+        while full {
+            let Some(child) = self.close(level, sink)? else { break };
+            level += 1;
+            full = self.add_child(level, child);
+        }
+        Ok(())
+    }
+
+    /// Ends the build. An empty tree is one empty leaf.
+    pub fn finish<E: From<FormatError>>(mut self, sink: NodeSink<'_, E>) -> Result<BuiltTree, E> {
+        if self.last.is_none() {
+            let node = vec![LEAF, 0];
+            let root = self.id.identify(&node);
+            sink(root, node)?;
+            return Ok(BuiltTree { root, entries: 0, bytes: 0 });
+        }
+        let mut level = 0;
+        let mut carry: Option<Done> = None;
+        loop {
+            if let Some(child) = carry.take() {
+                if self.levels.iter().skip(level).all(|l| l.count == 0) {
+                    return Ok(BuiltTree { root: child.id, entries: child.entries, bytes: child.bytes });
+                }
+                self.add_child(level, child);
+            }
+            carry = self.close(level, sink)?;
+            level += 1;
+        }
+    }
+
+    /// State resets at each boundary: the first key of a node is written whole.
+    fn put_key(&self, level: usize, body: &mut Vec<u8>, key: &Key) {
+        let written = self.levels.get(level).and_then(|l| l.keys.as_ref()).map(|(_, _, w)| &w.parent[..]);
+        put_key(body, written.unwrap_or_default(), &key.parent, &key.name);
+    }
+
+    /// Adds encoded bytes whose own key is `key` and whose last entry is `last`; true when the node ends there.
+    fn append(&mut self, level: usize, body: &[u8], key: &Key, last: &Key, entries: u64, bytes: u64) -> bool {
+        let hash = self.split_hash(level, last);
+        let Some(l) = self.levels.get_mut(level) else { return false };
+        l.body.put(body);
+        l.count += 1;
+        l.entries += entries;
+        l.bytes = l.bytes.saturating_add(bytes);
+        let first = l.keys.take().map_or_else(|| key.clone(), |(first, ..)| first);
+        l.keys = Some((first, last.clone(), key.clone()));
+        let size = l.body.len();
+        // hash < len * 2^64 / mean, without the division
+        let drawn = u128::from(hash) * u128::from(NODE_SPLIT_MEAN) < (body.len() as u128) << 64;
+        (size >= NODE_SPLIT_MIN && drawn) || size >= NODE_SPLIT_MAX
+    }
+
+    fn split_hash(&self, level: usize, key: &Key) -> u64 {
+        let mut h = blake3::Hasher::new_keyed(self.split.expose());
+        h.update(&[u8::try_from(level).unwrap_or(u8::MAX)])
+            .update(&key.parent)
+            .update(b"/")
+            .update(&key.name);
+        let [a, b, c, d, e, f, g, i, ..] = *h.finalize().as_bytes();
+        u64::from_le_bytes([a, b, c, d, e, f, g, i])
+    }
+
+    fn add_child(&mut self, level: usize, child: Done) -> bool {
+        while self.levels.len() <= level {
+            self.levels.push(Level::default());
+        }
+        let mut body = Vec::with_capacity(128);
+        self.put_key(level, &mut body, &child.first);
+        body.put(child.id.as_bytes());
+        body.put_varint(child.entries);
+        body.put_varint(child.bytes);
+        let full = self.append(level, &body, &child.first, &child.last, child.entries, child.bytes);
+        if let Some(l) = self.levels.get_mut(level) {
+            l.only = if l.count == 1 { Some(child) } else { None };
+        }
+        full
+    }
+
+    /// Ends the node of a level and emits it; an only child is passed up as it is.
+    fn close<E: From<FormatError>>(
+        &mut self,
+        level: usize,
+        sink: NodeSink<'_, E>,
+    ) -> Result<Option<Done>, E> {
+        let Some(l) = self.levels.get_mut(level).map(std::mem::take) else { return Ok(None) };
+        if l.only.is_some() {
+            return Ok(l.only);
+        }
+        let Some((first, last, _)) = l.keys else { return Ok(None) };
+        let mut node = Vec::with_capacity(l.body.len() + 12);
+        if level == 0 {
+            node.put_u8(LEAF);
+        } else {
+            node.put(&[INNER, u8::try_from(level).unwrap_or(u8::MAX)]);
+        }
+        node.put_varint(l.count);
+        node.put(&l.body);
+        let id = self.id.identify(&node);
+        sink(id, node)?;
+        Ok(Some(Done { id, first, last, entries: l.entries, bytes: l.bytes }))
+    }
+}
