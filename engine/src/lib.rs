@@ -1,1 +1,11 @@
-//! The engine.
+//! bulla's engine: verbs on a repository. It never prints, never reads environment, home directory or arguments;
+//! clock and entropy are passed in ([`env::Env`]), facts come out through an [`observer::Observer`].
+#![deny(missing_docs)]
+
+pub mod backend;
+pub mod env;
+mod error;
+pub mod observer;
+
+pub use bulla_repo_format as format;
+pub use error::{Error, Result, SourceError};

@@ -29,7 +29,7 @@ impl ChunkerParams {
         within("chunk size", self.max.into(), CHUNK_MAX.into())?;
         let ordered = self.min >= 64 && self.min < self.avg && self.avg < self.max;
         ensure(ordered, WHAT, "sizes must be 64 <= min < avg < max")?;
-        let shape = self.avg.is_power_of_two() && self.min % 2 == 0 && self.max % 2 == 0;
+        let shape = self.avg.is_power_of_two() && self.min.is_multiple_of(2) && self.max.is_multiple_of(2);
         ensure(shape, WHAT, "avg must be a power of two, min and max even")?;
         ensure((256..=4 << 20).contains(&self.avg), WHAT, "avg must be 256 B to 4 MiB")
     }

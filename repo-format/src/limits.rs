@@ -53,7 +53,7 @@ pub const LIST_LEVELS_MAX: u8 = 8;
 /// Extended attributes or holes inside an entry; a larger block is one chunk.
 pub const BLOCK_INLINE_MAX: usize = 4 << 10;
 /// Such a chunk.
-pub const BLOCK_MAX: usize = 1 << 20;
+pub const BLOCK_MAX: u32 = 1 << 20;
 /// Nesting of CBOR.
 pub const CBOR_DEPTH_MAX: u32 = 8;
 /// Key slots in one repository.
@@ -72,5 +72,5 @@ pub const ARGON2_LANES_MAX: u32 = 16;
 pub const ZSTD_WINDOW_MAX: u64 = 8 << 20;
 
 const _: () = assert!(NODE_SPLIT_MAX + PATH_MAX + ENTRY_MAX + NAME_MAX < NODE_MAX as usize);
-const _: () = assert!(NODE_MAX <= CHUNK_MAX && BLOCK_MAX <= CHUNK_MAX as usize);
+const _: () = assert!(NODE_MAX <= CHUNK_MAX && BLOCK_MAX <= CHUNK_MAX);
 const _: () = assert!(LINK_TARGET_MAX + BLOCK_INLINE_MAX * 2 + INLINE_REFS_MAX * 37 + 1024 < ENTRY_MAX);

@@ -205,6 +205,7 @@ impl Directory {
 
     /// Seals directory and trailer. `content_hash` is BLAKE3 of everything before (header and sealed frames),
     /// `offset` its length; `entropy` 64 fresh bytes.
+    #[allow(clippy::too_many_arguments, reason = "what a pack's end depends on, each from another owner")]
     pub fn seal(
         &self,
         header: &PackHeader,
@@ -223,7 +224,7 @@ impl Directory {
         let body = envelope::signed(body, ObjectType::Pack, repo, signer);
         let (first, second) = entropy.split_at(32);
         let seed = |s: &[u8]| <[u8; 32]>::try_from(s).map_err(|_| FormatError::Truncated { what: WHAT });
-        let mut out = Vec::with_capacity(self.sealed_len() as usize + TRAILER_LEN);
+        let mut out = Vec::with_capacity(body.len() + 8192 + TRAILER_LEN);
         let nonce = envelope::hedged_nonce(&seed(first)?, ObjectType::Pack, &body);
         out.put(&nonce);
         out.put_u32(u32::try_from(body.len()).unwrap_or(u32::MAX));

@@ -426,7 +426,7 @@ fn read_block(r: &mut Reader<'_>, inline: bool, chunk: bool) -> Result<Block> {
     match (inline, chunk) {
         (false, false) => Ok(Block::None),
         (true, false) => Ok(Block::Inline(r.prefixed(BLOCK_INLINE_MAX)?.to_vec())),
-        (false, true) => Ok(Block::Chunk(read_ref(r, BLOCK_MAX as u32)?)),
+        (false, true) => Ok(Block::Chunk(read_ref(r, BLOCK_MAX)?)),
         (true, true) => Err(FormatError::invalid(WHAT, "a block both inside and outside")),
     }
 }
@@ -502,7 +502,7 @@ pub fn decode_xattrs(bytes: &[u8]) -> Result<Vec<Xattr>> {
     ensure(n > 0 && n <= r.remaining() as u64 / 2, WHAT, "counts do not fit its length")?;
     let mut out: Vec<Xattr> = Vec::new();
     for _ in 0..n {
-        let x = Xattr { name: r.prefixed(255)?.to_vec(), value: r.prefixed(BLOCK_MAX)?.to_vec() };
+        let x = Xattr { name: r.prefixed(255)?.to_vec(), value: r.prefixed(BLOCK_MAX as usize)?.to_vec() };
         ensure(!x.name.is_empty() && !x.name.contains(&0), WHAT, "a name is empty or has a NUL")?;
         ensure(out.last().is_none_or(|p| p.name < x.name), WHAT, "names are not ascending")?;
         out.push(x);

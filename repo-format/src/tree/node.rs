@@ -106,7 +106,7 @@ pub fn encode_block(block: &[u8]) -> Vec<u8> {
 
 /// The block in such a chunk.
 pub fn decode_block(bytes: &[u8]) -> Result<&[u8]> {
-    within("metadata block", bytes.len() as u64, BLOCK_MAX as u64)?;
+    within("metadata block", bytes.len() as u64, BLOCK_MAX.into())?;
     match bytes.split_first() {
         Some((&BLOCK, block)) => Ok(block),
         _ => Err(FormatError::invalid("metadata block", "is something else")),

@@ -1,0 +1,236 @@
+//! A repository in a local directory.
+//!
+//! One commit form for every object: write a temporary file in `tmp/`, fsync it, `link` it to its name (which fails
+//! when the name exists: exact put-if-absent, also on NFS), unlink the temporary. The directory is fsynced by the
+//! next [`Backend::flush`], once however many objects went into it. All directories are made at `init` and synced
+//! then, so no object ever depends on a directory entry that was not durable. Files are 0400, directories 0700,
+//! whatever the umask.
+
+use super::{Backend, BackendError, Capabilities, Put, Result};
+use bulla_repo_format::{Area, ObjectName};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+const TMP: &str = "tmp";
+
+/// A directory that holds a repository.
+pub struct Local {
+    root: PathBuf,
+    dirty: Mutex<BTreeSet<PathBuf>>,
+    counter: AtomicU64,
+}
+
+impl Local {
+    /// The store at `root`, whether or not a repository is there.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), dirty: Mutex::default(), counter: AtomicU64::new(0) }
+    }
+
+    /// Where it is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes the directories of a new repository, durably. The directory may exist if it is empty.
+    pub fn create_layout(&self) -> Result<()> {
+        let fail = |e| self.error("create", "the repository directory", e);
+        match std::fs::read_dir(&self.root) {
+            Ok(mut entries) => {
+                if entries.any(|e| e.is_ok_and(|e| e.file_name() != "lost+found")) {
+                    let e = io::Error::new(io::ErrorKind::DirectoryNotEmpty, "the directory is not empty");
+                    return Err(fail(e));
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => make_dirs(&self.root).map_err(fail)?,
+            Err(e) => return Err(fail(e)),
+        }
+        for area in Area::ALL {
+            let dir = self.root.join(area.dir());
+            make_dir(&dir).map_err(fail)?;
+            if area.sharded() {
+                for shard in 0..=255u8 {
+                    make_dir(&dir.join(format!("{shard:02x}"))).map_err(fail)?;
+                }
+            }
+            sync_dir(&dir).map_err(fail)?;
+        }
+        make_dir(&self.root.join(TMP)).map_err(fail)?;
+        sync_dir(&self.root).map_err(fail)?;
+        if let Some(parent) = self.root.parent().filter(|p| !p.as_os_str().is_empty()) {
+            sync_dir(parent).map_err(fail)?;
+        }
+        Ok(())
+    }
+
+    fn path(&self, name: &ObjectName) -> PathBuf {
+        self.root.join(name.to_string())
+    }
+
+    fn place(&self) -> String {
+        self.root.display().to_string()
+    }
+
+    fn error(&self, verb: &'static str, object: impl ToString, e: io::Error) -> BackendError {
+        BackendError::from_io(verb, object.to_string(), self.place(), e)
+    }
+
+    fn write_temporary(&self, parts: &[&[u8]]) -> io::Result<PathBuf> {
+        let n = self.counter.fetch_add(1, Ordering::Relaxed);
+        let mut tag = [0u8; 8];
+        getrandom::fill(&mut tag).map_err(|e| io::Error::other(e.to_string()))?;
+        let path = self.root.join(TMP).join(format!("{}-{n}-{:016x}", std::process::id(), u64::from_ne_bytes(tag)));
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(rustix::fs::openat(CWD, &path, flags, Mode::RUSR)?);
+        let written = parts.iter().try_for_each(|p| file.write_all(p)).and_then(|()| file.sync_all());
+        if let Err(e) = written {
+            let _ = std::fs::remove_file(&path);
+            return Err(e);
+        }
+        Ok(path)
+    }
+
+    /// Records names of one area; `shard` is the directory below it, if any.
+    fn list_dir(&self, area: Area, shard: Option<&str>, out: &mut Vec<(ObjectName, u64)>) -> io::Result<()> {
+        let relative = shard.map_or_else(|| area.dir().to_owned(), |s| format!("{}/{s}", area.dir()));
+        let entries = match std::fs::read_dir(self.root.join(&relative)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && shard.is_some() => return Ok(()),
+            other => other?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let Ok(file) = entry.file_name().into_string() else { continue };
+            if area == Area::Records && shard.is_none() {
+                self.list_dir(area, Some(&file), out)?;
+            } else if let Some(name) = ObjectName::parse(&format!("{relative}/{file}")) {
+                match entry.metadata() {
+                    Ok(m) => out.push((name, m.len())),
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Backend for Local {
+    fn describe(&self) -> Capabilities {
+        Capabilities { place: self.place(), conditional_put: true, local: true }
+    }
+
+    fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put> {
+        let fail = |e| self.error("write", name, e);
+        let path = self.path(name);
+        let temporary = self.write_temporary(parts).map_err(fail)?;
+        let mut linked = rustix::fs::linkat(CWD, &temporary, CWD, &path, AtFlags::empty());
+        if linked == Err(rustix::io::Errno::NOENT) && name.area() == Area::Records {
+            // Only the ledger has a directory per writer, made when the writer first speaks.
+            if let Some(dir) = path.parent() {
+                make_dir(dir).and_then(|()| sync_dir(&self.root.join(Area::Records.dir()))).map_err(fail)?;
+            }
+            linked = rustix::fs::linkat(CWD, &temporary, CWD, &path, AtFlags::empty());
+        }
+        // After an error of a network file system the link may exist nevertheless: two links prove it.
+        let ours = linked.is_err() && std::fs::metadata(&temporary).is_ok_and(|m| links(&m) == 2);
+        let _ = std::fs::remove_file(&temporary);
+        match linked {
+            Err(rustix::io::Errno::EXIST) if !ours => return Ok(Put::Exists),
+            Err(e) if !ours => return Err(fail(e.into())),
+            _ => {}
+        }
+        if let Some(dir) = path.parent() {
+            self.dirty.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_owned());
+        }
+        Ok(Put::Created)
+    }
+
+    fn flush(&self) -> Result<()> {
+        let dirty = std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner));
+        dirty.iter().try_for_each(|dir| sync_dir(dir)).map_err(|e| self.error("sync", "directories", e))
+    }
+
+    fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
+        let fail = |e| self.error("read", name, e);
+        let file = open(&self.path(name)).map_err(fail)?;
+        let size = file.metadata().map_err(fail)?.len();
+        if size > limit {
+            return Err(fail(io::Error::other(format!("it has {size} bytes, more than the {limit} allowed"))));
+        }
+        let len = usize::try_from(size).unwrap_or(usize::MAX);
+        read_at(&file, 0, len).map_err(fail)
+    }
+
+    fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let fail = |e| self.error("read", name, e);
+        let file = open(&self.path(name)).map_err(fail)?;
+        let (size, wanted) = (file.metadata().map_err(fail)?.len(), offset.saturating_add(len as u64));
+        if wanted > size {
+            return Err(BackendError::Short { object: name.to_string(), place: self.place(), wanted, size });
+        }
+        read_at(&file, offset, len).map_err(fail)
+    }
+
+    fn list(&self, area: Area) -> Result<Vec<(ObjectName, u64)>> {
+        let mut out = Vec::new();
+        let listed = if area.sharded() {
+            (0..=255u8).try_for_each(|s| self.list_dir(area, Some(&format!("{s:02x}")), &mut out))
+        } else {
+            self.list_dir(area, None, &mut out)
+        };
+        listed.map_err(|e| self.error("list", area.dir(), e))?;
+        Ok(out)
+    }
+
+    fn stat(&self, name: &ObjectName) -> Result<Option<u64>> {
+        match std::fs::metadata(self.path(name)) {
+            Ok(m) => Ok(Some(m.len())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(self.error("stat", name, e)),
+        }
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<()> {
+        match std::fs::remove_file(self.path(name)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.error("delete", name, e)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn links(m: &std::fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::nlink(m)
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    Ok(File::from(rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
+}
+
+fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+    let mut out = vec![0; len];
+    file.read_exact_at(&mut out, offset)?;
+    Ok(out)
+}
+
+fn make_dir(path: &Path) -> io::Result<()> {
+    match rustix::fs::mkdir(path, Mode::RWXU) {
+        Err(rustix::io::Errno::EXIST) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+fn make_dirs(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty() && !p.exists()) {
+        make_dirs(parent)?;
+    }
+    make_dir(path)
+}
+
+fn sync_dir(path: &Path) -> io::Result<()> {
+    open(path)?.sync_all()
+}

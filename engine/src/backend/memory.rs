@@ -1,0 +1,87 @@
+//! Objects in memory: for tests, and for embedders that keep repositories elsewhere.
+
+use super::{Backend, BackendError, Capabilities, Put, Result};
+use bulla_repo_format::{Area, ObjectName};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A store in memory.
+#[derive(Default)]
+pub struct Memory {
+    objects: Mutex<BTreeMap<ObjectName, Vec<u8>>>,
+}
+
+impl Memory {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn objects(&self) -> MutexGuard<'_, BTreeMap<ObjectName, Vec<u8>>> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything, for tests that damage or compare.
+    pub fn snapshot(&self) -> BTreeMap<ObjectName, Vec<u8>> {
+        self.objects().clone()
+    }
+
+    /// Puts other bytes under a name, against all rules: for tests that damage.
+    pub fn overwrite(&self, name: ObjectName, bytes: Option<Vec<u8>>) {
+        match bytes {
+            Some(bytes) => self.objects().insert(name, bytes),
+            None => self.objects().remove(&name),
+        };
+    }
+
+    fn missing(&self, name: &ObjectName) -> BackendError {
+        BackendError::NotFound { object: name.to_string(), place: "memory".into() }
+    }
+}
+
+impl Backend for Memory {
+    fn describe(&self) -> Capabilities {
+        Capabilities { place: "memory".into(), conditional_put: true, local: true }
+    }
+    fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put> {
+        let mut objects = self.objects();
+        if objects.contains_key(name) {
+            return Ok(Put::Exists);
+        }
+        objects.insert(*name, parts.concat());
+        Ok(Put::Created)
+    }
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+    fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
+        let bytes = self.objects().get(name).cloned().ok_or_else(|| self.missing(name))?;
+        if bytes.len() as u64 > limit {
+            let source = std::io::Error::other(format!("larger than {limit} bytes"));
+            return Err(BackendError::Io { verb: "read", object: name.to_string(), place: "memory".into(), source });
+        }
+        Ok(bytes)
+    }
+    fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let objects = self.objects();
+        let bytes = objects.get(name).ok_or_else(|| self.missing(name))?;
+        let range = usize::try_from(offset).ok().and_then(|o| bytes.get(o..o.checked_add(len)?));
+        range.map(<[u8]>::to_vec).ok_or_else(|| BackendError::Short {
+            object: name.to_string(),
+            place: "memory".into(),
+            wanted: offset.saturating_add(len as u64),
+            size: bytes.len() as u64,
+        })
+    }
+    fn list(&self, area: Area) -> Result<Vec<(ObjectName, u64)>> {
+        let objects = self.objects();
+        Ok(objects.iter().filter(|(n, _)| n.area() == area).map(|(n, b)| (*n, b.len() as u64)).collect())
+    }
+    fn stat(&self, name: &ObjectName) -> Result<Option<u64>> {
+        Ok(self.objects().get(name).map(|b| b.len() as u64))
+    }
+    fn delete(&self, name: &ObjectName) -> Result<()> {
+        self.objects().remove(name);
+        Ok(())
+    }
+}

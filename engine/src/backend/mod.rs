@@ -1,0 +1,137 @@
+//! Where objects lie: the storage seam. Seven methods, synchronous; a backend that is asynchronous inside hides it.
+//!
+//! # Contract
+//! - A name is written once. [`Backend::put`] never replaces: it answers [`Put::Created`] or [`Put::Exists`], and
+//!   of several writers of one name exactly one is told `Created`.
+//! - What `put` wrote is durable after the next [`Backend::flush`] that succeeds, and visible to `get` and `list`
+//!   at once. A failed flush is final for this process: nothing is retried, the run fails.
+//! - A reader never sees a part of an object.
+//! - `list` gives every object that existed before the call and was not deleted meanwhile, in any order, and
+//!   nothing that is not an object (temporary files, strangers).
+//! - `delete` of an absent object succeeds.
+//! - Every error names the object.
+
+mod local;
+mod memory;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+pub use local::Local;
+pub use memory::Memory;
+
+use bulla_repo_format::{Area, ObjectName};
+use thiserror::Error;
+
+/// What a put found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// The object is there now, and this call made it.
+    Created,
+    /// An object of that name was there already; nothing was written.
+    Exists,
+}
+
+/// What a store can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Where it is, for messages; never contains a credential.
+    pub place: String,
+    /// Put-if-absent is exact (SPEC 15). Without it runs never expire by themselves.
+    pub conditional_put: bool,
+    /// Reading is local and cheap: small ranges are as good as large ones.
+    pub local: bool,
+}
+
+/// Why a store failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BackendError {
+    /// The object is not there.
+    #[error("{object} is missing from {place}")]
+    NotFound {
+        /// The object.
+        object: String,
+        /// The store.
+        place: String,
+    },
+    /// The object is shorter than the range asked for.
+    #[error("{object} in {place} is too short: wanted bytes up to {wanted}, it has {size}")]
+    Short {
+        /// The object.
+        object: String,
+        /// The store.
+        place: String,
+        /// End of the range.
+        wanted: u64,
+        /// Its size.
+        size: u64,
+    },
+    /// No space is left.
+    #[error("no space left in {place} (while writing {object})")]
+    NoSpace {
+        /// The object.
+        object: String,
+        /// The store.
+        place: String,
+    },
+    /// The store may only be read, or the user may not do this.
+    #[error("cannot {verb} {object} in {place}: {source}")]
+    Denied {
+        /// What was tried.
+        verb: &'static str,
+        /// The object.
+        object: String,
+        /// The store.
+        place: String,
+        /// The OS's words.
+        source: std::io::Error,
+    },
+    /// Anything else.
+    #[error("cannot {verb} {object} in {place}: {source}")]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// The object.
+        object: String,
+        /// The store.
+        place: String,
+        /// The OS's words.
+        source: std::io::Error,
+    },
+}
+
+impl BackendError {
+    /// Sorts an OS error into the kinds callers act on.
+    pub fn from_io(verb: &'static str, object: String, place: String, source: std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        match source.kind() {
+            ErrorKind::NotFound => Self::NotFound { object, place },
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::NoSpace { object, place },
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Self::Denied { verb, object, place, source },
+            _ => Self::Io { verb, object, place, source },
+        }
+    }
+}
+
+/// The result of a backend call.
+pub type Result<T> = std::result::Result<T, BackendError>;
+
+/// A store of write-once objects. See the module for the contract.
+pub trait Backend: Send + Sync {
+    /// What this store is and can do.
+    fn describe(&self) -> Capabilities;
+    /// Writes the concatenation of `parts` under `name` unless it exists.
+    fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put>;
+    /// Makes everything put so far durable.
+    fn flush(&self) -> Result<()>;
+    /// Reads a whole object of at most `limit` bytes.
+    fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>>;
+    /// Reads exactly `len` bytes at `offset`.
+    fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>>;
+    /// All objects of an area with their sizes.
+    fn list(&self, area: Area) -> Result<Vec<(ObjectName, u64)>>;
+    /// An object's size, or `None`.
+    fn stat(&self, name: &ObjectName) -> Result<Option<u64>>;
+    /// Removes an object.
+    fn delete(&self, name: &ObjectName) -> Result<()>;
+}

@@ -1,0 +1,145 @@
+//! Backends that record calls and fail on purpose. Only with the feature `testing`.
+
+use super::{Backend, BackendError, Capabilities, Put, Result};
+use bulla_repo_format::{Area, ObjectName};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Counts calls by method and area, so that tests assert cost.
+pub struct Recorder<B> {
+    inner: Arc<B>,
+    calls: Mutex<BTreeMap<String, u64>>,
+}
+
+impl<B: Backend> Recorder<B> {
+    /// Records calls to `inner`.
+    pub fn new(inner: Arc<B>) -> Self {
+        Self { inner, calls: Mutex::default() }
+    }
+    /// Calls since the last time this was asked, as `method area` → count.
+    pub fn take(&self) -> BTreeMap<String, u64> {
+        std::mem::take(&mut self.calls.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+    fn note(&self, method: &str, area: Area) {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        *calls.entry(format!("{method} {}", area.dir())).or_default() += 1;
+    }
+}
+
+impl<B: Backend> Backend for Recorder<B> {
+    fn describe(&self) -> Capabilities {
+        self.inner.describe()
+    }
+    fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put> {
+        self.note("put", name.area());
+        self.inner.put(name, parts)
+    }
+    fn flush(&self) -> Result<()> {
+        self.inner.flush()
+    }
+    fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
+        self.note("get", name.area());
+        self.inner.get(name, limit)
+    }
+    fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>> {
+        self.note("get_range", name.area());
+        self.inner.get_range(name, offset, len)
+    }
+    fn list(&self, area: Area) -> Result<Vec<(ObjectName, u64)>> {
+        self.note("list", area);
+        self.inner.list(area)
+    }
+    fn stat(&self, name: &ObjectName) -> Result<Option<u64>> {
+        self.note("stat", name.area());
+        self.inner.stat(name)
+    }
+    fn delete(&self, name: &ObjectName) -> Result<()> {
+        self.note("delete", name.area());
+        self.inner.delete(name)
+    }
+}
+
+/// How operation `n` goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails and has no effect; everything later works.
+    Once,
+    /// It fails and so does everything later: the process was killed, or the disk is gone.
+    Forever,
+    /// It takes effect, then fails, and everything later fails: a lost acknowledgement.
+    AfterEffect,
+    /// No space from here on; reads still work.
+    NoSpace,
+}
+
+/// Counts operations and makes the `n`-th go wrong.
+pub struct Faulty<B> {
+    inner: Arc<B>,
+    fault: Fault,
+    at: u64,
+    count: AtomicU64,
+}
+
+impl<B: Backend> Faulty<B> {
+    /// Fails operation `at` (from 0) of `inner`.
+    pub fn new(inner: Arc<B>, at: u64, fault: Fault) -> Self {
+        Self { inner, fault, at, count: AtomicU64::new(0) }
+    }
+    /// Operations so far.
+    pub fn operations(&self) -> u64 {
+        self.count.load(Ordering::SeqCst)
+    }
+    /// True once the fault has struck.
+    pub fn struck(&self) -> bool {
+        self.operations() > self.at
+    }
+
+    fn run<T>(&self, name: impl ToString, writes: bool, call: impl FnOnce() -> Result<T>) -> Result<T> {
+        let n = self.count.fetch_add(1, Ordering::SeqCst);
+        let hit = match self.fault {
+            Fault::Once => n == self.at,
+            Fault::Forever | Fault::AfterEffect => n >= self.at,
+            Fault::NoSpace => n >= self.at && writes,
+        };
+        if !hit {
+            return call();
+        }
+        if self.fault == Fault::AfterEffect && n == self.at {
+            call()?;
+        }
+        let (object, place) = (name.to_string(), "a faulty store".to_owned());
+        if self.fault == Fault::NoSpace {
+            return Err(BackendError::NoSpace { object, place });
+        }
+        let source = std::io::Error::other(format!("injected fault at operation {n}"));
+        Err(BackendError::Io { verb: "reach", object, place, source })
+    }
+}
+
+impl<B: Backend> Backend for Faulty<B> {
+    fn describe(&self) -> Capabilities {
+        self.inner.describe()
+    }
+    fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put> {
+        self.run(name, true, || self.inner.put(name, parts))
+    }
+    fn flush(&self) -> Result<()> {
+        self.run("directories", true, || self.inner.flush())
+    }
+    fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
+        self.run(name, false, || self.inner.get(name, limit))
+    }
+    fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>> {
+        self.run(name, false, || self.inner.get_range(name, offset, len))
+    }
+    fn list(&self, area: Area) -> Result<Vec<(ObjectName, u64)>> {
+        self.run(area.dir(), false, || self.inner.list(area))
+    }
+    fn stat(&self, name: &ObjectName) -> Result<Option<u64>> {
+        self.run(name, false, || self.inner.stat(name))
+    }
+    fn delete(&self, name: &ObjectName) -> Result<()> {
+        self.run(name, true, || self.inner.delete(name))
+    }
+}
