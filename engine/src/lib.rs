@@ -9,3 +9,4 @@ pub mod observer;
 
 pub use bulla_repo_format as format;
 pub use error::{Error, Result, SourceError};
+pub mod repository;

@@ -1,0 +1,365 @@
+//! One index run in searchable form: the run's body as it is, a table of pack offsets, and a MAC per page.
+//!
+//! ```text
+//! body ‖ pack offsets u32… ‖ page MACs [16]… ‖ footer[72]
+//! footer = body length u64, packs u32, records u32, graves u32, 0 u32, magic[16], MAC[32] over name ‖ footer ‖ page MACs
+//! ```
+//! Cache files are local and not part of the format. They are trusted no more than the store: the footer's MAC is
+//! checked when a file is mapped, a page's MAC when it is first touched.
+
+use super::Repository;
+use crate::error::{Error, Result};
+use bulla_repo_format::codec::{Reader, Write};
+use bulla_repo_format::index::{IndexPack, IndexRecord, IndexRun, KEY_LEN, RECORD_LEN};
+use bulla_repo_format::pack::{FrameEntry, HEADER_LEN, PackHeader};
+use bulla_repo_format::{ClientId, FormatError, IndexName, ObjectName, PackName, RunId};
+use memmap2::Mmap;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const PAGE: usize = 64 << 10;
+const MAC: usize = 16;
+const FOOTER: usize = 72;
+const MAGIC: &[u8; 16] = b"bulla index v1\0\0";
+
+enum Bytes {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+}
+
+impl Bytes {
+    fn get(&self) -> &[u8] {
+        match self {
+            Self::Mapped(m) => m,
+            Self::Owned(v) => v,
+        }
+    }
+}
+
+/// A run that can be searched.
+pub struct Segment {
+    name: IndexName,
+    bytes: Bytes,
+    body_len: usize,
+    packs: u32,
+    records: u32,
+    graves: Vec<PackName>,
+    key: [u8; 32],
+    /// One bit per page: its MAC was checked.
+    verified: Vec<AtomicU64>,
+}
+
+/// Opens a run from the cache, or from the store (and caches it).
+pub(super) fn open(repository: &Repository, name: &IndexName) -> Result<Segment> {
+    let key = *repository.keyring().cache_key().expose();
+    let file = directory(repository).map(|d| d.join(name.to_string()));
+    if let Some(segment) = file.as_deref().and_then(|f| map(f, name, key)) {
+        return Ok(segment);
+    }
+    let mut run = repository.fetch_index_run(name)?;
+    let bytes = encode(name, &mut run, &key);
+    // A cache that cannot be written costs time, never correctness.
+    if let Some(file) = file
+        && store(&file, &bytes).is_ok()
+        && let Some(segment) = map(&file, name, key)
+    {
+        return Ok(segment);
+    }
+    parse(Bytes::Owned(bytes), name, key).ok_or_else(|| damaged(name, "its local form does not read back"))
+}
+
+fn directory(repository: &Repository) -> Option<PathBuf> {
+    Some(repository.env().cache.as_ref()?.join(repository.id().to_string()).join("index"))
+}
+
+/// Removes cached runs that are in the store no more.
+pub(super) fn remove_stale(repository: &Repository, names: &[IndexName]) {
+    let Some(entries) = directory(repository).and_then(|d| std::fs::read_dir(d).ok()) else { return };
+    for entry in entries.flatten() {
+        let known = entry.file_name().to_str().and_then(|n| n.parse().ok()).is_some_and(|n| names.contains(&n));
+        if !known {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn encode(name: &IndexName, run: &mut IndexRun, key: &[u8; 32]) -> Vec<u8> {
+    let mut out = run.encode();
+    let body_len = out.len();
+    let mut offset = 32 + run.inputs.len() * 36 + run.graves.len() * 32;
+    for p in &run.packs {
+        out.put_u32(u32::try_from(offset).unwrap_or(u32::MAX));
+        offset += 160 + p.frames.len() * 8;
+    }
+    let macs: Vec<u8> = out.chunks(PAGE).enumerate().flat_map(|(i, page)| mac(key, i, page)).collect();
+    let mut footer = Vec::with_capacity(FOOTER);
+    footer.put_u64(body_len as u64);
+    for n in [run.packs.len(), run.records.len(), run.graves.len(), 0] {
+        footer.put_u32(u32::try_from(n).unwrap_or(u32::MAX));
+    }
+    footer.put(MAGIC);
+    let seal = footer_mac(key, name, &footer, &macs);
+    out.put(&macs);
+    out.put(&footer);
+    out.put(&seal);
+    out
+}
+
+fn mac(key: &[u8; 32], page: usize, bytes: &[u8]) -> [u8; MAC] {
+    let mut h = blake3::Hasher::new_keyed(key);
+    h.update(b"page").update(&(page as u64).to_le_bytes()).update(bytes);
+    let mut out = [0; MAC];
+    h.finalize_xof().fill(&mut out);
+    out
+}
+
+fn footer_mac(key: &[u8; 32], name: &IndexName, footer: &[u8], macs: &[u8]) -> [u8; 32] {
+    let mut h = blake3::Hasher::new_keyed(key);
+    h.update(b"footer").update(&name.generation.to_le_bytes()).update(&name.hash).update(footer).update(macs);
+    *h.finalize().as_bytes()
+}
+
+fn store(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let dir = file.parent().unwrap_or(Path::new("."));
+    let mut builder = std::fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700);
+    builder.create(dir)?;
+    let temporary = file.with_extension(format!("tmp{}", std::process::id()));
+    let mut f = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    f.write_all(bytes)?;
+    drop(f);
+    std::fs::rename(&temporary, file)
+}
+
+/// Maps a cache file; `None` if it is absent, or not what this process would have written.
+#[allow(unsafe_code, reason = "the only unsafe block: mapping a private cache file")]
+fn map(file: &Path, name: &IndexName, key: [u8; 32]) -> Option<Segment> {
+    let f = File::open(file).ok()?;
+    // SAFETY: the file lies in a directory of mode 0700, is written once under a temporary name and renamed, and
+    // bulla never truncates or rewrites it. Whoever can break that can already read and replace this process's
+    // cache. Contents are authenticated page by page before use, so a change between check and use can give a
+    // wrong location, which the chunk's id then refutes.
+    let mapped = unsafe { Mmap::map(&f) }.ok()?;
+    parse(Bytes::Mapped(mapped), name, key)
+}
+
+fn parse(bytes: Bytes, name: &IndexName, key: [u8; 32]) -> Option<Segment> {
+    let all = bytes.get();
+    let (head, seal) = all.split_last_chunk::<32>()?;
+    let (head, footer) = head.split_at_checked(head.len().checked_sub(FOOTER - 32)?)?;
+    let mut r = Reader::new("index cache", footer);
+    let body_len = usize::try_from(r.u64().ok()?).ok()?;
+    let (packs, records, graves) = (r.u32().ok()?, r.u32().ok()?, r.u32().ok()?);
+    r.u32().ok()?;
+    let covered = body_len.checked_add((packs as usize).checked_mul(4)?)?;
+    let (_, macs) = head.split_at_checked(covered)?;
+    let pages = covered.div_ceil(PAGE);
+    let sound = r.array::<16>().ok()? == *MAGIC
+        && macs.len() == pages * MAC
+        && blake3::Hash::from(footer_mac(&key, name, footer, macs)) == blake3::Hash::from(*seal);
+    if !sound {
+        return None;
+    }
+    let verified = (0..pages.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+    let mut segment = Segment { name: *name, bytes, body_len, packs, records, graves: Vec::new(), key, verified };
+    segment.graves = segment.read_graves(graves).ok()?;
+    Some(segment)
+}
+
+fn damaged(name: &IndexName, reason: &str) -> Error {
+    Error::Damaged { what: ObjectName::Index(*name).to_string(), reason: reason.to_owned() }
+}
+
+impl Segment {
+    /// Records in the run.
+    pub fn records(&self) -> u32 {
+        self.records
+    }
+    /// Packs in the run.
+    pub fn packs(&self) -> u32 {
+        self.packs
+    }
+    /// Packs the run knows to be deleted.
+    pub fn graves(&self) -> &[PackName] {
+        &self.graves
+    }
+
+    /// Bytes of the covered part, every page they lie in verified.
+    fn slice(&self, start: usize, len: usize) -> Result<&[u8]> {
+        let bad = || damaged(&self.name, "its cached form is damaged");
+        let end = start.checked_add(len).ok_or_else(bad)?;
+        let covered = self.body_len + self.packs as usize * 4;
+        if end > covered {
+            return Err(bad());
+        }
+        for page in start / PAGE..end.div_ceil(PAGE) {
+            let (word, bit) = (self.verified.get(page / 64).ok_or_else(bad)?, 1u64 << (page % 64));
+            if word.load(Ordering::Relaxed) & bit == 0 {
+                let bytes = self.bytes.get().get(page * PAGE..covered.min((page + 1) * PAGE)).ok_or_else(bad)?;
+                let stored = self.bytes.get().get(covered + page * MAC..covered + (page + 1) * MAC);
+                if stored != Some(&mac(&self.key, page, bytes)[..]) {
+                    return Err(bad());
+                }
+                word.fetch_or(bit, Ordering::Relaxed);
+            }
+        }
+        self.bytes.get().get(start..end).ok_or_else(bad)
+    }
+
+    fn read_graves(&self, n: u32) -> Result<Vec<PackName>> {
+        let inputs = u32::from_le_bytes(self.slice(16, 4)?.try_into().unwrap_or_default());
+        let bytes = self.slice(32 + inputs as usize * 36, n as usize * 32)?;
+        Ok(bytes.chunks_exact(32).filter_map(|c| PackName::from_slice(c).ok()).collect())
+    }
+
+    fn key_at(&self, at: usize) -> Result<&[u8]> {
+        self.slice(self.body_len - (self.records as usize - at) * RECORD_LEN, KEY_LEN)
+    }
+
+    /// Calls `found` with pack, offset and length of every record under `key`.
+    pub fn find(&self, key: &[u8; KEY_LEN], mut found: impl FnMut(u32, u32, u32)) -> Result<()> {
+        let n = self.records as usize;
+        let mut at = self.lower_bound(key)?;
+        while at < n {
+            let record = self.slice(self.body_len - (n - at) * RECORD_LEN, RECORD_LEN)?;
+            let Some(rest) = record.strip_prefix(key) else { break };
+            let mut r = Reader::new("index cache", rest);
+            let (pack, offset, len) = (r.u32()?, r.u32()?, r.u32()?);
+            found(pack, offset, len);
+            at += 1;
+        }
+        Ok(())
+    }
+
+    /// The first record not below `key`. Keys are uniform, so the guess is off by about the root of n: a window of
+    /// 1024 records around it nearly always holds the answer, in one or two pages.
+    fn lower_bound(&self, key: &[u8; KEY_LEN]) -> Result<usize> {
+        let n = self.records as usize;
+        let [a, b, c, d, e, f, g, h, ..] = *key;
+        let lead = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+        let guess = usize::try_from((u128::from(lead) * n as u128) >> 64).unwrap_or(0);
+        let (mut low, mut high) = (guess.saturating_sub(512), (guess + 512).min(n));
+        if low > 0 && self.key_at(low - 1)? >= &key[..] {
+            (low, high) = (0, low - 1);
+        } else if high < n && self.key_at(high)? < &key[..] {
+            (low, high) = (high + 1, n);
+        }
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.key_at(middle)? < &key[..] {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+
+    fn pack_start(&self, pack: u32) -> Result<usize> {
+        if pack >= self.packs {
+            return Err(damaged(&self.name, "it names a pack it does not list"));
+        }
+        let bytes = self.slice(self.body_len + pack as usize * 4, 4)?;
+        Ok(u32::from_le_bytes(bytes.try_into().unwrap_or_default()) as usize)
+    }
+
+    /// The name of a pack.
+    pub fn pack_name(&self, pack: u32) -> Result<PackName> {
+        Ok(PackName::from_slice(self.slice(self.pack_start(pack)?, 32)?)?)
+    }
+
+    /// A pack's details.
+    pub fn pack(&self, pack: u32) -> Result<IndexPack> {
+        let start = self.pack_start(pack)?;
+        let mut r = Reader::new("index cache", self.slice(start, 160)?);
+        let (name, size) = (PackName::new(r.array()?), r.u64()?);
+        let (run, signer) = (RunId::new(r.array()?), ClientId::new(r.array()?));
+        let header = PackHeader::decode(r.bytes(HEADER_LEN)?)?;
+        let count = r.u32()? as usize;
+        let table = self.slice(start + 160, count * 8)?;
+        let mut r = Reader::new("index cache", table);
+        let entry = |r: &mut Reader<'_>| Ok(FrameEntry { sealed: r.u32()?, raw: r.u32()? });
+        let frames = (0..count).map(|_| entry(&mut r)).collect::<Result<_, FormatError>>()?;
+        Ok(IndexPack { name, size, run, signer, header, frames })
+    }
+
+    /// All records, for merges and checks.
+    pub fn all_records(&self) -> impl Iterator<Item = Result<IndexRecord>> + '_ {
+        (0..self.records as usize).map(|at| {
+            let start = self.body_len - (self.records as usize - at) * RECORD_LEN;
+            let mut r = Reader::new("index cache", self.slice(start, RECORD_LEN)?);
+            Ok(IndexRecord { key: r.array()?, pack: r.u32()?, offset: r.u32()?, len: r.u32()? })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bulla_repo_format::keys::{Keyring, Secret};
+    use bulla_repo_format::pack::PackKind;
+    use bulla_repo_format::{ChunkId, RepoId};
+
+    fn run(n: u32) -> IndexRun {
+        let ring = Keyring::new(vec![Secret::new([1; 32])], vec![Secret::new([2; 32])]).unwrap();
+        let header = PackHeader::create(PackKind::Data, &ring, &RepoId::new([3; 32]), [4; 32]).unwrap().0;
+        let mut out = IndexRun::new(ClientId::new([5; 16]));
+        for p in 0..3u8 {
+            let frames = vec![FrameEntry { sealed: 100, raw: 1 << 20 }; usize::from(p) + 1];
+            let (name, run) = (PackName::new([p; 32]), RunId::new([7; 16]));
+            out.packs.push(IndexPack { name, size: 9000, run, signer: ClientId::new([6; 16]), header, frames });
+        }
+        for i in 0..n {
+            let id = ChunkId::new(*blake3::hash(&i.to_le_bytes()).as_bytes());
+            let key = bulla_repo_format::index::record_key(&id);
+            out.records.push(IndexRecord { key, pack: i % 3, offset: i, len: 7 });
+            if i % 10 == 0 {
+                out.records.push(IndexRecord { key, pack: 2, offset: i, len: 7 });
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn every_record_is_found_and_nothing_else() {
+        for n in [0, 1, 2, 5000, 60_000] {
+            let (name, mut r) = (IndexName { generation: 0, hash: [9; 32] }, run(n));
+            let bytes = encode(&name, &mut r, &[8; 32]);
+            let s = parse(Bytes::Owned(bytes), &name, [8; 32]).unwrap();
+            assert_eq!(s.records() as usize, r.records.len());
+            for i in 0..n + 100 {
+                let id = ChunkId::new(*blake3::hash(&i.to_le_bytes()).as_bytes());
+                let mut hits = Vec::new();
+                s.find(&bulla_repo_format::index::record_key(&id), |p, o, l| hits.push((p, o, l))).unwrap();
+                let mut want = if i < n { vec![(i % 3, i, 7)] } else { vec![] };
+                if i < n && i % 10 == 0 && i % 3 != 2 {
+                    want.push((2, i, 7));
+                }
+                assert_eq!(hits, want);
+            }
+            for p in 0..3 {
+                assert_eq!(s.pack(p).unwrap(), r.packs[p as usize]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_changed_cache_file_is_never_believed() {
+        let (name, mut r) = (IndexName { generation: 0, hash: [9; 32] }, run(3000));
+        let good = encode(&name, &mut r, &[8; 32]);
+        for at in (0..good.len()).step_by(97) {
+            let mut bad = good.clone();
+            bad[at] ^= 4;
+            if let Some(s) = parse(Bytes::Owned(bad), &name, [8; 32]) {
+                let all: Result<Vec<_>> = s.all_records().collect();
+                let packs: Result<Vec<_>> = (0..3).map(|p| s.pack(p)).collect();
+                assert!(all.is_err() || packs.is_err() || s.read_graves(0).is_err(), "byte {at}");
+            }
+        }
+        let other = IndexName { generation: 1, hash: [9; 32] };
+        assert!(parse(Bytes::Owned(good), &other, [8; 32]).is_none());
+    }
+}

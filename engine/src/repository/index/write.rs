@@ -1,0 +1,64 @@
+//! Writes index runs: packs come in, runs go out, each within the bounds of one run.
+
+use super::super::Repository;
+use crate::error::Result;
+use bulla_repo_format::envelope::ObjectType;
+use bulla_repo_format::index::{IndexPack, IndexRecord, IndexRun, KEY_LEN};
+use bulla_repo_format::limits::INDEX_RECORDS_MAX;
+use bulla_repo_format::{IndexName, ObjectName};
+
+/// Records per run at which a run is put even though the backup goes on: what is indexed need not be stored again
+/// if the backup is interrupted.
+const FULL: usize = 64 << 10;
+
+/// Gathers packs that were put, and puts index runs.
+pub struct IndexWriter<'r> {
+    repository: &'r Repository,
+    run: IndexRun,
+    stored: u64,
+}
+
+impl<'r> IndexWriter<'r> {
+    /// Nothing yet.
+    pub fn new(repository: &'r Repository) -> Self {
+        Self { repository, run: IndexRun::new(repository.client().id()), stored: 0 }
+    }
+
+    /// Adds a pack and its chunks. The pack must have been put; it is made durable before the run that names it.
+    pub fn add(&mut self, pack: IndexPack, chunks: Vec<([u8; KEY_LEN], u32, u32)>) -> Result<()> {
+        if self.run.records.len() + chunks.len() > INDEX_RECORDS_MAX as usize {
+            self.flush()?;
+        }
+        // A pack of tiny chunks may hold more than one run takes.
+        for part in chunks.chunks(INDEX_RECORDS_MAX as usize) {
+            let number = u32::try_from(self.run.packs.len()).unwrap_or(u32::MAX);
+            self.run.packs.push(pack.clone());
+            let record = |&(key, offset, len): &_| IndexRecord { key, pack: number, offset, len };
+            self.run.records.extend(part.iter().map(record));
+            if self.run.records.len() >= FULL {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts what was gathered, durably.
+    pub fn flush(&mut self) -> Result<()> {
+        if self.run.packs.is_empty() {
+            return Ok(());
+        }
+        let mut run = std::mem::replace(&mut self.run, IndexRun::new(self.repository.client().id()));
+        self.repository.backend().flush()?;
+        let sealed = self.repository.seal_object(self.repository.client(), ObjectType::Index, run.encode())?;
+        let name = IndexName { generation: 0, hash: *blake3::hash(&sealed).as_bytes() };
+        self.repository.backend().put(&ObjectName::Index(name), &[&sealed])?;
+        self.repository.backend().flush()?;
+        self.stored += sealed.len() as u64;
+        Ok(())
+    }
+
+    /// Bytes of the runs put so far.
+    pub fn stored_bytes(&self) -> u64 {
+        self.stored
+    }
+}

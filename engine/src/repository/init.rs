@@ -1,0 +1,110 @@
+//! Makes a repository: secrets, the first slots, and last the config, which is the commit of `init`.
+
+use super::{Repository, SlotSecret, keys};
+use crate::backend::{Backend, Put};
+use crate::env::Env;
+use crate::error::{Error, Result};
+use bulla_repo_format::chunker::ChunkerParams;
+use bulla_repo_format::config::Config;
+use bulla_repo_format::keys::{Keyring, Secret};
+use bulla_repo_format::slot::{Argon2Params, SlotKind, print_key};
+use bulla_repo_format::{ObjectName, RepoId, RingId};
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// What a repository is made with; the defaults are measured (SPEC 7 and 8, rationale).
+#[derive(Debug, Clone)]
+pub struct InitOptions {
+    /// How files are cut.
+    pub chunker: ChunkerParams,
+    /// Plain bytes of a data frame.
+    pub data_frame: u32,
+    /// Plain bytes of a metadata frame.
+    pub meta_frame: u32,
+    /// Sealed bytes at which a data pack closes.
+    pub data_pack: u64,
+    /// Sealed bytes at which a metadata pack closes.
+    pub meta_pack: u64,
+    /// Cost of a passphrase.
+    pub argon2: Argon2Params,
+    /// What the first slot is called.
+    pub label: String,
+}
+
+impl Default for InitOptions {
+    fn default() -> Self {
+        Self {
+            chunker: ChunkerParams::DEFAULT,
+            data_frame: 4 << 20,
+            meta_frame: 256 << 10,
+            data_pack: 16 << 20,
+            meta_pack: 8 << 20,
+            argon2: Argon2Params::DEFAULT,
+            label: String::new(),
+        }
+    }
+}
+
+/// A new repository and the one copy of its recovery key.
+pub struct Initialised {
+    /// The repository, unlocked.
+    pub repository: Repository,
+    /// The printed recovery key. It is stored nowhere: whoever loses all other keys needs it.
+    pub recovery_key: Zeroizing<String>,
+}
+
+impl Repository {
+    /// True when a config is there.
+    pub fn exists(backend: &dyn Backend) -> Result<bool> {
+        Ok(backend.stat(&ObjectName::Config(0))?.is_some())
+    }
+
+    /// Makes a repository in an empty store (for [`crate::backend::Local`], after `create_layout`).
+    pub fn init(
+        backend: Arc<dyn Backend>,
+        options: &InitOptions,
+        secret: &SlotSecret,
+        env: Env,
+    ) -> Result<Initialised> {
+        let place = backend.describe().place;
+        if Self::exists(&*backend)? {
+            return Err(Error::RepositoryExists { place });
+        }
+        options.chunker.validate()?;
+        let keyring = Keyring::new(vec![Secret::new(env.random())], vec![Secret::new(env.random())])?;
+        let config = Config {
+            generation: 0,
+            previous: None,
+            repo: RepoId::new(env.random()),
+            ring: RingId::new(env.random()),
+            keyring,
+            incompat: 0,
+            ro_compat: 0,
+            compat: 0,
+            chunker: options.chunker,
+            data_frame: options.data_frame,
+            meta_frame: options.meta_frame,
+            data_pack: options.data_pack,
+            meta_pack: options.meta_pack,
+            created: env.clock.now().seconds,
+            unknown: Vec::new(),
+        };
+        let ring_key = Secret::new(env.random());
+        let sealed = config.seal(&ring_key, &env.random());
+        let client = config.keyring.client_key(&config.keyring.client_id(&env.machine));
+        let slot = bulla_repo_format::SlotId::new([0; 16]);
+        let mut repository = Self { backend, config, client, slot, ring_key, env };
+
+        let recovery = Secret::new(repository.env.random());
+        let recovery_key = print_key(&recovery);
+        let kind = keys::kind_of(secret);
+        repository.slot = keys::add(&repository, kind, secret, &options.label, options.argon2)?;
+        let key = SlotSecret::Key(recovery);
+        keys::add(&repository, SlotKind::Recovery, &key, "recovery key", options.argon2)?;
+        if repository.backend.put(&ObjectName::Config(0), &[&sealed])? == Put::Exists {
+            return Err(Error::RepositoryExists { place });
+        }
+        repository.backend.flush()?;
+        Ok(Initialised { repository, recovery_key })
+    }
+}

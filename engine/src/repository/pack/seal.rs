@@ -1,0 +1,142 @@
+//! Seal at close (SPEC 7.2): compressed frames and a chunk table become one sealed, padded, named object.
+
+use super::super::Repository;
+use super::object_name;
+use crate::error::{Error, Result};
+use bulla_repo_format::frame::{CODEC_PADDING, FrameKey, TAG_LEN};
+use bulla_repo_format::index::{IndexPack, KEY_LEN, record_key};
+use bulla_repo_format::pack::{ChunkEntry, Directory, FrameEntry, HEADER_LEN, PackHeader, PackKind, TRAILER_LEN};
+use bulla_repo_format::{ObjectName, PackName, RunId, padding};
+
+/// A frame that is compressed but not sealed.
+pub(super) struct Payload {
+    /// `codec ‖ payload`.
+    pub(super) bytes: Vec<u8>,
+    /// Plain bytes.
+    pub(super) raw: u32,
+}
+
+/// A pack ready to be put.
+pub struct SealedPack {
+    /// Under which name.
+    pub object: ObjectName,
+    /// Header, frames, directory and trailer; their concatenation is the object.
+    pub parts: Vec<Vec<u8>>,
+    /// How the index lists it.
+    pub pack: IndexPack,
+    /// The index records of its chunks: key, offset, length.
+    pub records: Vec<([u8; KEY_LEN], u32, u32)>,
+}
+
+impl SealedPack {
+    /// Bytes of the object.
+    pub fn len(&self) -> u64 {
+        self.pack.size
+    }
+    /// True for no pack at all; packs have bytes.
+    pub fn is_empty(&self) -> bool {
+        self.pack.size == 0
+    }
+}
+
+/// What sealing a pack needs beside its content.
+pub(super) struct Sealer<'r> {
+    pub(super) repository: &'r Repository,
+    pub(super) kind: PackKind,
+    pub(super) run: RunId,
+    /// Open each frame again and compare before it may be put.
+    pub(super) verify: bool,
+}
+
+impl Sealer<'_> {
+    /// Seals a pack. `tail` is true for a run's last pack, whose size is blurred.
+    pub(super) fn seal(&self, mut frames: Vec<Payload>, chunks: Vec<ChunkEntry>, tail: bool) -> Result<SealedPack> {
+        let (repository, env) = (self.repository, self.repository.env());
+        let signer = repository.client();
+        let sealed_len = |p: &Payload| u32::try_from(p.bytes.len() + TAG_LEN).unwrap_or(u32::MAX);
+        let table = frames.iter().map(|p| FrameEntry { sealed: sealed_len(p), raw: p.raw }).collect();
+        let mut directory = Directory { run: self.run, signer: signer.id(), frames: table, chunks };
+        let pad = self.padding(&mut directory, tail, u16::from_le_bytes(env.random()));
+        frames.push(pad);
+
+        let salt = directory.salt(&env.random());
+        let (header, key) = PackHeader::create(self.kind, repository.keyring(), &repository.id(), salt)?;
+        let mut hasher = blake3::Hasher::new();
+        let mut parts = Vec::with_capacity(frames.len() + 2);
+        parts.push(header.encode().to_vec());
+        hasher.update(&header.encode());
+        for (number, payload) in (0u32..).zip(frames) {
+            let sealed = self.seal_frame(&key, number, payload.bytes)?;
+            hasher.update(&sealed);
+            parts.push(sealed);
+        }
+        let offset = hasher.count();
+        let content = *hasher.finalize().as_bytes();
+        let tail = directory.seal(
+            &header,
+            &content,
+            offset,
+            repository.keyring(),
+            &repository.id(),
+            signer,
+            &env.random(),
+        )?;
+        hasher.update(&tail);
+        parts.push(tail);
+        let name = PackName::new(*hasher.finalize().as_bytes());
+        let pack = IndexPack {
+            name,
+            size: hasher.count(),
+            run: self.run,
+            signer: signer.id(),
+            header,
+            frames: directory.frames,
+        };
+        let mut at = 0u32;
+        let records = directory.chunks.iter().map(|c| {
+            let start = at;
+            at = at.saturating_add(c.len);
+            (record_key(&c.id), start, c.len)
+        });
+        let records = records.collect();
+        Ok(SealedPack { object: object_name(self.kind, name), parts, pack, records })
+    }
+
+    /// Adds the padding frame that brings the object to its padded size.
+    fn padding(&self, directory: &mut Directory, tail: bool, noise: u16) -> Payload {
+        directory.frames.push(FrameEntry { sealed: 0, raw: 0 });
+        let frames: u64 = directory.frames.iter().map(|f| u64::from(f.sealed)).sum();
+        // A padding frame has a codec byte and a tag at least.
+        let least = (TAG_LEN + 1) as u64;
+        let bare = HEADER_LEN as u64 + frames + directory.sealed_len() + TRAILER_LEN as u64;
+        let size = match tail {
+            true => padding::tail_pack_size(bare + least, noise),
+            false => padding::full_pack_size(bare + least),
+        };
+        let sealed = usize::try_from(size.saturating_sub(bare)).unwrap_or(TAG_LEN + 1);
+        if let Some(last) = directory.frames.last_mut() {
+            last.sealed = u32::try_from(sealed).unwrap_or(u32::MAX);
+        }
+        let mut bytes = Vec::with_capacity(sealed);
+        bytes.resize(sealed - TAG_LEN, 0);
+        if let Some(codec) = bytes.first_mut() {
+            *codec = CODEC_PADDING;
+        }
+        Payload { bytes, raw: 0 }
+    }
+
+    /// Seals one frame; with `verify`, opens a copy and compares it with what went in, so that a fault of memory or
+    /// processor is met here and not at a restore.
+    fn seal_frame(&self, key: &FrameKey, number: u32, mut payload: Vec<u8>) -> Result<Vec<u8>> {
+        let before = self.verify.then(|| payload.clone());
+        key.seal(number, &mut payload)?;
+        if let Some(before) = before {
+            let mut copy = payload.clone();
+            if key.open(number, &mut copy).ok() != Some(before.as_slice()) {
+                let reason = "a frame does not open to what was sealed: this machine's memory or processor fails";
+                return Err(Error::Damaged { what: "a new pack".into(), reason: reason.into() });
+            }
+        }
+        Ok(payload)
+    }
+}

@@ -1,0 +1,148 @@
+//! Runs: announce, verify, commit (SPEC 14). A backup is safe beside any prune because it says what it relies on
+//! before it looks whether that is still there, and because its verdict is one put-if-absent.
+
+use super::Repository;
+use crate::backend::Put;
+use crate::error::{Error, Result};
+use bulla_repo_format::envelope::ObjectType;
+use bulla_repo_format::record::{Announcement, Mark, Pin, RunKind};
+use bulla_repo_format::snapshot::{Snapshot, Verdict};
+use bulla_repo_format::{Area, ObjectName, PackName, RunId};
+use std::collections::HashSet;
+
+/// A run without verdict.
+pub struct Run<'r> {
+    repository: &'r Repository,
+    id: RunId,
+    kind: RunKind,
+    next: u32,
+    /// False once a put of the verdict was tried: then only a collector may remove the announcements.
+    removable: bool,
+}
+
+impl<'r> Run<'r> {
+    /// Opens a run by announcing it with its pins, durably, then looks whether each pin is alive: the pins that
+    /// are not are returned and must not be used (w0).
+    pub fn open(repository: &'r Repository, kind: RunKind, pins: &[Pin]) -> Result<(Self, Vec<Pin>)> {
+        let id = RunId::new(repository.env().random());
+        let mut run = Self { repository, id, kind, next: 0, removable: true };
+        run.announce(pins, false, &[])?;
+        let mut dead = Vec::new();
+        for pin in pins {
+            if !repository.alive(&pin.snapshot)? {
+                dead.push(*pin);
+            }
+        }
+        Ok((run, dead))
+    }
+
+    /// The run's id, which becomes the snapshot's.
+    pub fn id(&self) -> RunId {
+        self.id
+    }
+
+    /// Puts the next announcement, durably.
+    pub fn announce(&mut self, pins: &[Pin], verified: bool, packs: &[PackName]) -> Result<()> {
+        let announcement = Announcement {
+            run: self.id,
+            number: self.next,
+            client: self.repository.client().id(),
+            kind: self.kind,
+            pins: pins.to_vec(),
+            verified,
+            packs: packs.to_vec(),
+        };
+        let name = ObjectName::Announcement(self.id, self.next);
+        let put = self.repository.put_object(&name, ObjectType::Announcement, announcement.encode())?;
+        if put == Put::Exists {
+            // Only a clone of this very process can have written it: two histories under one run are one too many.
+            return Err(Error::Voided { run: self.id.to_string() });
+        }
+        self.repository.backend().flush()?;
+        self.next += 1;
+        Ok(())
+    }
+
+    /// Those of `packs` that are marked or missing now; call it after announcing them (w3).
+    pub fn unreliable(&self, packs: &[(PackName, bool)]) -> Result<Vec<PackName>> {
+        if packs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let marked = self.repository.marked_packs()?;
+        let mut bad = Vec::new();
+        for (name, meta) in packs {
+            let object = if *meta { ObjectName::Meta(*name) } else { ObjectName::Pack(*name) };
+            if marked.contains(name) || self.repository.backend().stat(&object)?.is_none() {
+                bad.push(*name);
+            }
+        }
+        Ok(bad)
+    }
+
+    /// Commits: the one put-if-absent that makes the snapshot exist. Everything it needs must be durable (w4, w5).
+    pub fn commit(mut self, snapshot: Snapshot) -> Result<Snapshot> {
+        let name = ObjectName::Verdict(self.id);
+        let verdict = Verdict::Snapshot(Box::new(snapshot));
+        self.removable = false;
+        let put = self.repository.put_object(&name, ObjectType::Verdict, verdict.encode());
+        if !matches!(put, Ok(Put::Created)) {
+            // Undecided or taken: what stands there decides.
+            match self.repository.read_verdict(&self.id) {
+                Ok(read) if read.verdict == verdict => {}
+                Ok(_) => return Err(Error::Voided { run: self.id.to_string() }),
+                Err(e) => return Err(put.err().unwrap_or(e)),
+            }
+        }
+        self.repository.backend().flush()?;
+        self.remove_announcements();
+        match verdict {
+            Verdict::Snapshot(s) => Ok(*s),
+            Verdict::Void { .. } => Err(Error::Voided { run: self.id.to_string() }),
+        }
+    }
+
+    /// Announcements of a run with a verdict say nothing any more; leaving one behind is harmless.
+    fn remove_announcements(&mut self) {
+        for k in 0..std::mem::take(&mut self.next) {
+            let _ = self.repository.backend().delete(&ObjectName::Announcement(self.id, k));
+        }
+    }
+}
+
+impl Drop for Run<'_> {
+    /// A run that failed before it tried to commit takes its announcements back.
+    fn drop(&mut self) {
+        if self.removable {
+            self.remove_announcements();
+        }
+    }
+}
+
+impl Repository {
+    /// `snap/S` is a snapshot and `gone/S` is absent. The order of the two requests matters (SPEC 14).
+    pub fn alive(&self, snapshot: &RunId) -> Result<bool> {
+        match self.read_verdict(snapshot) {
+            Ok(read) if matches!(read.verdict, Verdict::Snapshot(_)) => {}
+            Ok(_) => return Ok(false),
+            Err(Error::Backend(crate::backend::BackendError::NotFound { .. })) => return Ok(false),
+            Err(e) => return Err(e),
+        }
+        Ok(self.backend().stat(&ObjectName::Death(*snapshot))?.is_none())
+    }
+
+    /// Packs condemned by any collector. A mark that cannot be read stops the caller: it may condemn anything.
+    pub fn marked_packs(&self) -> Result<HashSet<PackName>> {
+        let mut out = HashSet::new();
+        for run in self.list_runs(Area::Marks)? {
+            let name = ObjectName::Mark(run);
+            let (body, signature) = match self.get_object(&name, ObjectType::Mark) {
+                Err(Error::Backend(crate::backend::BackendError::NotFound { .. })) => continue,
+                other => other?,
+            };
+            let mark = Mark::decode(&body, &run).map_err(|e| Error::object(&name, e))?;
+            self.verify(ObjectType::Mark, &mark.client, &body, &signature).map_err(|e| Error::object(&name, e))?;
+            out.extend(mark.victims);
+        }
+        Ok(out)
+    }
+}

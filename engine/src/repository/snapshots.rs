@@ -1,0 +1,131 @@
+//! Snapshots: which are alive, and which one a user means.
+
+use super::Repository;
+use crate::error::{Error, Result};
+use crate::observer::escape;
+use bulla_repo_format::envelope::ObjectType;
+use bulla_repo_format::snapshot::{Head, Snapshot, Verdict};
+use bulla_repo_format::tree::is_within;
+use bulla_repo_format::{Area, ObjectName, RunId};
+use std::collections::HashSet;
+
+/// Which snapshots are meant. Empty fields match everything.
+#[derive(Debug, Clone, Default)]
+pub struct SnapshotFilter {
+    /// Any of these hosts.
+    pub hosts: Vec<String>,
+    /// Any of these sets of tags, all tags of a set.
+    pub tags: Vec<Vec<String>>,
+    /// All of these paths were asked for, or lie below one that was.
+    pub paths: Vec<Vec<u8>>,
+}
+
+impl SnapshotFilter {
+    /// True when a snapshot fits.
+    pub fn matches(&self, s: &Snapshot) -> bool {
+        let host = self.hosts.is_empty() || self.hosts.contains(&s.host);
+        let tags = self.tags.is_empty() || self.tags.iter().any(|set| set.iter().all(|t| s.tags.contains(t)));
+        let trim = |p: &[u8]| p.strip_prefix(b"/").unwrap_or(p).to_vec();
+        let covers = |p: &Vec<u8>| s.paths.iter().any(|have| is_within(&trim(p), &trim(have)));
+        host && tags && self.paths.iter().all(covers)
+    }
+}
+
+/// A verdict as it was read, with the hash lineages name it by.
+pub(crate) struct ReadVerdict {
+    pub(crate) verdict: Verdict,
+    pub(crate) head: Head,
+}
+
+impl Repository {
+    /// Reads `snap/<run>`, signature checked.
+    pub(crate) fn read_verdict(&self, run: &RunId) -> Result<ReadVerdict> {
+        let name = ObjectName::Verdict(*run);
+        let (body, signature) = self.get_object(&name, ObjectType::Verdict)?;
+        let verdict = Verdict::decode(&body, run).map_err(|e| Error::object(&name, e))?;
+        self.verify(ObjectType::Verdict, &verdict.client(), &body, &signature).map_err(|e| Error::object(&name, e))?;
+        Ok(ReadVerdict { verdict, head: Head { id: *run, hash: self.keyring().body_hash(&body) } })
+    }
+
+    /// Snapshots that are alive, with their heads, oldest first; and the verdicts that could not be read.
+    pub(crate) fn read_snapshots(&self) -> Result<(Vec<(Snapshot, Head)>, Vec<Error>)> {
+        let gone: HashSet<RunId> = self.list_runs(Area::Deaths)?.into_iter().collect();
+        let (mut alive, mut failed) = (Vec::new(), Vec::new());
+        for run in self.list_runs(Area::Verdicts)?.into_iter().filter(|r| !gone.contains(r)) {
+            match self.read_verdict(&run) {
+                Ok(ReadVerdict { verdict: Verdict::Snapshot(s), head }) => alive.push((*s, head)),
+                Ok(_) => {}
+                Err(e) => failed.push(e),
+            }
+        }
+        alive.sort_by_key(|(s, _)| (s.start, s.id));
+        Ok((alive, failed))
+    }
+
+    /// Snapshots that are alive, oldest first. One that cannot be read is an error: see
+    /// [`crate::check`] for which.
+    pub fn snapshots(&self) -> Result<Vec<Snapshot>> {
+        let (alive, failed) = self.read_snapshots()?;
+        match failed.into_iter().next() {
+            Some(e) => Err(e),
+            None => Ok(alive.into_iter().map(|(s, _)| s).collect()),
+        }
+    }
+
+    /// All readable snapshots that are alive, and the errors of the others.
+    pub fn readable_snapshots(&self) -> Result<(Vec<Snapshot>, Vec<Error>)> {
+        let (alive, failed) = self.read_snapshots()?;
+        Ok((alive.into_iter().map(|(s, _)| s).collect(), failed))
+    }
+
+    pub(crate) fn list_runs(&self, area: Area) -> Result<Vec<RunId>> {
+        let run = |(name, _)| match name {
+            ObjectName::Verdict(r) | ObjectName::Death(r) | ObjectName::Mark(r) | ObjectName::Hold(r) => Some(r),
+            ObjectName::Announcement(r, _) => Some(r),
+            _ => None,
+        };
+        Ok(self.backend().list(area)?.into_iter().filter_map(run).collect())
+    }
+
+    /// The snapshot, and the path below it, that `selector` names: `ID[:/path]`, where ID is a full id, a unique
+    /// prefix, `latest`, or `latest~N` for the N-th before it. A snapshot that cannot be read is in the way of
+    /// none but itself.
+    pub fn resolve(&self, selector: &str, filter: &SnapshotFilter) -> Result<(Snapshot, Vec<u8>)> {
+        let (word, path) = selector.split_once(':').map_or((selector, ""), |(w, p)| (w, p));
+        let path = crate::repository::snapshots::clean_path(path.as_bytes());
+        let unknown = || Error::UnknownSnapshot { selector: word.to_owned() };
+        let (all, mut failed) = self.read_snapshots()?;
+        let mut fitting: Vec<_> = all.into_iter().map(|(s, _)| s).filter(|s| filter.matches(s)).collect();
+        if let Some(rest) = word.strip_prefix("latest") {
+            let back = match rest.strip_prefix('~') {
+                Some(n) => n.parse::<usize>().map_err(|_| unknown())?,
+                None if rest.is_empty() => 0,
+                None => return Err(unknown()),
+            };
+            let at = fitting.len().checked_sub(back + 1).ok_or_else(unknown)?;
+            return Ok((fitting.swap_remove(at), path));
+        }
+        if word.len() < 4 || !word.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(unknown());
+        }
+        let wanted = word.to_lowercase();
+        fitting.retain(|s| s.id.to_string().starts_with(&wanted));
+        match fitting.len() {
+            0 => Err(failed
+                .drain(..)
+                .find(|e| matches!(e, Error::Object { object, .. } if object.contains(&wanted)))
+                .unwrap_or_else(unknown)),
+            1 => Ok((fitting.swap_remove(0), path)),
+            _ => Err(Error::AmbiguousSnapshot {
+                selector: escape(word.as_bytes()),
+                candidates: fitting.iter().map(|s| s.id.short()).collect(),
+            }),
+        }
+    }
+}
+
+/// A path as users type it, as the tree spells it: no leading, trailing or double slash, no `.`.
+pub fn clean_path(path: &[u8]) -> Vec<u8> {
+    let parts: Vec<&[u8]> = path.split(|b| *b == b'/').filter(|p| !p.is_empty() && *p != b".").collect();
+    parts.join(&b'/')
+}
