@@ -76,7 +76,9 @@ pub enum Error {
         snapshot: String,
     },
     /// The repository needs a newer writer.
-    #[error("this repository may only be read by this version: it uses features (ro_compat {flags:#x}) that it does not know")]
+    #[error(
+        "this repository may only be read by this version: it uses features (ro_compat {flags:#x}) that it does not know"
+    )]
     ReadOnlyFeature {
         /// The flags.
         flags: u64,

@@ -84,7 +84,8 @@ impl Local {
         let n = self.counter.fetch_add(1, Ordering::Relaxed);
         let mut tag = [0u8; 8];
         getrandom::fill(&mut tag).map_err(|e| io::Error::other(e.to_string()))?;
-        let path = self.root.join(TMP).join(format!("{}-{n}-{:016x}", std::process::id(), u64::from_ne_bytes(tag)));
+        let path =
+            self.root.join(TMP).join(format!("{}-{n}-{:016x}", std::process::id(), u64::from_ne_bytes(tag)));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(rustix::fs::openat(CWD, &path, flags, Mode::RUSR)?);
         let written = parts.iter().try_for_each(|p| file.write_all(p)).and_then(|()| file.sync_all());
@@ -160,7 +161,9 @@ impl Backend for Local {
         let file = open(&self.path(name)).map_err(fail)?;
         let size = file.metadata().map_err(fail)?.len();
         if size > limit {
-            return Err(fail(io::Error::other(format!("it has {size} bytes, more than the {limit} allowed"))));
+            return Err(fail(io::Error::other(format!(
+                "it has {size} bytes, more than the {limit} allowed"
+            ))));
         }
         let len = usize::try_from(size).unwrap_or(usize::MAX);
         read_at(&file, 0, len).map_err(fail)

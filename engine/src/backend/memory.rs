@@ -58,7 +58,12 @@ impl Backend for Memory {
         let bytes = self.objects().get(name).cloned().ok_or_else(|| self.missing(name))?;
         if bytes.len() as u64 > limit {
             let source = std::io::Error::other(format!("larger than {limit} bytes"));
-            return Err(BackendError::Io { verb: "read", object: name.to_string(), place: "memory".into(), source });
+            return Err(BackendError::Io {
+                verb: "read",
+                object: name.to_string(),
+                place: "memory".into(),
+                source,
+            });
         }
         Ok(bytes)
     }

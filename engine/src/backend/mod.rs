@@ -107,7 +107,9 @@ impl BackendError {
         match source.kind() {
             ErrorKind::NotFound => Self::NotFound { object, place },
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::NoSpace { object, place },
-            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Self::Denied { verb, object, place, source },
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                Self::Denied { verb, object, place, source }
+            }
             _ => Self::Io { verb, object, place, source },
         }
     }

@@ -64,7 +64,13 @@ impl<'r> ChunkReader<'r> {
         Err(Error::Damaged { what: format!("chunk {id}"), reason })
     }
 
-    fn read_at(&mut self, kind: ChunkKind, id: &ChunkId, location: &Location, out: &mut Vec<u8>) -> Result<()> {
+    fn read_at(
+        &mut self,
+        kind: ChunkKind,
+        id: &ChunkId,
+        location: &Location,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
         out.clear();
         let (start, end) = (u64::from(location.offset), u64::from(location.offset) + u64::from(location.len));
         let reader = self.reader(location)?;

@@ -61,7 +61,10 @@ pub fn add(
     let bytes = slot::seal(&repository.id(), kind, cost, secret, &content, &env.random())?;
     let again = Slot::decode(&bytes, u32::MAX)?.open(&repository.id(), secret)?;
     if again.is_none_or(|o| o.key.expose() != repository.ring_key.expose()) {
-        return Err(Error::Damaged { what: "a new key slot".into(), reason: "it does not open again".into() });
+        return Err(Error::Damaged {
+            what: "a new key slot".into(),
+            reason: "it does not open again".into(),
+        });
     }
     let id = SlotId::new(env.random());
     if repository.backend().put(&ObjectName::Slot(id), &[&bytes])? == Put::Exists {
@@ -79,17 +82,26 @@ pub fn remove(repository: &Repository, id: &SlotId) -> Result<()> {
         return Err(Error::Refused(format!("there is no key slot {id}")));
     }
     if slots.iter().filter(|s| s.kind.is_some()).count() < 2 {
-        return Err(Error::Refused("this is the last key slot: without it nobody can open the repository".into()));
+        return Err(Error::Refused(
+            "this is the last key slot: without it nobody can open the repository".into(),
+        ));
     }
     if *id == repository.opened_by() {
-        return Err(Error::Refused("this slot is in use; open the repository with another key to remove it".into()));
+        return Err(Error::Refused(
+            "this slot is in use; open the repository with another key to remove it".into(),
+        ));
     }
     repository.backend().delete(&ObjectName::Slot(*id))?;
     Ok(repository.backend().flush()?)
 }
 
 /// Replaces the passphrase this repository was opened with: adds the new slot, then removes the old one.
-pub fn replace(repository: &Repository, secret: &SlotSecret, label: &str, cost: Argon2Params) -> Result<SlotId> {
+pub fn replace(
+    repository: &Repository,
+    secret: &SlotSecret,
+    label: &str,
+    cost: Argon2Params,
+) -> Result<SlotId> {
     let new = add(repository, kind_of(secret), secret, label, cost)?;
     repository.backend().delete(&ObjectName::Slot(repository.opened_by()))?;
     repository.backend().flush()?;

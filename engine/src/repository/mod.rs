@@ -69,7 +69,11 @@ impl Repository {
 
     /// Refuses to write when the config has features this version cannot keep up.
     pub fn require_writable(&self) -> Result<()> {
-        if self.config.writable() { Ok(()) } else { Err(Error::ReadOnlyFeature { flags: self.config.ro_compat }) }
+        if self.config.writable() {
+            Ok(())
+        } else {
+            Err(Error::ReadOnlyFeature { flags: self.config.ro_compat })
+        }
     }
 
     /// Signs, seals and puts a small object.

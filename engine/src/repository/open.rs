@@ -15,7 +15,8 @@ impl Repository {
     pub fn open(backend: Arc<dyn Backend>, secret: &SlotSecret, env: Env) -> Result<Self> {
         let mut configs = config_generations(&*backend)?;
         let (newest, bytes) = configs.next_object()?.ok_or_else(|| configs.missing())?;
-        let (repo, _) = config::identify(&bytes).map_err(|e| Error::object(&ObjectName::Config(newest), e))?;
+        let (repo, _) =
+            config::identify(&bytes).map_err(|e| Error::object(&ObjectName::Config(newest), e))?;
         let (slot, opened) = open_slot(&*backend, &repo, secret)?;
         let config = open_config(&mut configs, (newest, bytes), &opened)?;
         let client = config.keyring.client_key(&config.keyring.client_id(&env.machine));

@@ -140,7 +140,8 @@ impl Repository {
                 other => other?,
             };
             let mark = Mark::decode(&body, &run).map_err(|e| Error::object(&name, e))?;
-            self.verify(ObjectType::Mark, &mark.client, &body, &signature).map_err(|e| Error::object(&name, e))?;
+            self.verify(ObjectType::Mark, &mark.client, &body, &signature)
+                .map_err(|e| Error::object(&name, e))?;
             out.extend(mark.victims);
         }
         Ok(out)

@@ -43,7 +43,8 @@ impl Repository {
         let name = ObjectName::Verdict(*run);
         let (body, signature) = self.get_object(&name, ObjectType::Verdict)?;
         let verdict = Verdict::decode(&body, run).map_err(|e| Error::object(&name, e))?;
-        self.verify(ObjectType::Verdict, &verdict.client(), &body, &signature).map_err(|e| Error::object(&name, e))?;
+        self.verify(ObjectType::Verdict, &verdict.client(), &body, &signature)
+            .map_err(|e| Error::object(&name, e))?;
         Ok(ReadVerdict { verdict, head: Head { id: *run, hash: self.keyring().body_hash(&body) } })
     }
 
@@ -80,7 +81,9 @@ impl Repository {
 
     pub(crate) fn list_runs(&self, area: Area) -> Result<Vec<RunId>> {
         let run = |(name, _)| match name {
-            ObjectName::Verdict(r) | ObjectName::Death(r) | ObjectName::Mark(r) | ObjectName::Hold(r) => Some(r),
+            ObjectName::Verdict(r) | ObjectName::Death(r) | ObjectName::Mark(r) | ObjectName::Hold(r) => {
+                Some(r)
+            }
             ObjectName::Announcement(r, _) => Some(r),
             _ => None,
         };

@@ -77,7 +77,12 @@ impl<'r> TreeReader<'r> {
     }
 
     /// The entry at exactly `path`.
-    pub fn find(repository: &'r Repository, index: &'r Index, root: ChunkId, path: &[u8]) -> Result<Option<Entry>> {
+    pub fn find(
+        repository: &'r Repository,
+        index: &'r Index,
+        root: ChunkId,
+        path: &[u8],
+    ) -> Result<Option<Entry>> {
         let mut reader = Self::within(repository, index, root, path);
         while let Some(entry) = reader.next()? {
             if entry.path() == path {
@@ -169,7 +174,9 @@ impl<'r> TreeReader<'r> {
                     let before = out.len();
                     self.list(&child.id, level, out)?;
                     if (out.len() - before) as u64 != child.refs {
-                        return Err(damaged("a child holds another number of references than it says".to_owned()));
+                        return Err(damaged(
+                            "a child holds another number of references than it says".to_owned(),
+                        ));
                     }
                 }
             }
@@ -204,10 +211,13 @@ fn may_hold(scope: &[u8], child: &Child, next: Option<&Child>) -> bool {
         Some(at) => (scope.get(..at).unwrap_or_default(), scope.get(at + 1..).unwrap_or_default()),
         None => (&b""[..], scope),
     };
-    let key = |parent: &[u8], name: &[u8], c: &Child| compare_paths(parent, &c.parent).then_with(|| name.cmp(&c.name));
+    let key = |parent: &[u8], name: &[u8], c: &Child| {
+        compare_paths(parent, &c.parent).then_with(|| name.cmp(&c.name))
+    };
     let entry = key(own_parent, own_name, child) != Ordering::Less
         && next.is_none_or(|n| key(own_parent, own_name, n) == Ordering::Less);
-    let starts_before_end = is_within(&child.parent, scope) || compare_paths(&child.parent, scope) == Ordering::Less;
+    let starts_before_end =
+        is_within(&child.parent, scope) || compare_paths(&child.parent, scope) == Ordering::Less;
     let ends_after_start = next.is_none_or(|n| compare_paths(&n.parent, scope) != Ordering::Less);
     entry || (starts_before_end && ends_after_start)
 }

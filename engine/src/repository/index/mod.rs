@@ -124,7 +124,10 @@ impl Index {
     pub fn locate(&self, id: &ChunkId) -> Result<Vec<Location>> {
         let mut places = Vec::new();
         self.places(id, &mut places)?;
-        places.into_iter().map(|p| Ok(Location { pack: self.pack(p.pack)?, offset: p.offset, len: p.len })).collect()
+        places
+            .into_iter()
+            .map(|p| Ok(Location { pack: self.pack(p.pack)?, offset: p.offset, len: p.len }))
+            .collect()
     }
 
     /// The details of a pack.

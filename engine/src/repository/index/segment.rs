@@ -79,7 +79,8 @@ fn directory(repository: &Repository) -> Option<PathBuf> {
 pub(super) fn remove_stale(repository: &Repository, names: &[IndexName]) {
     let Some(entries) = directory(repository).and_then(|d| std::fs::read_dir(d).ok()) else { return };
     for entry in entries.flatten() {
-        let known = entry.file_name().to_str().and_then(|n| n.parse().ok()).is_some_and(|n| names.contains(&n));
+        let known =
+            entry.file_name().to_str().and_then(|n| n.parse().ok()).is_some_and(|n| names.contains(&n));
         if !known {
             let _ = std::fs::remove_file(entry.path());
         }
@@ -164,7 +165,8 @@ fn parse(bytes: Bytes, name: &IndexName, key: [u8; 32]) -> Option<Segment> {
         return None;
     }
     let verified = (0..pages.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-    let mut segment = Segment { name: *name, bytes, body_len, packs, records, graves: Vec::new(), key, verified };
+    let mut segment =
+        Segment { name: *name, bytes, body_len, packs, records, graves: Vec::new(), key, verified };
     segment.graves = segment.read_graves(graves).ok()?;
     Some(segment)
 }
@@ -198,7 +200,8 @@ impl Segment {
         for page in start / PAGE..end.div_ceil(PAGE) {
             let (word, bit) = (self.verified.get(page / 64).ok_or_else(bad)?, 1u64 << (page % 64));
             if word.load(Ordering::Relaxed) & bit == 0 {
-                let bytes = self.bytes.get().get(page * PAGE..covered.min((page + 1) * PAGE)).ok_or_else(bad)?;
+                let bytes =
+                    self.bytes.get().get(page * PAGE..covered.min((page + 1) * PAGE)).ok_or_else(bad)?;
                 let stored = self.bytes.get().get(covered + page * MAC..covered + (page + 1) * MAC);
                 if stored != Some(&mac(&self.key, page, bytes)[..]) {
                     return Err(bad());
@@ -310,7 +313,14 @@ mod tests {
         for p in 0..3u8 {
             let frames = vec![FrameEntry { sealed: 100, raw: 1 << 20 }; usize::from(p) + 1];
             let (name, run) = (PackName::new([p; 32]), RunId::new([7; 16]));
-            out.packs.push(IndexPack { name, size: 9000, run, signer: ClientId::new([6; 16]), header, frames });
+            out.packs.push(IndexPack {
+                name,
+                size: 9000,
+                run,
+                signer: ClientId::new([6; 16]),
+                header,
+                frames,
+            });
         }
         for i in 0..n {
             let id = ChunkId::new(*blake3::hash(&i.to_le_bytes()).as_bytes());

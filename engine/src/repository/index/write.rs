@@ -49,7 +49,8 @@ impl<'r> IndexWriter<'r> {
         }
         let mut run = std::mem::replace(&mut self.run, IndexRun::new(self.repository.client().id()));
         self.repository.backend().flush()?;
-        let sealed = self.repository.seal_object(self.repository.client(), ObjectType::Index, run.encode())?;
+        let sealed =
+            self.repository.seal_object(self.repository.client(), ObjectType::Index, run.encode())?;
         let name = IndexName { generation: 0, hash: *blake3::hash(&sealed).as_bytes() };
         self.repository.backend().put(&ObjectName::Index(name), &[&sealed])?;
         self.repository.backend().flush()?;

@@ -13,7 +13,7 @@ pub use stream::{PackSink, PackStream, Packer};
 use bulla_repo_format::pack::PackKind;
 use bulla_repo_format::{ObjectName, PackName};
 
-/ The object a pack of one kind lies under.
+/// The object a pack of one kind lies under.
 pub const fn object_name(kind: PackKind, name: PackName) -> ObjectName {
     match kind {
         PackKind::Data => ObjectName::Pack(name),

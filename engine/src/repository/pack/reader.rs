@@ -24,7 +24,10 @@ impl<'r> PackReader<'r> {
     /// A reader; fails when the header does not commit to this repository's key.
     pub fn new(repository: &'r Repository, pack: Arc<IndexPack>) -> Result<Self> {
         let object = object_name(pack.header.kind, pack.name);
-        let key = pack.header.open(repository.keyring(), &repository.id()).map_err(|e| Error::object(&object, e))?;
+        let key = pack
+            .header
+            .open(repository.keyring(), &repository.id())
+            .map_err(|e| Error::object(&object, e))?;
         let mut at = (HEADER_LEN as u64, 0u64);
         let mut starts = Vec::with_capacity(pack.frames.len() + 1);
         starts.push(at);
@@ -66,10 +69,19 @@ impl<'r> PackReader<'r> {
     }
 
     /// Opens and expands one frame in place from bytes that [`PackReader::fetch`] gave.
-    pub fn open(&self, frame: usize, sealed: &mut [u8], expander: &mut Expander, out: &mut Vec<u8>) -> Result<()> {
+    pub fn open(
+        &self,
+        frame: usize,
+        sealed: &mut [u8],
+        expander: &mut Expander,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
         let entry = self.pack.frames.get(frame).ok_or_else(|| self.outside())?;
         let number = u32::try_from(frame).map_err(|_| self.outside())?;
-        let fail = |e: FormatError| Error::Damaged { what: format!("{} frame {frame}", self.object), reason: e.to_string() };
+        let fail = |e: FormatError| Error::Damaged {
+            what: format!("{} frame {frame}", self.object),
+            reason: e.to_string(),
+        };
         let opened = self.key.open(number, sealed).map_err(fail)?;
         expander.expand(opened, entry.raw, out).map_err(fail)
     }

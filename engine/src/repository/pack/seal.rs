@@ -5,7 +5,9 @@ use super::object_name;
 use crate::error::{Error, Result};
 use bulla_repo_format::frame::{CODEC_PADDING, FrameKey, TAG_LEN};
 use bulla_repo_format::index::{IndexPack, KEY_LEN, record_key};
-use bulla_repo_format::pack::{ChunkEntry, Directory, FrameEntry, HEADER_LEN, PackHeader, PackKind, TRAILER_LEN};
+use bulla_repo_format::pack::{
+    ChunkEntry, Directory, FrameEntry, HEADER_LEN, PackHeader, PackKind, TRAILER_LEN,
+};
 use bulla_repo_format::{ObjectName, PackName, RunId, padding};
 
 /// A frame that is compressed but not sealed.
@@ -50,7 +52,12 @@ pub(super) struct Sealer<'r> {
 
 impl Sealer<'_> {
     /// Seals a pack. `tail` is true for a run's last pack, whose size is blurred.
-    pub(super) fn seal(&self, mut frames: Vec<Payload>, chunks: Vec<ChunkEntry>, tail: bool) -> Result<SealedPack> {
+    pub(super) fn seal(
+        &self,
+        mut frames: Vec<Payload>,
+        chunks: Vec<ChunkEntry>,
+        tail: bool,
+    ) -> Result<SealedPack> {
         let (repository, env) = (self.repository, self.repository.env());
         let signer = repository.client();
         let sealed_len = |p: &Payload| u32::try_from(p.bytes.len() + TAG_LEN).unwrap_or(u32::MAX);
@@ -133,7 +140,8 @@ impl Sealer<'_> {
         if let Some(before) = before {
             let mut copy = payload.clone();
             if key.open(number, &mut copy).ok() != Some(before.as_slice()) {
-                let reason = "a frame does not open to what was sealed: this machine's memory or processor fails";
+                let reason =
+                    "a frame does not open to what was sealed: this machine's memory or processor fails";
                 return Err(Error::Damaged { what: "a new pack".into(), reason: reason.into() });
             }
         }

@@ -103,7 +103,8 @@ impl<'r> PackStream<'r> {
             PackKind::Data => (config.data_frame, config.data_pack),
             PackKind::Meta => (config.meta_frame, config.meta_pack),
         };
-        let filling = Filling { frame: Vec::new(), frames: 0, raw: 0, chunks: Vec::new(), pack: OpenPack::new() };
+        let filling =
+            Filling { frame: Vec::new(), frames: 0, raw: 0, chunks: Vec::new(), pack: OpenPack::new() };
         Self {
             sealer: Sealer { repository, kind, run, verify },
             compression,
@@ -139,7 +140,8 @@ impl<'r> PackStream<'r> {
                 if self.is_full(&f) {
                     closed.push(self.close(&mut f, false, &mut jobs));
                 }
-                let len = u32::try_from(bytes.len()).map_err(|_| Error::Refused("a chunk above 4 GiB".into()))?;
+                let len =
+                    u32::try_from(bytes.len()).map_err(|_| Error::Refused("a chunk above 4 GiB".into()))?;
                 f.chunks.push(ChunkEntry { id, len });
                 f.raw += u64::from(len);
                 self.copy(&mut f, bytes, &mut jobs);
@@ -160,7 +162,9 @@ impl<'r> PackStream<'r> {
     }
 
     fn is_full(&self, f: &Filling) -> bool {
-        f.pack.sealed.load(Ordering::Relaxed) >= self.pack_size || f.raw >= RAW_FULL || f.chunks.len() >= CHUNKS_FULL
+        f.pack.sealed.load(Ordering::Relaxed) >= self.pack_size
+            || f.raw >= RAW_FULL
+            || f.chunks.len() >= CHUNKS_FULL
     }
 
     /// Copies bytes into frames; each frame that fills becomes a job.

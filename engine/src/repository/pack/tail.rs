@@ -26,7 +26,10 @@ pub fn read(repository: &Repository, kind: PackKind, name: PackName, size: u64) 
     let fail = |e: FormatError| Error::object(&object, e);
     let trailer = Trailer::open(&bytes, size, repository.keyring(), &repository.id()).map_err(fail)?;
     if trailer.header.kind != kind {
-        return Err(Error::Damaged { what: object.to_string(), reason: "it holds another kind of chunks".into() });
+        return Err(Error::Damaged {
+            what: object.to_string(),
+            reason: "it holds another kind of chunks".into(),
+        });
     }
     let sealed = repository.backend().get_range(&object, trailer.offset, trailer.length as usize)?;
     open(repository, &object, name, size, &trailer, &sealed)
@@ -42,7 +45,8 @@ pub fn read_whole(repository: &Repository, kind: PackKind, name: PackName, bytes
     let at = bytes.len().checked_sub(TRAILER_LEN).ok_or_else(|| short(&object))?;
     let fail = |e: FormatError| Error::object(&object, e);
     let (body, trailer) = bytes.split_at(at);
-    let trailer = Trailer::open(trailer, bytes.len() as u64, repository.keyring(), &repository.id()).map_err(fail)?;
+    let trailer =
+        Trailer::open(trailer, bytes.len() as u64, repository.keyring(), &repository.id()).map_err(fail)?;
     if trailer.header.kind != kind || PackHeader::decode(bytes).map_err(fail)? != trailer.header {
         return Err(damaged("its header and trailer differ"));
     }
@@ -63,10 +67,12 @@ fn open(
     trailer: &Trailer,
     sealed: &[u8],
 ) -> Result<Tail> {
-    let verify = |client: &_, body: &[u8], signature: &_| repository.verify(ObjectType::Pack, client, body, signature);
+    let verify =
+        |client: &_, body: &[u8], signature: &_| repository.verify(ObjectType::Pack, client, body, signature);
     let (ring, repo) = (repository.keyring(), repository.id());
-    let (directory, content_hash) = Directory::open(&trailer.header, sealed, trailer.offset, ring, &repo, verify)
-        .map_err(|e| Error::object(object, e))?;
+    let (directory, content_hash) =
+        Directory::open(&trailer.header, sealed, trailer.offset, ring, &repo, verify)
+            .map_err(|e| Error::object(object, e))?;
     let pack = IndexPack {
         name,
         size,
@@ -79,5 +85,8 @@ fn open(
 }
 
 fn short(object: &ObjectName) -> Error {
-    Error::Damaged { what: object.to_string(), reason: format!("it is shorter than {} bytes", HEADER_LEN + TRAILER_LEN) }
+    Error::Damaged {
+        what: object.to_string(),
+        reason: format!("it is shorter than {} bytes", HEADER_LEN + TRAILER_LEN),
+    }
 }
