@@ -249,7 +249,7 @@ impl Fields {
             })
             .collect()
     }
-    /// Optional fields: `null` and absence are the same to a reader; a writer leaves the key out.
+    /// Optional fields: absent, or present with their type. `null` is not absence.
     pub fn optional<T>(
         &mut self,
         key: u64,

@@ -6,9 +6,10 @@
 //! The plaintext is `length u32 ‖ body ‖ zeros`; the AAD is everything before the nonce, and the repository id.
 
 use crate::codec::{Reader, Write};
-use crate::error::{FormatError, Result, ensure};
+use crate::error::{FormatError, Result, ensure, within};
 use crate::id::RepoId;
 use crate::keys::{ClientKey, SIGNATURE_LEN, Secret};
+use crate::limits::{INDEX_MAX, OBJECT_MAX};
 use crate::{MAGIC, SUITE, padding};
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
@@ -195,6 +196,8 @@ pub fn open(
     bytes: &[u8],
 ) -> Result<(Header, Vec<u8>)> {
     let what = expected.context();
+    let limit = if expected == ObjectType::Index { INDEX_MAX } else { OBJECT_MAX };
+    within(what, bytes.len() as u64, limit)?;
     let (header, len) = Header::decode(expected, bytes)?;
     let (plain, rest) = bytes.split_at_checked(len).ok_or(FormatError::Truncated { what })?;
     let (nonce, sealed) = rest.split_first_chunk::<NONCE>().ok_or(FormatError::Truncated { what })?;

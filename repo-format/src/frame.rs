@@ -138,6 +138,11 @@ impl Expander {
         within("frame length", raw_len.into(), FRAME_RAW_MAX.into())?;
         let (codec, payload) = opened.split_first().ok_or(FormatError::Truncated { what: WHAT })?;
         out.clear();
+        ensure(
+            (raw_len == 0) == (*codec == CODEC_PADDING),
+            WHAT,
+            "padding with plain bytes, or none without",
+        )?;
         match *codec {
             CODEC_RAW => {
                 ensure(payload.len() == raw_len as usize, WHAT, "length differs from its table")?;
@@ -151,7 +156,6 @@ impl Expander {
                 ensure(n == raw_len as usize, WHAT, "length differs from its table")?;
             }
             CODEC_PADDING => {
-                ensure(raw_len == 0, WHAT, "padding with plain bytes")?;
                 ensure(payload.iter().all(|b| *b == 0), WHAT, "padding is not zero")?;
             }
             _ => return Err(FormatError::invalid(WHAT, "unknown codec")),
@@ -230,5 +234,16 @@ mod tests {
         let mut out = Vec::new();
         assert!(Expander::new().expand(&frame, 1000, &mut out).is_err());
         assert!(out.capacity() < 1 << 20);
+    }
+
+    #[test]
+    fn a_frame_without_plain_bytes_is_padding_and_nothing_else() {
+        let mut out = Vec::new();
+        Expander::new().expand(&[CODEC_PADDING, 0, 0], 0, &mut out).unwrap();
+        for (frame, raw) in
+            [(&[CODEC_RAW][..], 0), (&[CODEC_PADDING, 0][..], 1), (&[CODEC_PADDING, 1][..], 0)]
+        {
+            assert!(Expander::new().expand(frame, raw, &mut out).is_err());
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! Index runs (SPEC 10): sorted records that say in which pack, and where in its stream, a chunk lies.
 //!
 //! A run is a hint: whatever it says is checked against pack commitment, frame tags and chunk id, and every run
-//! can be rebuilt from pack tails. `body = signer ‖ counts ‖ inputs ‖ graves ‖ packs ‖ records`, signed, in an envelope.
+//! can be rebuilt from pack tails. `body = signer ‖ counts ‖ inputs ‖ graves ‖ packs ‖ records`, signed, in an
+//! envelope. It names its signer, because graves count only from clients that may maintain (SPEC 13).
 
 use crate::codec::{Reader, Write};
 use crate::error::{Result, ensure, within};
@@ -66,7 +67,7 @@ impl IndexPack {
 /// One immutable run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexRun {
-    /// The client that signed it.
+    /// The client that signed the run.
     pub signer: ClientId,
     /// The runs this one was merged from and replaces.
     pub inputs: Vec<IndexName>,
@@ -79,9 +80,9 @@ pub struct IndexRun {
 }
 
 impl IndexRun {
-    /// An empty run.
+    /// A run that `signer` will sign.
     pub fn new(signer: ClientId) -> Self {
-        Self { signer, inputs: Vec::new(), graves: Vec::new(), packs: Vec::new(), records: Vec::new() }
+        Self { signer, inputs: vec![], graves: vec![], packs: vec![], records: vec![] }
     }
 
     /// The unsigned body. Records are sorted here; order of packs is kept.
@@ -89,7 +90,7 @@ impl IndexRun {
         self.records.sort_unstable();
         self.records.dedup();
         let frames: usize = self.packs.iter().map(|p| p.frames.len() * 8 + 160).sum();
-        let mut out = Vec::with_capacity(80 + frames + self.records.len() * RECORD_LEN);
+        let mut out = Vec::with_capacity(64 + frames + self.records.len() * RECORD_LEN);
         out.put(self.signer.as_bytes());
         for n in [self.inputs.len(), self.graves.len(), self.packs.len(), self.records.len()] {
             out.put_u32(u32::try_from(n).unwrap_or(u32::MAX));
@@ -123,13 +124,12 @@ impl IndexRun {
     /// Decodes a body and checks order, references and bounds.
     pub fn decode(body: &[u8]) -> Result<Self> {
         let mut r = Reader::new(WHAT, body);
-        let signer = ClientId::new(r.array()?);
+        let mut run = Self::new(ClientId::new(r.array()?));
         let (inputs, graves, packs, records) = (r.u32()?, r.u32()?, r.u32()?, r.u32()?);
         within("index inputs", inputs.into(), INDEX_PACKS_MAX.into())?;
         within("index graves", graves.into(), INDEX_PACKS_MAX.into())?;
         within("index packs", packs.into(), INDEX_PACKS_MAX.into())?;
         within("index records", records.into(), INDEX_RECORDS_MAX.into())?;
-        let mut run = Self::new(signer);
         for _ in 0..inputs {
             run.inputs.push(IndexName { generation: r.u32()?, hash: r.array()? });
         }
@@ -141,10 +141,11 @@ impl IndexRun {
         }
         ensure(r.remaining() == records as usize * RECORD_LEN, WHAT, "counts do not fit its length")?;
         run.records.reserve_exact(records as usize);
+        // Summed once: adding up a pack's frames per record would let a small run take minutes.
+        let raw: Vec<u64> = run.packs.iter().map(IndexPack::raw_len).collect();
         for _ in 0..records {
             let record = IndexRecord { key: r.array()?, pack: r.u32()?, offset: r.u32()?, len: r.u32()? };
-            let pack = run.packs.get(record.pack as usize);
-            let raw = pack.map_or(0, IndexPack::raw_len);
+            let raw = raw.get(record.pack as usize).copied().unwrap_or(0);
             let end = u64::from(record.offset) + u64::from(record.len);
             ensure(
                 record.len > 0 && record.len <= CHUNK_MAX && end <= raw,

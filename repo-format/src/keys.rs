@@ -143,7 +143,7 @@ impl Keyring {
     pub fn split_key(&self, domain: u16) -> Result<Secret> {
         Ok(derive("bulla 1 tree split", &[self.domain_secret(domain)?.expose()]))
     }
-    /// The keyed hash by which lineages name a snapshot's signed body.
+    /// The keyed hash by which lineages name a snapshot's body (the CBOR that was signed, without signature).
     pub fn body_hash(&self, body: &[u8]) -> BodyHash {
         let root = self.roots.first().map_or(&[0u8; 32], Secret::expose);
         BodyHash::new(*blake3::keyed_hash(derive("bulla 1 body hash", &[root]).expose(), body).as_bytes())

@@ -3,6 +3,7 @@
 use crate::cbor::{Fields, Value, map};
 use crate::error::{FormatError, Result, ensure};
 use crate::id::{BodyHash, ChunkId, ClientId, PackName, RunId};
+use crate::keys::Keyring;
 
 /// Why a run exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +53,7 @@ pub struct Death {
     pub client: ClientId,
     /// The keyed hash of the body.
     pub hash: BodyHash,
-    /// The verdict's body as it stood.
+    /// The verdict's body as it stood, without its signature.
     pub body: Vec<u8>,
 }
 
@@ -162,7 +163,10 @@ impl Announcement {
                 _ => return Err(FormatError::invalid(WHAT, "unknown kind of run")),
             },
             pins,
-            verified: f.take(6) == Some(Value::Bool(true)),
+            verified: match f.take(6) {
+                Some(Value::Bool(verified)) => verified,
+                _ => return Err(FormatError::invalid(WHAT, "says not whether its pins are verified")),
+            },
             packs: packs(f.bytes_list(7)?)?,
         };
         ensure(a.run == *run && a.number == number, WHAT, "lies under another run's name")?;
@@ -192,6 +196,10 @@ impl Death {
         };
         ensure(d.snapshot == *snapshot, "death", "lies under another snapshot's name")?;
         Ok(d)
+    }
+    /// The body it keeps is the one its hash names. Callers check this before they trust either.
+    pub fn check_hash(&self, keyring: &Keyring) -> Result<()> {
+        ensure(keyring.body_hash(&self.body) == self.hash, "death", "keeps another body than its hash names")
     }
 }
 

@@ -295,6 +295,7 @@ pub fn parse_key(text: &str) -> Result<Secret> {
     let clean: String =
         text.chars().filter(|c| !c.is_whitespace() && *c != '-').collect::<String>().to_uppercase();
     let digits = clean.strip_prefix("BULLA1").ok_or(bad("a printed key starts with BULLA1"))?;
+    ensure(digits.len() == 56, "key", "a printed key has 8 groups of 7 characters")?;
     let mut bytes = Zeroizing::new(Vec::with_capacity(36));
     let (mut acc, mut bits) = (0u32, 0u32);
     for c in digits.bytes() {
@@ -312,7 +313,6 @@ pub fn parse_key(text: &str) -> Result<Secret> {
             acc &= (1 << bits) - 1;
         }
     }
-    ensure(bytes.len() == 35, "key", "a printed key has 8 groups of 7 characters")?;
     let key: [u8; 32] = bytes.first_chunk().copied().ok_or(bad("too short"))?;
     let matches = bytes.get(32..).is_some_and(|sum| bool::from(sum.ct_eq(&checksum(&key))));
     ensure(matches, "key", "its checksum does not fit: a character is mistyped or missing")?;
@@ -336,6 +336,7 @@ mod tests {
             let text = print_key(&key);
             assert_eq!(text.len(), 6 + 8 * 8);
             assert_eq!(parse_key(&text.to_lowercase().replace('-', " ")).unwrap().expose(), key.expose());
+            assert!(parse_key(&format!("{}0", *text)).is_err(), "one character too many");
             for at in 7..text.len() {
                 let mut bad = text.as_bytes().to_vec();
                 if bad[at] == b'-' {

@@ -261,9 +261,11 @@ fn index_runs_round_trip_and_refuse_records_outside_their_pack() {
     }];
     let record =
         |b: u8, offset, len| IndexRecord { key: record_key(&ChunkId::new([b; 32])), pack: 0, offset, len };
-    let mut run = IndexRun::new(ClientId::new([3; 16]));
-    run.packs = packs;
-    run.records = vec![record(9, 0, 400), record(3, 400, 600)];
+    let mut run = IndexRun {
+        packs,
+        records: vec![record(9, 0, 400), record(3, 400, 600)],
+        ..IndexRun::new(ClientId::new([3; 16]))
+    };
     let body = run.encode();
     assert_eq!(IndexRun::decode(&body).unwrap(), run);
     for len in 0..body.len() {

@@ -416,8 +416,10 @@ impl Entry {
             xattrs,
             flags,
         };
-        let only_files = bit::HOLES | bit::HOLES_CHUNK | bit::LIST | bit::CHANGED | bit::READ_ERROR;
-        ensure(bits & only_files == 0 || ty <= 2, WHAT, "flags of a file on something else")?;
+        let content = bit::HOLES | bit::HOLES_CHUNK | bit::LIST;
+        let readable = bit::CHANGED | bit::READ_ERROR;
+        let good = (bits & content == 0 || ty == 1) && (bits & readable == 0 || ty <= 2);
+        ensure(good, WHAT, "flags of a file on something else")?;
         Ok(e)
     }
 }
@@ -462,13 +464,11 @@ fn read_kind(r: &mut Reader<'_>, ty: u8, bits: u64, read_error: bool) -> Result<
 
 /// Lengths must add up as far as the entry alone can tell.
 fn check_file(size: u64, holes: &Block, content: &Content, read_error: bool) -> Result<()> {
+    let hole_bytes = hole_bytes(holes, size)?;
     if read_error {
         return ensure(*content == Content::default(), WHAT, "content in spite of a read error");
     }
-    let (Content::Inline(refs), hole_bytes) = (content, hole_bytes(holes, size)?) else {
-        return Ok(());
-    };
-    let Some(hole_bytes) = hole_bytes else { return Ok(()) };
+    let (Content::Inline(refs), Some(hole_bytes)) = (content, hole_bytes) else { return Ok(()) };
     let sum: u64 = refs.iter().map(|c| u64::from(c.len)).sum();
     ensure(sum.checked_add(hole_bytes) == Some(size), WHAT, "chunk lengths do not add up to its size")
 }
