@@ -3,10 +3,13 @@
 #![deny(missing_docs)]
 
 pub mod backend;
+pub mod backup;
+pub mod chunker;
 pub mod env;
 mod error;
 pub mod observer;
+pub mod repository;
+pub mod source;
 
 pub use bulla_repo_format as format;
 pub use error::{Error, Result, SourceError};
-pub mod repository;

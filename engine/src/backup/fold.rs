@@ -1,0 +1,334 @@
+//! Folds finished work, in order, into the tree: the in-order end of the pipeline.
+//!
+//! Kept true: entries reach the tree builder in walk order whatever order workers finish in; a file's lengths add
+//! up; metadata blocks and lists are stored before the node that names them.
+
+use super::known::Known;
+use super::store::Shared;
+use crate::error::{Result, SourceError};
+use crate::observer::{EntryOutcome, Event, Observer};
+use crate::repository::index::Place;
+use crate::repository::pack::{PackStream, Packer};
+use crate::repository::tree::display_path;
+use bulla_repo_format::ChunkId;
+use bulla_repo_format::limits::{BLOCK_INLINE_MAX, BLOCK_MAX};
+use bulla_repo_format::snapshot::Statistics;
+use bulla_repo_format::tree::{
+    Block, BuiltTree, ChunkRef, Content, Entry, EntryKind, Hole, ListBuilder, TreeBuilder, encode_block,
+    encode_holes,
+};
+use std::collections::{BTreeSet, HashMap};
+
+/// A file's bytes as a worker left them.
+pub enum Filled {
+    /// Nothing to fill in: not a file, or taken from the parent.
+    Complete,
+    /// Chunks that were read.
+    Refs {
+        /// In order.
+        refs: Vec<ChunkRef>,
+        /// Holes between them.
+        holes: Vec<Hole>,
+    },
+    /// The chunks of the segments before this entry.
+    Segments {
+        /// Holes between them.
+        holes: Vec<Hole>,
+    },
+    /// The content of an earlier member of the same hard-link group.
+    Linked,
+    /// It could not be read.
+    Unreadable(SourceError),
+}
+
+/// An entry that is done but for the tree.
+pub struct Finished {
+    /// The entry.
+    pub entry: Entry,
+    /// Encoded extended attributes, when they were captured anew.
+    pub xattrs: Option<Vec<u8>>,
+    /// Its bytes.
+    pub filled: Filled,
+    /// New, changed or not.
+    pub outcome: EntryOutcome,
+}
+
+/// A unit of work that comes back, in the order it was given out.
+pub enum Done {
+    /// Entries.
+    Entries(Vec<Finished>),
+    /// Chunks of a large file whose entry follows.
+    Segment(Vec<ChunkRef>),
+    /// A path that gives no entry.
+    Error(SourceError),
+}
+
+type LinkKey = (u32, u64);
+
+/// A member of a hard-link group that others may follow.
+struct Linked {
+    size: u64,
+    holes: Block,
+    content: Content,
+    left: u64,
+}
+
+/// The fold.
+pub struct Fold<'a, 'r> {
+    shared: &'a Shared<'r>,
+    meta: &'a PackStream<'r>,
+    packer: Packer,
+    observer: &'a dyn Observer,
+    builder: TreeBuilder,
+    segments: Vec<ChunkRef>,
+    links: HashMap<LinkKey, Linked>,
+    places: Vec<Place>,
+    /// Counts so far.
+    pub statistics: Statistics,
+    /// The first paths that could not be read whole.
+    pub errors: Vec<(Vec<u8>, String)>,
+    /// Owners met.
+    pub uids: BTreeSet<u32>,
+    /// Groups met.
+    pub gids: BTreeSet<u32>,
+}
+
+const ERRORS_KEPT: usize = 100;
+
+impl<'a, 'r> Fold<'a, 'r> {
+    /// An empty tree.
+    pub fn new(
+        shared: &'a Shared<'r>,
+        meta: &'a PackStream<'r>,
+        builder: TreeBuilder,
+        observer: &'a dyn Observer,
+    ) -> Result<Self> {
+        Ok(Self {
+            shared,
+            meta,
+            packer: meta.packer()?,
+            observer,
+            builder,
+            segments: Vec::new(),
+            links: HashMap::new(),
+            places: Vec::new(),
+            statistics: Statistics::default(),
+            errors: Vec::new(),
+            uids: BTreeSet::new(),
+            gids: BTreeSet::new(),
+        })
+    }
+
+    /// Takes the next unit.
+    pub fn take(&mut self, done: Done) -> Result<()> {
+        match done {
+            Done::Segment(refs) => self.segments.extend(refs),
+            Done::Error(e) => self.source_error(e),
+            Done::Entries(list) => {
+                for finished in list {
+                    self.entry(finished)?;
+                }
+                self.observer.event(&Event::Progress {
+                    files: self.statistics.files_new
+                        + self.statistics.files_changed
+                        + self.statistics.files_unmodified,
+                    bytes: self.statistics.total_bytes,
+                    total_files: 0,
+                    total_bytes: 0,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the tree and its pack stream.
+    pub fn finish(mut self) -> Result<(BuiltTree, Folded)> {
+        let (known, meta) = (&self.shared.known, self.meta);
+        let (packer, places, counter) =
+            (&mut self.packer, &mut self.places, &mut self.statistics.meta_bytes_new);
+        let built = self
+            .builder
+            .finish(&mut |id, node| store_meta(known, meta, packer, places, counter, id, &node))?;
+        meta.finish(&mut self.packer)?;
+        let folded =
+            Folded { statistics: self.statistics, errors: self.errors, uids: self.uids, gids: self.gids };
+        Ok((built, folded))
+    }
+
+    fn source_error(&mut self, e: SourceError) {
+        self.statistics.errors += 1;
+        self.observer.event(&Event::SourceError(&e));
+        if self.errors.len() < ERRORS_KEPT {
+            self.errors.push((e.path.clone(), format!("cannot {}: {}", e.verb, e.reason)));
+        }
+    }
+
+    fn entry(&mut self, finished: Finished) -> Result<()> {
+        let Finished { mut entry, xattrs, filled, outcome } = finished;
+        if let Some(encoded) = xattrs {
+            entry.xattrs = match self.block(encoded)? {
+                Some(block) => block,
+                None => {
+                    let path = display_path(&entry.parent, &entry.name);
+                    self.source_error(SourceError::new(
+                        "store",
+                        path,
+                        "its extended attributes are above 1 MiB",
+                    ));
+                    Block::None
+                }
+            };
+        }
+        match filled {
+            Filled::Complete => {}
+            Filled::Refs { refs, holes } => self.fill(&mut entry, &refs, &holes)?,
+            Filled::Segments { holes } => {
+                let refs = std::mem::take(&mut self.segments);
+                self.fill(&mut entry, &refs, &holes)?;
+            }
+            Filled::Linked => self.follow(&mut entry),
+            Filled::Unreadable(e) => {
+                self.segments.clear();
+                unread(&mut entry);
+                self.source_error(e);
+            }
+        }
+        if entry.flags.changed_during_read {
+            let path = display_path(&entry.parent, &entry.name);
+            self.source_error(SourceError::new(
+                "read a steady version of",
+                path,
+                "it changed while it was read",
+            ));
+        }
+        self.remember(&entry);
+        self.count(&entry, outcome);
+        let (known, meta) = (&self.shared.known, self.meta);
+        let (packer, places, counter) =
+            (&mut self.packer, &mut self.places, &mut self.statistics.meta_bytes_new);
+        self.builder.push(&entry, &mut |id, node| store_meta(known, meta, packer, places, counter, id, &node))
+    }
+
+    /// Stores a metadata block, outside the entry if it is large; `None` when it is above all limits.
+    fn block(&mut self, encoded: Vec<u8>) -> Result<Option<Block>> {
+        if encoded.is_empty() {
+            return Ok(Some(Block::None));
+        }
+        if encoded.len() <= BLOCK_INLINE_MAX {
+            return Ok(Some(Block::Inline(encoded)));
+        }
+        let plain = encode_block(&encoded);
+        let Some(len) = u32::try_from(plain.len()).ok().filter(|l| *l <= BLOCK_MAX) else { return Ok(None) };
+        let id = self.builder.id_key().identify(&plain);
+        self.node(id, &plain)?;
+        Ok(Some(Block::Chunk(ChunkRef { id, len })))
+    }
+
+    fn node(&mut self, id: ChunkId, plain: &[u8]) -> Result<()> {
+        let counter = &mut self.statistics.meta_bytes_new;
+        store_meta(&self.shared.known, self.meta, &mut self.packer, &mut self.places, counter, id, plain)
+    }
+
+    fn fill(&mut self, entry: &mut Entry, refs: &[ChunkRef], found: &[Hole]) -> Result<()> {
+        let mut list = ListBuilder::new(self.builder.id_key());
+        refs.iter().for_each(|r| list.push(*r));
+        let (content, nodes) = list.finish();
+        for (id, plain) in nodes {
+            self.node(id, &plain)?;
+        }
+        let block =
+            if found.is_empty() { Block::None } else { self.block(encode_holes(found))?.unwrap_or_default() };
+        let bytes: u64 =
+            refs.iter().map(|r| u64::from(r.len)).sum::<u64>() + found.iter().map(|h| h.len).sum::<u64>();
+        if let EntryKind::File { size, holes, content: c } = &mut entry.kind {
+            (*size, *holes, *c) = (bytes, block, content);
+        }
+        Ok(())
+    }
+
+    /// Takes the content of the group's first member; without one, the entry counts as unread.
+    fn follow(&mut self, entry: &mut Entry) {
+        let first = self.links.get(&(entry.mount, entry.inode));
+        match (first, &mut entry.kind) {
+            (Some(l), EntryKind::File { size, holes, content }) => {
+                (*size, *holes, *content) = (l.size, l.holes.clone(), l.content.clone());
+            }
+            _ => unread(entry),
+        }
+    }
+
+    /// Keeps the content of a hard-link group until all its links have come by.
+    fn remember(&mut self, entry: &Entry) {
+        let EntryKind::File { size, holes, content } = &entry.kind else { return };
+        if entry.links < 2 || entry.flags.read_error {
+            return;
+        }
+        let key = (entry.mount, entry.inode);
+        let linked = self.links.entry(key).or_insert_with(|| Linked {
+            size: *size,
+            holes: holes.clone(),
+            content: content.clone(),
+            left: entry.links,
+        });
+        linked.left = linked.left.saturating_sub(1);
+        if linked.left == 0 {
+            self.links.remove(&key);
+        }
+    }
+
+    fn count(&mut self, entry: &Entry, outcome: EntryOutcome) {
+        let s = &mut self.statistics;
+        let counter = match (&entry.kind, outcome) {
+            (EntryKind::File { .. }, EntryOutcome::New) => &mut s.files_new,
+            (EntryKind::File { .. }, EntryOutcome::Changed) => &mut s.files_changed,
+            (EntryKind::File { .. }, EntryOutcome::Unmodified) => &mut s.files_unmodified,
+            (EntryKind::Directory, EntryOutcome::New) => &mut s.dirs_new,
+            (EntryKind::Directory, EntryOutcome::Changed) => &mut s.dirs_changed,
+            (EntryKind::Directory, EntryOutcome::Unmodified) => &mut s.dirs_unmodified,
+            _ => &mut s.others,
+        };
+        *counter += 1;
+        s.total_bytes = s.total_bytes.saturating_add(entry.size());
+        self.uids.insert(entry.uid);
+        self.gids.insert(entry.gid);
+        let path = display_path(&entry.parent, &entry.name);
+        let (bytes, directory) = (entry.size(), entry.is_dir());
+        self.observer.event(&Event::Entry { path: &path, outcome, bytes, directory });
+    }
+}
+
+/// What a fold knows at its end beside the tree.
+pub struct Folded {
+    /// Counts.
+    pub statistics: Statistics,
+    /// The first paths that could not be read whole.
+    pub errors: Vec<(Vec<u8>, String)>,
+    /// Owners met.
+    pub uids: BTreeSet<u32>,
+    /// Groups met.
+    pub gids: BTreeSet<u32>,
+}
+
+fn unread(entry: &mut Entry) {
+    entry.flags.read_error = true;
+    if let EntryKind::File { holes, content, .. } = &mut entry.kind {
+        (*holes, *content) = (Block::None, Content::default());
+    }
+}
+
+fn store_meta(
+    known: &Known<'_>,
+    meta: &PackStream<'_>,
+    packer: &mut Packer,
+    places: &mut Vec<Place>,
+    counter: &mut u64,
+    id: ChunkId,
+    plain: &[u8],
+) -> Result<()> {
+    let len = u32::try_from(plain.len()).unwrap_or(u32::MAX);
+    if known.claim_node(&id, len, places)? {
+        *counter += u64::from(len);
+        meta.append(packer, [(id, plain)])?;
+    }
+    Ok(())
+}

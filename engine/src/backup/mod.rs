@@ -1,0 +1,319 @@
+//! Backup: the verb in one screen. Open a run, feed the pipeline, verify what was relied on, commit.
+//!
+//! Order is safety here: packs and index runs are durable before the announcement that names foreign packs, that
+//! before the look whether they are still there, and that before the snapshot, which is last and is the commit
+//! (SPEC 14). A crash anywhere leaves older snapshots as they were and at worst some packs nobody refers to.
+
+pub mod decide;
+mod fold;
+mod known;
+mod lineage;
+mod pipeline;
+mod produce;
+mod store;
+mod upload;
+mod work;
+
+pub use lineage::Parent;
+
+use crate::chunker::Chunker;
+use crate::error::{Error, Result};
+use crate::observer::{Event, Observer};
+use crate::repository::Repository;
+use crate::repository::index::Index;
+use crate::repository::pack::{PackSink, PackStream};
+use crate::repository::run::Run;
+use crate::repository::tree::TreeReader;
+use crate::source::{Sources, Walk};
+use bulla_repo_format::frame::Compression;
+use bulla_repo_format::keys::ChunkKind;
+use bulla_repo_format::pack::PackKind;
+use bulla_repo_format::record::{Pin, RunKind};
+use bulla_repo_format::snapshot::{Mount, Snapshot, Statistics};
+use bulla_repo_format::tree::{BuiltTree, Timestamp, TreeBuilder};
+use bulla_repo_format::{PackName, RunId};
+use decide::Comparison;
+use fold::Folded;
+use known::Known;
+use lineage::Lineage;
+use produce::{Previous, Producer};
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+use store::{Counters, Shared};
+
+/// How to back up.
+#[derive(Debug, Clone)]
+pub struct BackupOptions {
+    /// The host the snapshot is about.
+    pub host: String,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// The time the snapshot shows, instead of now.
+    pub time: Option<Timestamp>,
+    /// What to compare with.
+    pub parent: Parent,
+    /// What the comparison may leave out.
+    pub comparison: Comparison,
+    /// Count, store nothing.
+    pub dry_run: bool,
+    /// No snapshot when nothing changed.
+    pub skip_if_unchanged: bool,
+    /// How hard to compress.
+    pub compression: Compression,
+    /// Open and compare every pack before it is put.
+    pub verify_packs: bool,
+    /// The program, for the snapshot.
+    pub program: String,
+    /// Exclusions as given, for the snapshot.
+    pub excludes: Vec<String>,
+}
+
+impl Default for BackupOptions {
+    fn default() -> Self {
+        Self {
+            host: String::new(),
+            tags: Vec::new(),
+            time: None,
+            parent: Parent::Auto,
+            comparison: Comparison::default(),
+            dry_run: false,
+            skip_if_unchanged: false,
+            compression: Compression::Auto,
+            verify_packs: true,
+            program: concat!("bulla ", env!("CARGO_PKG_VERSION")).to_owned(),
+            excludes: Vec::new(),
+        }
+    }
+}
+
+/// What a backup did.
+#[derive(Debug, Clone)]
+pub struct BackupReport {
+    /// The snapshot; `None` for a dry run, or when nothing changed and that was to be skipped.
+    pub snapshot: Option<Snapshot>,
+    /// Counts. `errors` above 0 means that something of the source is missing from the snapshot.
+    pub statistics: Statistics,
+    /// What it was compared with.
+    pub parent: Option<RunId>,
+    /// True when it was skipped because nothing changed.
+    pub unchanged: bool,
+}
+
+/// Attempts before a backup gives up against collectors that condemn what it relies on.
+const ATTEMPTS: usize = 3;
+
+/// Backs up `sources` and commits a snapshot.
+pub fn run(
+    repository: &Repository,
+    mut sources: Sources,
+    options: &BackupOptions,
+    observer: &dyn Observer,
+) -> Result<BackupReport> {
+    repository.require_writable()?;
+    let start = repository.env().clock.now();
+    let mut excluded = HashSet::new();
+    for attempt in 1..=ATTEMPTS {
+        let mut job = Job { repository, options, observer, start, excluded: &excluded };
+        match job.attempt(&mut sources)? {
+            Attempt::Done(report) => return Ok(*report),
+            Attempt::Condemned(packs) if attempt < ATTEMPTS && matches!(sources, Sources::Paths(_)) => {
+                let n = packs.len();
+                observer.event(&Event::Notice(&format!(
+                    "{n} packs this backup relied on were condemned by a prune meanwhile; storing their chunks again"
+                )));
+                excluded.extend(packs);
+            }
+            Attempt::Condemned(_) => break,
+        }
+    }
+    let text = "packs this backup relied on were condemned by a prune while it ran; nothing was committed, run it again";
+    Err(Error::Refused(text.into()))
+}
+
+struct Job<'a> {
+    repository: &'a Repository,
+    options: &'a BackupOptions,
+    observer: &'a dyn Observer,
+    start: Timestamp,
+    excluded: &'a HashSet<PackName>,
+}
+
+enum Attempt {
+    Done(Box<BackupReport>),
+    Condemned(Vec<PackName>),
+}
+
+/// What the pipeline gave.
+struct Outcome {
+    tree: BuiltTree,
+    folded: Folded,
+    stored: u64,
+    mounts: Vec<Mount>,
+    foreign: Vec<(PackName, bool)>,
+}
+
+impl Job<'_> {
+    fn attempt(&mut self, sources: &mut Sources) -> Result<Attempt> {
+        let (repository, options) = (self.repository, self.options);
+        let lineage = Lineage::gather(repository, options, &paths_of(sources), self.observer)?;
+        let pins: Vec<Pin> = lineage.parent.iter().map(|s| Pin { snapshot: s.id, tree: s.tree }).collect();
+        let mut run = None;
+        let mut parent = lineage.parent.clone();
+        if !options.dry_run {
+            let (opened, dead) = Run::open(repository, RunKind::Writer, &pins)?;
+            if !dead.is_empty() {
+                parent = None;
+            }
+            run = Some(opened);
+        }
+        let index = repository.open_index()?;
+        for e in index.failed() {
+            let text = format!("an index run cannot be used, its chunks will be stored again: {e}");
+            self.observer.event(&Event::Warning(&text));
+        }
+        let mut excluded = repository.marked_packs()?;
+        excluded.extend(self.excluded);
+        let id = run.as_ref().map_or(RunId::new([0; 16]), Run::id);
+        let mut outcome = self.pipeline(sources, &index, excluded, parent.as_ref(), id)?;
+        if let Sources::Stream(s) = sources {
+            s.commit().map_err(|e| Error::Refused(format!("{e}; nothing was committed")))?;
+        }
+        outcome.folded.statistics.stored_bytes = outcome.stored;
+        let statistics = outcome.folded.statistics;
+        let unchanged = parent.as_ref().is_some_and(|p| p.tree == outcome.tree.root);
+        let report = |snapshot, unchanged| {
+            let parent = parent.as_ref().map(|p| p.id);
+            Ok(Attempt::Done(Box::new(BackupReport { snapshot, statistics, parent, unchanged })))
+        };
+        let Some(mut run) = run else { return report(None, false) };
+        if options.skip_if_unchanged && unchanged {
+            return report(None, true);
+        }
+        if !outcome.foreign.is_empty() {
+            let names: Vec<PackName> = outcome.foreign.iter().map(|(n, _)| *n).collect();
+            run.announce(&pins, true, &names)?;
+            let bad = run.unreliable(&outcome.foreign)?;
+            if !bad.is_empty() {
+                return Ok(Attempt::Condemned(bad));
+            }
+        }
+        if self.observer.interrupted() {
+            return Err(Error::Interrupted);
+        }
+        lineage.certify(repository)?;
+        let snapshot = self.snapshot(run.id(), &lineage, parent.as_ref(), sources, outcome);
+        report(Some(run.commit(snapshot)?), false)
+    }
+
+    fn pipeline(
+        &self,
+        sources: &mut Sources,
+        index: &Index,
+        excluded: HashSet<PackName>,
+        parent: Option<&Snapshot>,
+        run: RunId,
+    ) -> Result<Outcome> {
+        let discard = upload::Discard::default();
+        let (uploads, uploader) = upload::channel(self.repository);
+        let sink: &dyn PackSink = if self.options.dry_run { &discard } else { &uploads };
+        let (repository, options) = (self.repository, self.options);
+        let (ring, domain) = (repository.keyring(), repository.keyring().domain());
+        let stream =
+            |kind| PackStream::new(repository, kind, run, options.compression, options.verify_packs, sink);
+        let shared = Shared {
+            chunker: Chunker::new(repository.config().chunker, ring)?,
+            id_key: ring.id_key(domain, ChunkKind::Data)?,
+            known: Known::new(index, excluded),
+            data: stream(PackKind::Data),
+            counters: Counters::default(),
+        };
+        let meta = stream(PackKind::Meta);
+        let builder = TreeBuilder::new(ring.split_key(domain)?, ring.id_key(domain, ChunkKind::Meta)?);
+        let previous = match parent {
+            Some(p) => {
+                let reader = TreeReader::new(repository, index, p.tree).record_visited();
+                Some(Previous::new(reader, p.start, options.comparison)?)
+            }
+            None => None,
+        };
+        let mut producer = Producer::new(&shared, previous);
+        let mut mounts = Vec::new();
+        let produce = |feed: &mut pipeline::Feed<'_>| match sources {
+            Sources::Paths(paths) => {
+                let mut walk = Walk::new(paths, self.observer)?;
+                let walked = producer.walk(&mut walk, feed);
+                mounts = walk.mounts().to_vec();
+                walked
+            }
+            Sources::Stream(s) => producer.stream(s, self.start, feed),
+        };
+        let width = repository.env().width;
+        let (tree, folded, stored) = pipeline::run(
+            &shared,
+            &meta,
+            builder,
+            width,
+            self.observer,
+            produce,
+            || uploads.hang_up(),
+            || uploader.run(),
+        )?;
+        let mut folded = folded;
+        let c = &shared.counters;
+        folded.statistics.read_bytes = c.read_bytes.load(Ordering::Relaxed);
+        folded.statistics.data_chunks_new = c.chunks_new.load(Ordering::Relaxed);
+        folded.statistics.data_bytes_new = c.bytes_new.load(Ordering::Relaxed);
+        folded.statistics.data_chunks_known = c.chunks_known.load(Ordering::Relaxed);
+        let foreign = shared.known.foreign_packs()?;
+        Ok(Outcome { tree, folded, stored: stored + discard.bytes(), mounts, foreign })
+    }
+
+    fn snapshot(
+        &self,
+        id: RunId,
+        lineage: &Lineage,
+        parent: Option<&Snapshot>,
+        sources: &Sources,
+        outcome: Outcome,
+    ) -> Snapshot {
+        let (env, options) = (self.repository.env(), self.options);
+        let mut names = crate::source::Names::default();
+        let folded = outcome.folded;
+        let users = folded.uids.iter().filter_map(|u| names.user(*u).map(|n| (*u, n))).collect();
+        let groups = folded.gids.iter().filter_map(|g| names.group(*g).map(|n| (*g, n))).collect();
+        Snapshot {
+            id,
+            client: self.repository.client().id(),
+            seq: lineage.seq,
+            prev: lineage.heads.clone(),
+            seen: lineage.seen.clone(),
+            config_generation: self.repository.config().generation,
+            start: options.time.unwrap_or(self.start),
+            end: env.clock.now(),
+            tree: outcome.tree.root,
+            host: options.host.clone(),
+            user: env.user.clone(),
+            os: std::env::consts::OS.to_owned(),
+            program: options.program.clone(),
+            paths: paths_of(sources),
+            tags: options.tags.clone(),
+            excludes: options.excludes.clone(),
+            mounts: outcome.mounts,
+            users,
+            groups,
+            parent: parent.map(|p| p.id),
+            origin: None,
+            statistics: folded.statistics,
+            errors: folded.errors,
+        }
+    }
+}
+
+fn paths_of(sources: &Sources) -> Vec<Vec<u8>> {
+    match sources {
+        Sources::Paths(p) => p.absolute(),
+        Sources::Stream(s) => {
+            vec![[b"/", crate::repository::snapshots::clean_path(&s.name).as_slice()].concat()]
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The pipeline: one walk in tree order, N workers, one fold, one uploader, joined by bounded channels.
+//!
+//! ```text
+//!            ┌─ batch of small files ─┐             ┌─ sealed packs ─► uploader (put, fsync, index)
+//! producer ──┼─ segment of large file ┼─► workers ──┤
+//!  (walk,    └────────────────────────┘             └─ done, by number ─► fold (order, tree, lists)
+//!   decide)  ───── unchanged, directories, links: done at once ─────────►
+//! ```
+//! Memory is bounded by bytes in flight: as many units as there are workers wait, each of at most a frame's size.
+//! Width 1 is the same pipeline. The first error of any stage stops all of them and is the one reported.
+
+use super::fold::{Done, Fold, Folded};
+use super::store::{Shared, Storer};
+use super::work::{Unit, Work};
+use crate::error::{Error, Result};
+use crate::observer::Observer;
+use crate::repository::pack::PackStream;
+use bulla_repo_format::tree::{BuiltTree, TreeBuilder};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// The first error, and the signal to stop.
+#[derive(Default)]
+pub struct Abort {
+    stop: AtomicBool,
+    error: Mutex<Option<Error>>,
+}
+
+impl Abort {
+    /// True when some stage has failed.
+    pub fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+    /// Keeps the first error that is not just the echo of another stage's.
+    fn fail(&self, error: Error) {
+        let mut kept = self.error.lock().unwrap_or_else(PoisonError::into_inner);
+        let echo = matches!(error, Error::Interrupted);
+        if kept.is_none() || (!echo && matches!(*kept, Some(Error::Interrupted))) {
+            *kept = Some(error);
+        }
+        self.stop.store(true, Ordering::Relaxed);
+    }
+    fn check<T>(&self, result: Result<T>) -> Option<T> {
+        result.map_err(|e| self.fail(e)).ok()
+    }
+    fn into_error(self) -> Option<Error> {
+        self.error.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How the producer gives out units.
+pub struct Feed<'a> {
+    work: Sender<(u64, Work)>,
+    done: Sender<(u64, Done)>,
+    next: u64,
+    /// Units folded so far; the producer stays within a window of it, which bounds the reorder buffer.
+    folded: &'a AtomicU64,
+    window: u64,
+    abort: &'a Abort,
+    observer: &'a dyn Observer,
+}
+
+impl Feed<'_> {
+    /// Gives out one unit; `Err(Interrupted)` when there is no point in going on.
+    pub fn give(&mut self, unit: Unit) -> Result<()> {
+        while self.next.saturating_sub(self.folded.load(Ordering::Acquire)) > self.window
+            && !self.abort.stopped()
+        {
+            std::thread::park_timeout(std::time::Duration::from_millis(2));
+        }
+        if self.abort.stopped() || self.observer.interrupted() {
+            return Err(Error::Interrupted);
+        }
+        let number = self.next;
+        self.next += 1;
+        let sent = match unit {
+            Unit::Work(work) => self.work.send((number, work)).is_ok(),
+            Unit::Done(done) => self.done.send((number, done)).is_ok(),
+        };
+        if sent { Ok(()) } else { Err(Error::Interrupted) }
+    }
+}
+
+/// Runs the pipeline. `produce` gives out units in tree order; `upload` stores packs until the streams end.
+pub fn run<'r, U: Send>(
+    shared: &Shared<'r>,
+    meta: &PackStream<'r>,
+    builder: TreeBuilder,
+    width: usize,
+    observer: &dyn Observer,
+    produce: impl FnOnce(&mut Feed<'_>) -> Result<()>,
+    hang_up: impl FnOnce() + Send,
+    upload: impl FnOnce() -> Result<U> + Send,
+) -> Result<(BuiltTree, Folded, U)> {
+    let (abort, folded) = (Abort::default(), AtomicU64::new(0));
+    let width = width.max(1);
+    let (work_in, work_out) = bounded::<(u64, Work)>(width);
+    let (done_in, done_out) = bounded::<(u64, Done)>(width * 8 + 64);
+    let result = std::thread::scope(|scope| {
+        let uploader = scope.spawn(|| abort.check(upload()));
+        let folder = {
+            let (abort, folded) = (&abort, &folded);
+            scope.spawn(move || abort.check(fold(shared, meta, builder, &done_out, observer, folded)))
+        };
+        let workers: Vec<_> = (0..width)
+            .map(|_| {
+                let (work, done, abort) = (work_out.clone(), done_in.clone(), &abort);
+                scope.spawn(move || abort.check(worker(shared, &work, &done, abort)))
+            })
+            .collect();
+        drop(work_out);
+        let window = width as u64 * 8 + 32;
+        let mut feed =
+            Feed { work: work_in, done: done_in, next: 0, folded: &folded, window, abort: &abort, observer };
+        abort.check(produce(&mut feed));
+        drop(feed);
+        for worker in workers {
+            if worker.join().is_err() {
+                abort.fail(panicked("a worker"));
+            }
+        }
+        // The data stream's last pack: all workers are done, so nothing is in flight.
+        if !abort.stopped() {
+            abort.check(Storer::new(shared).and_then(|mut s| s.finish()));
+        }
+        let built = folder.join().unwrap_or_else(|_| {
+            abort.fail(panicked("the fold"));
+            None
+        });
+        hang_up();
+        let stored = uploader.join().unwrap_or_else(|_| {
+            abort.fail(panicked("the uploader"));
+            None
+        });
+        built.zip(stored)
+    });
+    match (abort.into_error(), result) {
+        (None, Some(((tree, folded), stored))) => Ok((tree, folded, stored)),
+        (error, _) => Err(error.unwrap_or(Error::Interrupted)),
+    }
+}
+
+fn panicked(who: &str) -> Error {
+    Error::Refused(format!("{who} stopped on a bug in bulla; nothing was committed"))
+}
+
+fn worker(
+    shared: &Shared<'_>,
+    work: &Receiver<(u64, Work)>,
+    done: &Sender<(u64, Done)>,
+    abort: &Abort,
+) -> Result<()> {
+    let mut storer = Storer::new(shared)?;
+    while let Ok((number, unit)) = work.recv() {
+        if abort.stopped() {
+            break;
+        }
+        let finished = unit.execute(&mut storer)?;
+        if done.send((number, finished)).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Puts units back in order. Ends when everyone has hung up; a gap then means another stage failed.
+fn fold(
+    shared: &Shared<'_>,
+    meta: &PackStream<'_>,
+    builder: TreeBuilder,
+    done: &Receiver<(u64, Done)>,
+    observer: &dyn Observer,
+    folded: &AtomicU64,
+) -> Result<(BuiltTree, Folded)> {
+    let mut fold = Fold::new(shared, meta, builder, observer)?;
+    let mut waiting: BTreeMap<u64, Done> = BTreeMap::new();
+    let mut next = 0;
+    while let Ok((number, unit)) = done.recv() {
+        waiting.insert(number, unit);
+        while let Some(unit) = waiting.remove(&next) {
+            fold.take(unit)?;
+            next += 1;
+            folded.store(next, Ordering::Release);
+        }
+    }
+    if !waiting.is_empty() {
+        return Err(Error::Interrupted);
+    }
+    fold.finish()
+}

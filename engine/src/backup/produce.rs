@@ -1,0 +1,263 @@
+//! The producer: walks the source in tree order beside the parent's tree, decides what is unchanged, and gives out
+//! the rest in batches and segments.
+
+use super::decide::{Comparison, is_unchanged};
+use super::fold::{Done, Filled, Finished};
+use super::known::Known;
+use super::pipeline::Feed;
+use super::store::{GATHER, Shared};
+use super::work::{Item, Unit, Work};
+use crate::error::{Result, SourceError};
+use crate::observer::EntryOutcome;
+use crate::repository::tree::TreeReader;
+use crate::source::{Found, StreamSource, Walk, Walked};
+use bulla_repo_format::tree::{Entry, EntryFlags, EntryKind, Hole, Timestamp};
+use std::cmp::Ordering;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Files up to this size are read whole by a worker; larger ones are cut here and shared out.
+const SMALL: u64 = 1 << 20;
+/// Entries per batch.
+const BATCH: usize = 512;
+
+/// The parent's tree beside the walk.
+pub struct Previous<'r> {
+    reader: TreeReader<'r>,
+    next: Option<Entry>,
+    /// When the parent's scan began.
+    scan: Timestamp,
+    comparison: Comparison,
+}
+
+impl<'r> Previous<'r> {
+    /// Starts at the parent's first entry. `reader` must record the nodes it visits.
+    pub fn new(mut reader: TreeReader<'r>, scan: Timestamp, comparison: Comparison) -> Result<Self> {
+        let next = reader.next()?;
+        Ok(Self { reader, next, scan, comparison })
+    }
+
+    /// The parent's entry of the same path. Paths come in order, so each tree is read once.
+    fn find(&mut self, entry: &Entry, known: &Known<'_>) -> Result<Option<Entry>> {
+        loop {
+            match self.next.as_ref().map(|p| p.compare(entry)) {
+                Some(Ordering::Less) => {
+                    self.next = self.reader.next()?;
+                    known.vouch(self.reader.take_visited());
+                }
+                Some(Ordering::Equal) => {
+                    known.vouch(self.reader.take_visited());
+                    let found = self.next.take();
+                    self.next = self.reader.next()?;
+                    known.vouch(self.reader.take_visited());
+                    return Ok(found);
+                }
+                _ => return Ok(None),
+            }
+        }
+    }
+}
+
+/// Walks and feeds.
+pub struct Producer<'a, 'r> {
+    shared: &'a Shared<'r>,
+    previous: Option<Previous<'r>>,
+    batch: Vec<Item>,
+    /// Bytes the batch's files announce.
+    bytes: u64,
+    /// True when some entry of the batch needs a worker.
+    reads: bool,
+    links: HashSet<(u64, u64)>,
+}
+
+impl<'a, 'r> Producer<'a, 'r> {
+    /// A producer; without `previous` everything is new.
+    pub fn new(shared: &'a Shared<'r>, previous: Option<Previous<'r>>) -> Self {
+        Self { shared, previous, batch: Vec::new(), bytes: 0, reads: false, links: HashSet::new() }
+    }
+
+    /// Walks a source.
+    pub fn walk(&mut self, walk: &mut Walk<'_>, feed: &mut Feed<'_>) -> Result<()> {
+        while let Some(walked) = walk.next() {
+            match walked {
+                Walked::Entry(found) => self.entry(found, feed)?,
+                Walked::Error(e) => {
+                    self.flush(feed)?;
+                    feed.give(Unit::Done(Done::Error(e)))?;
+                }
+            }
+        }
+        self.flush(feed)
+    }
+
+    fn entry(&mut self, found: Box<Found>, feed: &mut Feed<'_>) -> Result<()> {
+        let before = match &mut self.previous {
+            Some(p) => p.find(&found.entry, &self.shared.known)?,
+            None => None,
+        };
+        let unchanged = match (&before, &self.previous) {
+            (Some(b), Some(p)) => is_unchanged(&found.entry, b, p.scan, p.comparison),
+            _ => false,
+        };
+        let outcome = match (&before, unchanged) {
+            (_, true) => EntryOutcome::Unmodified,
+            (Some(_), false) => EntryOutcome::Changed,
+            (None, _) => EntryOutcome::New,
+        };
+        let mut finished =
+            Finished { entry: found.entry.clone(), xattrs: None, filled: Filled::Complete, outcome };
+        if let (true, Some(before)) = (unchanged, before) {
+            finished.entry.kind = before.kind;
+            finished.entry.xattrs = before.xattrs;
+            return self.push(Item { finished, found: None }, 0, feed);
+        }
+        let EntryKind::File { size, .. } = found.entry.kind else {
+            return self.push(Item { finished, found: Some(found) }, 0, feed);
+        };
+        // The first member of a hard-link group is read, the others follow it.
+        if found.entry.links > 1 && !self.links.insert((found.dev, found.entry.inode)) {
+            finished.filled = Filled::Linked;
+            return self.push(Item { finished, found: Some(found) }, 0, feed);
+        }
+        let data = size.min(found.allocated.max(512));
+        if data <= SMALL {
+            return self.push(Item { finished, found: Some(found) }, data, feed);
+        }
+        self.flush(feed)?;
+        self.large(found, finished, feed)
+    }
+
+    fn push(&mut self, item: Item, bytes: u64, feed: &mut Feed<'_>) -> Result<()> {
+        self.reads |= item.found.is_some();
+        self.bytes += bytes;
+        self.batch.push(item);
+        if self.batch.len() >= BATCH || self.bytes >= GATHER as u64 { self.flush(feed) } else { Ok(()) }
+    }
+
+    /// Gives out the batch: to a worker if it has something to read.
+    pub fn flush(&mut self, feed: &mut Feed<'_>) -> Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::take(&mut self.batch);
+        let reads = std::mem::take(&mut self.reads);
+        self.bytes = 0;
+        feed.give(if reads {
+            Unit::Work(Work::Batch(batch))
+        } else {
+            Unit::Done(Done::Entries(batch.into_iter().map(|i| i.finished).collect()))
+        })
+    }
+
+    /// Reads and cuts a large file here, and shares out what was cut.
+    fn large(&mut self, mut found: Box<Found>, mut finished: Finished, feed: &mut Feed<'_>) -> Result<()> {
+        finished.filled = match found.capture_details().and_then(|xattrs| found.open().map(|f| (xattrs, f))) {
+            Err(e) => Filled::Unreadable(e),
+            Ok((xattrs, mut file)) => {
+                finished.xattrs = xattrs;
+                match self.segments(|buffer| file.read(buffer), feed)? {
+                    Err(e) => Filled::Unreadable(e),
+                    Ok(()) => {
+                        let holes: Vec<Hole> = file.holes().to_vec();
+                        file.finish(&mut finished.entry);
+                        Filled::Segments { holes }
+                    }
+                }
+            }
+        };
+        feed.give(Unit::Done(Done::Entries(vec![finished])))
+    }
+
+    fn segments(
+        &mut self,
+        mut read: impl FnMut(&mut [u8]) -> std::result::Result<usize, SourceError>,
+        feed: &mut Feed<'_>,
+    ) -> Result<std::result::Result<(), SourceError>> {
+        let max = self.shared.chunker.max();
+        let mut carry: Vec<u8> = Vec::new();
+        loop {
+            let mut data = std::mem::take(&mut carry);
+            let filled = data.len();
+            data.resize(filled + GATHER, 0);
+            let n = match read(data.get_mut(filled..).unwrap_or_default()) {
+                Ok(n) => n,
+                Err(e) => return Ok(Err(e)),
+            };
+            data.truncate(filled + n);
+            self.shared.counters.read_bytes.fetch_add(n as u64, std::sync::atomic::Ordering::Relaxed);
+            let (end, mut start, mut cuts) = (n < GATHER, 0, Vec::new());
+            while start < data.len() && (end || data.len() - start >= max) {
+                let len = self.shared.chunker.cut(data.get(start..).unwrap_or_default());
+                cuts.push(len);
+                start += len;
+            }
+            carry.extend_from_slice(data.get(start..).unwrap_or_default());
+            data.truncate(start);
+            if !cuts.is_empty() {
+                feed.give(Unit::Work(Work::Segment { data, cuts }))?;
+            }
+            if end {
+                return Ok(Ok(()));
+            }
+        }
+    }
+
+    /// Backs up one stream as one file. Directories of its name are made up.
+    pub fn stream(&mut self, source: &mut StreamSource, now: Timestamp, feed: &mut Feed<'_>) -> Result<()> {
+        let name = crate::repository::snapshots::clean_path(&source.name);
+        let parts: Vec<&[u8]> = name.split(|b| *b == b'/').collect();
+        let Some((file, directories)) = parts.split_last() else { return Ok(()) };
+        let mut parent: Vec<u8> = Vec::new();
+        for directory in directories {
+            let entry = invented(&parent, directory, EntryKind::Directory, 0o755, now);
+            let finished =
+                Finished { entry, xattrs: None, filled: Filled::Complete, outcome: EntryOutcome::New };
+            feed.give(Unit::Done(Done::Entries(vec![finished])))?;
+            parent = bulla_repo_format::tree::join_path(&parent, directory);
+        }
+        let reader = &mut source.reader;
+        let path = name.clone();
+        let read = self.segments(
+            |buffer| {
+                let mut filled = 0;
+                while let Some(rest) = buffer.get_mut(filled..).filter(|r| !r.is_empty()) {
+                    match reader.read(rest) {
+                        Ok(0) => break,
+                        Ok(n) => filled += n,
+                        Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                        Err(e) => return Err(SourceError::new("read", path.clone(), e)),
+                    }
+                }
+                Ok(filled)
+            },
+            feed,
+        )?;
+        // Half a stream is no backup: unlike a file among others, it has no siblings to save.
+        read.map_err(|e| crate::error::Error::Refused(format!("{e}; nothing was committed")))?;
+        let kind = EntryKind::File { size: 0, holes: Default::default(), content: Default::default() };
+        let entry = invented(&parent, file, kind, 0o600, now);
+        let filled = Filled::Segments { holes: Vec::new() };
+        let finished = Finished { entry, xattrs: None, filled, outcome: EntryOutcome::New };
+        feed.give(Unit::Done(Done::Entries(vec![finished])))
+    }
+}
+
+fn invented(parent: &[u8], name: &[u8], kind: EntryKind, mode: u16, now: Timestamp) -> Entry {
+    Entry {
+        parent: Arc::from(parent),
+        name: name.to_vec(),
+        kind,
+        mode,
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        mtime: now,
+        ctime: now,
+        btime: None,
+        atime: None,
+        mount: 0,
+        inode: 0,
+        links: 1,
+        xattrs: Default::default(),
+        flags: EntryFlags::default(),
+    }
+}
