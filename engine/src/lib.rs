@@ -4,6 +4,8 @@
 
 pub mod backend;
 pub mod backup;
+pub mod browse;
+pub mod check;
 pub mod chunker;
 pub mod env;
 mod error;

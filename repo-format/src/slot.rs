@@ -1,8 +1,10 @@
 //! Key slots (SPEC 5.1): each seals the ring key under one secret, and commits to that secret.
 //!
 //! ```text
-//! magic[6] type u8 suite u8 kind u8 0 u8 m u32 t u32 p u32 salt[32] commitment[32] nonce[24] sealed[256] tag[16]
+//! magic[6] type u8 suite u8 kind u8 0 u8 m u32 t u32 p u32 salt[32] commitment[32] nonce[24] sealed[256] tag[16] checksum[32]
 //! ```
+//! The checksum is plain BLAKE3 of everything before it: it tells a damaged slot from a wrong secret, and lets `check`
+//! find damage in slots it cannot open. It is no protection against anyone: the commitment and the tag are.
 
 use crate::cbor::{Fields, Value, map};
 use crate::codec::{Reader, Write};
@@ -21,7 +23,8 @@ const WHAT: &str = "key slot";
 const PLAIN: usize = 256;
 const FIXED: usize = 6 + 4 + 12 + 32 + 32;
 /// Every slot object has this size.
-pub const SLOT_LEN: usize = FIXED + 24 + PLAIN + 16;
+pub const SLOT_LEN: usize = FIXED + 24 + PLAIN + 16 + CHECKSUM;
+const CHECKSUM: usize = 32;
 
 /// What kind of secret opens a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,6 +162,8 @@ pub fn seal(
     body.zeroize();
     out.resize(start + PLAIN, 0);
     envelope::seal_tail(&kek, &nonce, &aad, &mut out, start);
+    let checksum = *blake3::hash(&out).as_bytes();
+    out.put(&checksum);
     Ok(out)
 }
 
@@ -166,6 +171,8 @@ impl Slot {
     /// Parses a slot; Argon2 parameters above the reader's caps are refused before any memory is taken.
     pub fn decode(bytes: &[u8], memory_cap_kib: u32) -> Result<Self> {
         ensure(bytes.len() == SLOT_LEN, WHAT, "wrong length")?;
+        let (bytes, checksum) =
+            bytes.split_last_chunk::<CHECKSUM>().ok_or(FormatError::Truncated { what: WHAT })?;
         let mut r = Reader::new(WHAT, bytes);
         if r.array::<6>()? != MAGIC {
             return Err(FormatError::Foreign { what: WHAT });
@@ -191,6 +198,8 @@ impl Slot {
             ensure(params == Argon2Params::NONE, WHAT, "Argon2 parameters in a slot without Argon2")?;
         }
         let fixed = bytes.get(..FIXED).unwrap_or_default().to_vec();
+        // After magic and type, so that something else entirely is called that, and not damaged.
+        ensure(blake3::hash(bytes) == *checksum, WHAT, "its checksum does not fit: it is damaged")?;
         let (salt, commitment, nonce) = (r.array()?, r.array()?, r.array()?);
         let sealed = r.bytes(r.remaining())?.to_vec();
         Ok(Self { kind, params, salt, commitment, nonce, sealed, fixed })

@@ -84,6 +84,7 @@ impl Feed<'_> {
 }
 
 /// Runs the pipeline. `produce` gives out units in tree order; `upload` stores packs until the streams end.
+#[allow(clippy::too_many_arguments, reason = "the stages it joins")]
 pub fn run<'r, U: Send>(
     shared: &Shared<'r>,
     meta: &PackStream<'r>,

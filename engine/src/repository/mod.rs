@@ -67,6 +67,10 @@ impl Repository {
         self.slot
     }
 
+    pub(crate) fn ring_key(&self) -> &bulla_repo_format::keys::Secret {
+        &self.ring_key
+    }
+
     /// Refuses to write when the config has features this version cannot keep up.
     pub fn require_writable(&self) -> Result<()> {
         if self.config.writable() {

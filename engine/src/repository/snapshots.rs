@@ -49,6 +49,7 @@ impl Repository {
     }
 
     /// Snapshots that are alive, with their heads, oldest first; and the verdicts that could not be read.
+    #[allow(clippy::type_complexity, reason = "two lists, both needed")]
     pub(crate) fn read_snapshots(&self) -> Result<(Vec<(Snapshot, Head)>, Vec<Error>)> {
         let gone: HashSet<RunId> = self.list_runs(Area::Deaths)?.into_iter().collect();
         let (mut alive, mut failed) = (Vec::new(), Vec::new());

@@ -1,0 +1,264 @@
+//! Packs: those the index lists are there with the right size; those chosen are read whole, every frame opened and
+//! every chunk identified again.
+
+use super::{Bad, CheckOptions, CheckReport, ReadData};
+use crate::error::{Error, Result};
+use crate::observer::{Event, Observer};
+use crate::repository::Repository;
+use crate::repository::index::Index;
+use crate::repository::pack::{PackReader, object_name, tail};
+use bulla_repo_format::frame::Expander;
+use bulla_repo_format::keys::{ChunkKind, IdKey};
+use bulla_repo_format::limits::PACK_SIZE_MAX;
+use bulla_repo_format::pack::{ChunkEntry, HEADER_LEN, PackKind};
+use bulla_repo_format::{Area, ChunkId, ObjectName, PackName};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+type Key = (PackName, PackKind);
+
+/// Compares listing and index, then reads the chosen packs with all cores.
+pub(super) fn check(
+    repository: &Repository,
+    index: &Index,
+    options: &CheckOptions,
+    observer: &dyn Observer,
+    report: &mut CheckReport,
+    bad: &mut Bad,
+) -> Result<()> {
+    let present = list(repository)?;
+    report.packs = present.len() as u64;
+    let mut listed: HashSet<Key> = HashSet::new();
+    for pack in index.packs() {
+        let pack = pack?;
+        let key = (pack.name, pack.header.kind);
+        if !listed.insert(key) {
+            continue;
+        }
+        let reason = match present.get(&key) {
+            None => "it is missing".to_owned(),
+            Some(size) if *size != pack.size => format!("it has {size} bytes, the index says {}", pack.size),
+            Some(_) => continue,
+        };
+        report.add(object_name(pack.header.kind, pack.name).to_string(), reason);
+        bad.packs.insert(pack.name);
+    }
+    let orphans = present.keys().filter(|k| !listed.contains(k)).count();
+    if orphans > 0 {
+        report.notices.push(format!(
+            "{orphans} packs are in no index run (of an interrupted backup, or not indexed yet)"
+        ));
+    }
+    let chosen: Vec<(Key, u64)> = choose(repository, options.read_data, &present);
+    read_all(repository, &chosen, observer, report, bad)
+}
+
+fn list(repository: &Repository) -> Result<BTreeMap<Key, u64>> {
+    let mut out = BTreeMap::new();
+    for area in [Area::Packs, Area::Meta] {
+        for (name, size) in repository.backend().list(area)? {
+            match name {
+                ObjectName::Pack(name) => out.insert((name, PackKind::Data), size),
+                ObjectName::Meta(name) => out.insert((name, PackKind::Meta), size),
+                _ => None,
+            };
+        }
+    }
+    Ok(out)
+}
+
+fn choose(repository: &Repository, which: ReadData, present: &BTreeMap<Key, u64>) -> Vec<(Key, u64)> {
+    let number = |name: &PackName, seed: &[u8; 32]| {
+        let [a, b, c, d, e, f, g, h, ..] = *blake3::keyed_hash(seed, name.as_bytes()).as_bytes();
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    };
+    let all = present.iter().map(|(k, s)| (*k, *s));
+    match which {
+        ReadData::No => Vec::new(),
+        ReadData::All => all.collect(),
+        ReadData::Part { n, of } => {
+            all.filter(|((name, _), _)| number(name, &[0; 32]) % of == n - 1).collect()
+        }
+        ReadData::Percent(p) => {
+            let mut drawn: Vec<_> = all.collect();
+            let seed = repository.env().random();
+            drawn.sort_by_key(|((name, _), _)| number(name, &seed));
+            // At least one: a check that reads nothing must not look like one that read something.
+            let n = (drawn.len() as f64 * p / 100.0).ceil().max(1.0);
+            drawn.truncate(n as usize);
+            drawn
+        }
+        ReadData::Bytes(limit) => {
+            let mut drawn: Vec<_> = all.collect();
+            let seed = repository.env().random();
+            drawn.sort_by_key(|((name, _), _)| number(name, &seed));
+            let mut sum = 0u64;
+            drawn.retain(|(_, size)| {
+                let take = sum == 0 || sum + size <= limit;
+                sum += if take { *size } else { 0 };
+                take
+            });
+            drawn
+        }
+    }
+}
+
+/// What reading one pack found.
+enum Read {
+    Good,
+    /// Some chunks are bad, for this reason.
+    Chunks(Vec<ChunkId>, String),
+    /// Nothing of it can be trusted.
+    Whole(String),
+}
+
+fn read_all(
+    repository: &Repository,
+    chosen: &[(Key, u64)],
+    observer: &dyn Observer,
+    report: &mut CheckReport,
+    bad: &mut Bad,
+) -> Result<()> {
+    let (next, bytes) = (AtomicUsize::new(0), AtomicU64::new(0));
+    let results: Mutex<Vec<(Key, Read)>> = Mutex::default();
+    let failure: Mutex<Option<Error>> = Mutex::default();
+    let total: u64 = chosen.iter().map(|(_, s)| s).sum();
+    std::thread::scope(|scope| {
+        for _ in 0..repository.env().width.clamp(1, chosen.len().max(1)) {
+            scope.spawn(|| {
+                let mut worker = Worker::new(repository);
+                while let Some((key, size)) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let read =
+                        if observer.interrupted() { Err(Error::Interrupted) } else { worker.read(*key) };
+                    match read {
+                        Ok(Read::Good) => {}
+                        Ok(found) => results.lock().unwrap_or_else(|e| e.into_inner()).push((*key, found)),
+                        Err(e) => {
+                            *failure.lock().unwrap_or_else(|e| e.into_inner()) = Some(e);
+                            return;
+                        }
+                    }
+                    let done = bytes.fetch_add(*size, Ordering::Relaxed) + size;
+                    let (files, total_files) = (next.load(Ordering::Relaxed) as u64, chosen.len() as u64);
+                    observer.event(&Event::Progress { files, bytes: done, total_files, total_bytes: total });
+                }
+            });
+        }
+    });
+    if let Some(e) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
+        return Err(e);
+    }
+    report.packs_read = chosen.len() as u64;
+    report.bytes_read = bytes.into_inner();
+    for ((name, kind), read) in results.into_inner().unwrap_or_else(|e| e.into_inner()) {
+        let object = object_name(kind, name).to_string();
+        match read {
+            Read::Good => {}
+            Read::Whole(reason) => {
+                if bad.packs.insert(name) {
+                    report.add(object, reason);
+                }
+            }
+            Read::Chunks(chunks, reason) => {
+                report.add(object, reason);
+                for id in chunks {
+                    bad.chunks.entry(id).or_default().insert(name);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Worker<'r> {
+    repository: &'r Repository,
+    expander: Expander,
+    plain: Vec<u8>,
+    chunk: Vec<u8>,
+    key: Option<(u16, ChunkKind, IdKey)>,
+}
+
+impl<'r> Worker<'r> {
+    fn new(repository: &'r Repository) -> Self {
+        Self { repository, expander: Expander::new(), plain: Vec::new(), chunk: Vec::new(), key: None }
+    }
+
+    /// Reads one pack whole. Damage is a finding; a store that cannot be reached is an error.
+    fn read(&mut self, (name, kind): Key) -> Result<Read> {
+        let object = object_name(kind, name);
+        let mut bytes = match self.repository.backend().get(&object, PACK_SIZE_MAX) {
+            Ok(bytes) => bytes,
+            Err(e @ crate::backend::BackendError::Io { .. }) => return Ok(Read::Whole(e.to_string())),
+            Err(e) => return Err(e.into()),
+        };
+        let whole = tail::read_whole(self.repository, kind, name, &bytes);
+        let (tail, flaw) = match whole {
+            Ok(tail) => (tail, None),
+            // The bytes are not those that were put. Its frames may still be good: find out which.
+            Err(e) => match tail::read(self.repository, kind, name, bytes.len() as u64) {
+                Ok(tail) => (tail, Some(e.to_string())),
+                Err(_) => return Ok(Read::Whole(e.to_string())),
+            },
+        };
+        let reader = match PackReader::new(self.repository, std::sync::Arc::new(tail.pack)) {
+            Ok(reader) => reader,
+            Err(e) => return Ok(Read::Whole(e.to_string())),
+        };
+        let kind = if kind == PackKind::Data { ChunkKind::Data } else { ChunkKind::Meta };
+        let (chunks, reason) = self.chunks(&reader, &tail.directory.chunks, kind, &mut bytes)?;
+        match flaw.or(reason) {
+            None if chunks.is_empty() => Ok(Read::Good),
+            reason => {
+                Ok(Read::Chunks(chunks, reason.unwrap_or_else(|| "chunks are not what they say".into())))
+            }
+        }
+    }
+
+    /// Opens all frames in order and identifies all chunks; those that are bad, and the first reason.
+    fn chunks(
+        &mut self,
+        reader: &PackReader<'_>,
+        table: &[ChunkEntry],
+        kind: ChunkKind,
+        bytes: &mut [u8],
+    ) -> Result<(Vec<ChunkId>, Option<String>)> {
+        let domain = reader.pack().header.domain;
+        if !matches!(&self.key, Some((d, k, _)) if *d == domain && *k == kind) {
+            self.key = Some((domain, kind, self.repository.keyring().id_key(domain, kind)?));
+        }
+        let Some((.., key)) = &self.key else { return Err(Error::Interrupted) };
+        let (mut bad, mut reason) = (Vec::new(), None);
+        let mut entries = table.iter();
+        let mut entry = entries.next();
+        let mut at = HEADER_LEN;
+        self.chunk.clear();
+        for (number, frame) in reader.frames().iter().enumerate() {
+            let sealed = bytes.get_mut(at..at + frame.sealed as usize).unwrap_or_default();
+            at += frame.sealed as usize;
+            if let Err(e) = reader.open(number, sealed, &mut self.expander, &mut self.plain) {
+                reason = reason.or(Some(e.to_string()));
+                // Chunks that lie in it will not identify; the stream goes on behind it.
+                self.plain.clear();
+                self.plain.resize(frame.raw as usize, 0);
+            }
+            let mut rest = self.plain.as_slice();
+            while let Some(e) = entry {
+                let missing = e.len as usize - self.chunk.len();
+                let (now, later) = rest.split_at(missing.min(rest.len()));
+                self.chunk.extend_from_slice(now);
+                rest = later;
+                if self.chunk.len() < e.len as usize {
+                    break;
+                }
+                if key.identify(&self.chunk) != e.id {
+                    bad.push(e.id);
+                    reason = reason.or_else(|| Some(format!("chunk {} is not what its id says", e.id)));
+                }
+                self.chunk.clear();
+                entry = entries.next();
+            }
+        }
+        Ok((bad, reason))
+    }
+}
