@@ -1,0 +1,82 @@
+//! Die at every operation: a backup fails, is killed, or loses an acknowledgement at each backend call in turn. What
+//! was acknowledged restores, the next backup needs no help, and `check` is clean (I1, I3, I5 of the fault matrix).
+
+use crate::support::{backup, contents, in_memory, noise, on_disk, open, populate};
+use bulla_engine::backend::Memory;
+use bulla_engine::backend::testing::{Fault, Faulty};
+use bulla_engine::check::{self, CheckOptions, ReadData};
+use bulla_engine::observer::Silent;
+use std::sync::Arc;
+
+fn copy_of(memory: &Memory) -> Arc<Memory> {
+    let copy = Memory::new();
+    for (name, bytes) in memory.snapshot() {
+        copy.overwrite(name, Some(bytes));
+    }
+    Arc::new(copy)
+}
+
+fn clean(memory: &Arc<Memory>, context: &str) {
+    let repository = open(memory.clone(), 77).unwrap();
+    let report = check::run(&repository, &CheckOptions { read_data: ReadData::All }, &Silent).unwrap();
+    assert_eq!(report.findings, [], "{context}");
+}
+
+#[test]
+fn a_backup_that_dies_anywhere_harms_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    populate(dir.path());
+    let (repository, base) = in_memory();
+    let first = backup(&repository, dir.path()).unwrap().snapshot.unwrap();
+    let before = contents(&repository, &first).unwrap();
+    std::fs::write(dir.path().join("new"), noise("new", 150_000)).unwrap();
+    std::fs::write(dir.path().join("d0/noise"), b"changed").unwrap();
+    let after = on_disk(dir.path());
+    let mut states = 0;
+    for fault in [Fault::Once, Fault::Forever, Fault::AfterEffect, Fault::NoSpace] {
+        for at in 0.. {
+            let memory = copy_of(&base);
+            let faulty = Arc::new(Faulty::new(memory.clone(), at, fault));
+            let outcome = open(faulty.clone(), 3).and_then(|r| backup(&r, dir.path()));
+            if !faulty.struck() {
+                assert!(outcome.is_ok());
+                break;
+            }
+            states += 1;
+            let context = format!("{fault:?} at {at}");
+            clean(&memory, &context);
+            let again = open(memory.clone(), 4).unwrap();
+            let snapshots = again.snapshots().unwrap();
+            let (old, new): (Vec<_>, Vec<_>) = snapshots.into_iter().partition(|s| s.id == first.id);
+            assert_eq!(contents(&again, &old[0]).unwrap(), before, "{context}");
+            assert!(outcome.is_err() || new.len() == 1, "{context}");
+            for snapshot in &new {
+                assert_eq!(contents(&again, snapshot).unwrap(), after, "{context}");
+            }
+            let next = backup(&again, dir.path()).unwrap().snapshot.unwrap();
+            assert_eq!(contents(&again, &next).unwrap(), after, "{context}");
+        }
+    }
+    assert!(states > 60, "{states}");
+}
+
+#[test]
+fn an_init_that_dies_anywhere_leaves_no_half_repository() {
+    for fault in [Fault::Once, Fault::Forever, Fault::AfterEffect, Fault::NoSpace] {
+        for at in 0.. {
+            let memory = Arc::new(Memory::new());
+            let faulty = Arc::new(Faulty::new(memory.clone(), at, fault));
+            let env = crate::support::env(1);
+            let secret = crate::support::secret();
+            let made = bulla_engine::repository::Repository::init(faulty.clone(), &crate::support::small(), &secret, env);
+            if !faulty.struck() {
+                assert!(made.is_ok());
+                break;
+            }
+            match open(memory.clone(), 2) {
+                Ok(repository) => assert!(repository.snapshots().unwrap().is_empty()),
+                Err(e) => assert!(matches!(e, bulla_engine::Error::NoRepository { .. }), "{fault:?} at {at}: {e}"),
+            }
+        }
+    }
+}
