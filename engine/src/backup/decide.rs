@@ -28,7 +28,9 @@ pub fn is_unchanged(now: &Entry, before: &Entry, scan: Timestamp, how: Compariso
     let inode = how.ignore_inode || now.inode == before.inode;
     let newest = if how.ignore_ctime { before.mtime } else { before.ctime };
     let settled = newest.seconds < scan.seconds.saturating_sub(RACY_SECONDS);
-    kind && sound && times && inode && settled
+    // Implied ancestors carry no times to compare; there are few of them.
+    let timed = !now.flags.implied;
+    kind && sound && times && inode && settled && timed
 }
 
 #[cfg(test)]

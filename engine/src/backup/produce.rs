@@ -101,6 +101,7 @@ impl<'a, 'r> Producer<'a, 'r> {
         };
         let outcome = match (&before, unchanged) {
             (_, true) => EntryOutcome::Unmodified,
+            (Some(_), false) if found.entry.flags.implied => EntryOutcome::Unmodified,
             (Some(_), false) => EntryOutcome::Changed,
             (None, _) => EntryOutcome::New,
         };

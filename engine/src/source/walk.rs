@@ -230,6 +230,10 @@ impl<'a> Walk<'a> {
         let mount = self.mounts.number(identity.0);
         let mut entry = stat::entry(s, parent, name.clone(), mount, self.sources.with_atime);
         entry.flags.implied = implied;
+        if implied {
+            // Whatever else goes on in an ancestor must not make an unchanged backup look changed (SPEC 9.2).
+            (entry.mtime, entry.ctime, entry.btime, entry.atime) = Default::default();
+        }
         let follow = implied && matches!(entry.kind, EntryKind::Symlink { .. });
         let crossing = self.sources.one_file_system && !implied && !self.devices.contains(&identity.0);
         if follow {
