@@ -68,14 +68,21 @@ fn an_init_that_dies_anywhere_leaves_no_half_repository() {
             let faulty = Arc::new(Faulty::new(memory.clone(), at, fault));
             let env = crate::support::env(1);
             let secret = crate::support::secret();
-            let made = bulla_engine::repository::Repository::init(faulty.clone(), &crate::support::small(), &secret, env);
+            let made = bulla_engine::repository::Repository::init(
+                faulty.clone(),
+                &crate::support::small(),
+                &secret,
+                env,
+            );
             if !faulty.struck() {
                 assert!(made.is_ok());
                 break;
             }
             match open(memory.clone(), 2) {
                 Ok(repository) => assert!(repository.snapshots().unwrap().is_empty()),
-                Err(e) => assert!(matches!(e, bulla_engine::Error::NoRepository { .. }), "{fault:?} at {at}: {e}"),
+                Err(e) => {
+                    assert!(matches!(e, bulla_engine::Error::NoRepository { .. }), "{fault:?} at {at}: {e}")
+                }
             }
         }
     }

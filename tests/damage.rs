@@ -64,7 +64,8 @@ fn every_missing_cut_or_swapped_object_is_noticed() {
     let all = memory.snapshot();
     for (name, bytes) in &all {
         // Without announcements a repository is complete, and nobody can miss a certificate or a spare slot.
-        let vital = !matches!(name, ObjectName::Announcement(..) | ObjectName::Client(_) | ObjectName::Slot(_));
+        let vital =
+            !matches!(name, ObjectName::Announcement(..) | ObjectName::Client(_) | ObjectName::Slot(_));
         if vital && !matches!(name, ObjectName::Verdict(_)) {
             memory.overwrite(*name, None);
             assert!(noticed(&memory), "{name} missing");
@@ -106,7 +107,8 @@ fn a_damaged_pack_is_named_with_the_paths_it_hurts_and_the_rest_reads() {
         last = backup(&repository, dir.path()).unwrap().snapshot;
     }
     let snapshot = last.unwrap();
-    let packs: Vec<_> = memory.snapshot().into_iter().filter(|(n, _)| matches!(n, ObjectName::Pack(_))).collect();
+    let packs: Vec<_> =
+        memory.snapshot().into_iter().filter(|(n, _)| matches!(n, ObjectName::Pack(_))).collect();
     assert!(packs.len() > 2);
     let (name, mut bytes) = packs[0].clone();
     // Within the first frame, not in the padding.

@@ -135,7 +135,9 @@ pub(crate) fn contents(repository: &Repository, snapshot: &Snapshot) -> Result<B
     for entry in entries {
         let mut bytes = format!("{:o} ", entry.mode).into_bytes();
         match &entry.kind {
-            EntryKind::File { .. } => drop(browse::write_file(repository, snapshot, &entry.path(), &mut bytes)?),
+            EntryKind::File { .. } => {
+                drop(browse::write_file(repository, snapshot, &entry.path(), &mut bytes)?)
+            }
             EntryKind::Symlink { target } => bytes.extend(target),
             other => bytes.extend(format!("{other:?}").into_bytes()),
         }

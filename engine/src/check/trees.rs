@@ -9,6 +9,7 @@ use crate::observer::{Event, Observer};
 use crate::repository::Repository;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::index::Index;
+use crate::repository::pack::object_name;
 use crate::repository::tree::display_path;
 use bulla_repo_format::keys::ChunkKind;
 use bulla_repo_format::pack::PackKind;
@@ -249,9 +250,10 @@ impl Walk<'_> {
             found = Some(pack.name);
         }
         let (object, reason) = match found {
-            Some(pack) => {
-                (format!("packs/{pack}"), format!("it is damaged or missing and holds chunk {}", chunk.id))
-            }
+            Some(pack) => (
+                object_name(PackKind::Data, pack).to_string(),
+                format!("it is damaged or missing and holds chunk {}", chunk.id),
+            ),
             None => (format!("chunk {}", chunk.id), "no index run lists it".to_owned()),
         };
         self.finding(object.clone(), reason);
