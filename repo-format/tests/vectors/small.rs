@@ -18,7 +18,17 @@ const RUN: RunId = RunId::new([0x61; 16]);
 const OTHER: RunId = RunId::new([0x62; 16]);
 
 pub(crate) fn cases() -> Vec<Vector> {
-    [configs(), envelopes(), indexes(), verdicts(), announcements(), records(), certificates()].concat()
+    [
+        configs(),
+        config_seals(),
+        envelopes(),
+        indexes(),
+        verdicts(),
+        announcements(),
+        records(),
+        certificates(),
+    ]
+    .concat()
 }
 
 fn no(object_word: &str, rule: &str, case: &str, note: &str, name: impl ToString, bytes: Vec<u8>) -> Vector {
@@ -59,15 +69,8 @@ fn config(change: &[(u64, Option<Value>)]) -> Vec<u8> {
     object(ObjectType::Config, &map(fields, &[]).encode())
 }
 
-fn configs() -> Vec<Vector> {
-    let name = ObjectName::Config(2);
-    let uint = |v: u64| Some(Value::Uint(v));
-    let bad = |rule: &str, case: &str, note: &str, change: &[(u64, Option<Value>)]| {
-        no("config", rule, case, note, name, config(change))
-    };
-    let chunker = |kind, min| {
-        Some(map([(1, uint(kind)), (2, uint(min)), (3, uint(128 << 10)), (4, uint(512 << 10))], &[]))
-    };
+/// Generation 0 as the crate seals it.
+fn first_config() -> Vec<u8> {
     let first = Config {
         generation: 0,
         previous: None,
@@ -85,8 +88,19 @@ fn configs() -> Vec<Vector> {
         created: 1_700_000_000,
         unknown: vec![],
     };
-    let first = first.seal(&ring_key(), &[0xaa; 32]);
-    let other_admin = signed(ObjectType::Config, &map(config_fields(2), &[]).encode(), &client());
+    first.seal(&ring_key(), &[0xaa; 32])
+}
+
+fn configs() -> Vec<Vector> {
+    let name = ObjectName::Config(2);
+    let uint = |v: u64| Some(Value::Uint(v));
+    let bad = |rule: &str, case: &str, note: &str, change: &[(u64, Option<Value>)]| {
+        no("config", rule, case, note, name, config(change))
+    };
+    let chunker = |kind, min| {
+        Some(map([(1, uint(kind)), (2, uint(min)), (3, uint(128 << 10)), (4, uint(512 << 10))], &[]))
+    };
+    let first = first_config();
     vec![
         Vector::ok("config", "first", "generation 0 as the crate seals it", first)
             .with("name", ObjectName::Config(0)),
@@ -133,6 +147,14 @@ fn configs() -> Vec<Vector> {
         ),
         bad("R-CBOR-8", "missing", "no creation time", &[(15, None)]),
         bad("R-CBOR-8", "null", "null is not absence", &[(2, Some(Value::Null))]),
+    ]
+}
+
+/// Configs that somebody without the right key made.
+fn config_seals() -> Vec<Vector> {
+    let name = ObjectName::Config(2);
+    let other_admin = signed(ObjectType::Config, &map(config_fields(2), &[]).encode(), &client());
+    vec![
         no(
             "config",
             "R-SIG-1",
