@@ -25,8 +25,10 @@ def warn(text):
     print(f"warning: {text}", file=sys.stderr)
 
 
-def show(path):
-    return path.decode("utf-8", "backslashreplace")
+def show(data):
+    """Text for a terminal: what is not printable is escaped, so a name cannot move the cursor."""
+    text = data.decode("utf-8", "backslashreplace") if isinstance(data, bytes) else data
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def check_verdict(body, run):
@@ -485,7 +487,7 @@ def moment(time):
 def command_list(repo, _):
     for name, body in repo.snapshots():
         paths = " ".join(show(p) for p in body[15])
-        print(f"{name}  {moment(body[8])}  {body[11]}  {paths}  {' '.join(body[16])}".rstrip())
+        print(f"{name}  {moment(body[8])}  {show(body[11])}  {paths}  {show(' '.join(body[16]))}".rstrip())
     return 0
 
 
@@ -543,6 +545,9 @@ def main():
     args = parser.parse_args()
     try:
         return args.run(Repository(args.repository, *secret(args)), args)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (Reject, OSError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
