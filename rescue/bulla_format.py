@@ -280,25 +280,28 @@ def normalise(passphrase):
 
 def open_slot(data, repo, passphrase=None, key=None):
     """Ring id and ring key; None if the slot wants a secret of another kind."""
-    need(len(data) == 382, "SLOT-1", "a key slot of another length")
+    need(len(data) == 414, "SLOT-1", "a key slot of another length")
     need(data[:8] == MAGIC + b"\x02\x01", "SLOT-2", "not a key slot of format 1")
     kind, zero, memory, passes, lanes = struct.unpack("<BBIII", data[8:22])
     need(kind in (1, 2, 3) and zero == 0, "SLOT-3", "unknown kind of slot")
     salt, commitment, nonce = data[22:54], data[54:86], data[86:110]
+    checksum = blake3(data[:382]).digest() == data[382:]
     if kind == 1:
         good = memory <= 1 << 20 and 0 < passes <= 64 and 0 < lanes <= 16
         need(good, "SLOT-4", "Argon2 parameters out of bounds")
+        need(checksum, "SLOT-9", "a damaged slot")
         if passphrase is None:
             return None
         secret = normalise(passphrase)
         out = hash_secret_raw(secret, salt, passes, memory, lanes, 64, Type.ID, 0x13)
     else:
         need((memory, passes, lanes) == (0, 0, 0), "SLOT-4", "Argon2 parameters in a slot without Argon2")
+        need(checksum, "SLOT-9", "a damaged slot")
         if key is None:
             return None
         out = derive("bulla 1 slot key", bytes([kind]), salt, key, size=64)
     need(hmac.compare_digest(out[32:], commitment), "SLOT-5", "the secret does not fit")
-    plain = xopen(out[:32], nonce, data[:86] + repo, data[110:], "SLOT-6", "a slot was altered")
+    plain = xopen(out[:32], nonce, data[:86] + repo, data[110:382], "SLOT-6", "a slot was altered")
     try:
         fields = cbor(unpad(plain, "SLOT-7"))
         field(fields, 3, str), field(fields, 4, int)

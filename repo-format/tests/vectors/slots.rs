@@ -32,6 +32,13 @@ fn body(ring_key: [u8; 32], label: &str) -> Vec<u8> {
     map(fields, &[]).encode()
 }
 
+/// Makes the checksum fit again.
+fn checksum(slot: &mut [u8]) {
+    if let Some((rest, sum)) = slot.split_last_chunk_mut::<32>() {
+        *sum = *blake3::hash(rest).as_bytes();
+    }
+}
+
 impl Parts {
     fn passphrase(text: &str) -> Self {
         Self {
@@ -77,6 +84,8 @@ impl Parts {
         text.push(self.padding);
         out.extend(self.nonce);
         out.extend(xseal(&kek, &self.nonce, &aad, &text));
+        out.extend([0; 32]);
+        checksum(&mut out);
         out
     }
 }
@@ -91,7 +100,7 @@ fn two_passwords() -> (Vec<u8>, String) {
     let bytes = first.seal();
     let second = Parts { secret: b"second".to_vec(), ..first };
     let aad = [&bytes[..86], REPO.as_bytes()].concat();
-    let payload = Payload { msg: &bytes[110..], aad: &aad };
+    let payload = Payload { msg: &bytes[110..382], aad: &aad };
     let opened =
         XChaCha20Poly1305::new(&second.stretch().0.into()).decrypt(&XNonce::from(second.nonce), payload);
     assert!(opened.is_ok(), "the seal alone opens under the second password too");
@@ -139,6 +148,9 @@ fn spoiled() -> Vec<Vector> {
     let no = |rule: &str, case: &str, note: &str, kind: u8, change: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = base(kind).seal();
         change(&mut bytes);
+        if rule != "R-SLOT-9" {
+            checksum(&mut bytes);
+        }
         given(Vector::reject("slot", rule, case, note, bytes), kind)
     };
     let made = |rule: &str, case: &str, note: &str, change: &dyn Fn(&mut Parts)| {
@@ -148,8 +160,8 @@ fn spoiled() -> Vec<Vector> {
     };
     let number = |at: usize, v: u32| move |b: &mut Vec<u8>| b[at..at + 4].copy_from_slice(&v.to_le_bytes());
     vec![
-        no("R-SLOT-1", "short", "381 bytes", 3, &|b| assert!(b.pop().is_some())),
-        no("R-SLOT-1", "long", "383 bytes", 3, &|b| b.push(0)),
+        no("R-SLOT-1", "short", "413 bytes", 3, &|b| assert!(b.pop().is_some())),
+        no("R-SLOT-1", "long", "415 bytes", 3, &|b| b.push(0)),
         no("R-SLOT-2", "version", "format version 2", 3, &|b| b[5] = 2),
         no("R-SLOT-2", "type", "a pack's type byte", 3, &|b| b[6] = 3),
         no("R-SLOT-2", "suite", "suite 2", 3, &|b| b[7] = 2),
@@ -161,7 +173,9 @@ fn spoiled() -> Vec<Vector> {
         no("R-SLOT-4", "zero", "no passes", 1, &number(14, 0)),
         no("R-SLOT-4", "needless", "Argon2 parameters in a key-file slot", 3, &number(10, 64)),
         no("R-SLOT-5", "swapped-kind", "a recovery slot that calls itself a key file's", 2, &|b| b[8] = 3),
-        no("R-SLOT-6", "tag", "the last bit flipped", 3, &|b| b[381] ^= 1),
+        no("R-SLOT-6", "tag", "the last bit of the tag flipped", 3, &|b| b[381] ^= 1),
+        no("R-SLOT-9", "checksum", "a bit of the checksum flipped", 3, &|b| b[413] ^= 1),
+        no("R-SLOT-9", "damage", "a bit of the salt flipped", 3, &|b| b[30] ^= 1),
         made("R-SLOT-6", "repository", "made for another repository", &|p| p.repo = [1; 32]),
         made("R-SLOT-7", "padding", "the last plain byte is one", &|p| p.padding = 1),
         made("R-SLOT-7", "body", "a body without a ring key", &|p| p.body = vec![0xa0]),
