@@ -31,8 +31,21 @@ def show(data):
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+# The lists of a snapshot: what each item is. A number stands for bytes of that length.
+LISTS = {5: (16, 32), 6: 16, 15: bytes, 16: str, 17: str, 18: (int, str, bytes), 19: ("id", bytes), 20: ("id", bytes)}
+LISTS |= {23: int, 24: (bytes, str)}
+
+
+def fits(item, shape):
+    if isinstance(shape, type):
+        return type(item) is shape and (shape is not int or item >= 0)
+    if shape == "id":
+        return type(item) is int and 0 <= item < 1 << 32
+    return type(item) is bytes and len(item) == shape
+
+
 def check_verdict(body, run):
-    """11: the fields a reader relies on; returns True for a snapshot."""
+    """11: every field against its table; returns True for a snapshot."""
     kind = f.uint(body, 1)
     need(kind in (0, 1), "SNAP-1", "unknown verdict")
     need(f.field(body, 2, bytes, 16) == run, "SNAP-2", "lies under another run's name")
@@ -47,10 +60,14 @@ def check_verdict(body, run):
         need(good, tag, "a time is not [seconds, nanoseconds]")
     for key in (11, 12, 13, 14):
         f.field(body, key, str, tag=tag)
-    for key, kinds in {5: (bytes, bytes), 6: bytes, 15: bytes, 16: str, 17: str}.items():
+    for key, kinds in LISTS.items():
         for item in f.field(body, key, list, tag=tag):
-            found = tuple(map(type, item)) if type(item) is list else type(item)
-            need(found == kinds, tag, f"field {key} holds a wrong type")
+            items = item if isinstance(kinds, tuple) and type(item) is list else [item]
+            shapes = kinds if isinstance(kinds, tuple) else (kinds,)
+            good = len(items) == len(shapes) and all(map(fits, items, shapes))
+            need(good, tag, f"field {key} holds a wrong type")
+    for key in (21, 22):
+        need(key not in body or fits(body[key], 16), tag, f"field {key} is no snapshot id")
     return True
 
 
