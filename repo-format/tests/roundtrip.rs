@@ -1,4 +1,5 @@
 //! Property tests of the hot objects: whatever is written reads back, and nothing else reads.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says why it fails by panicking")]
 
 use bulla_repo_format::chunker::{ChunkerParams, Gear, cut_reference};
 use bulla_repo_format::frame::{Compression, Compressor, Expander};
