@@ -1,2 +1,31 @@
-//! The command.
-fn main() {}
+//! The command: parse → resolve → run → exit. What was typed is in [`args`], what it means here in [`context`],
+//! one file per word in [`commands`], what people and programs read in [`ui`].
+
+mod args;
+mod commands;
+mod context;
+mod exit;
+mod secret;
+mod ui;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    keep_secrets_in_memory();
+    ui::signals::tame();
+    let cli = match args::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(said) => return exit::usage(&said),
+    };
+    let ui = ui::Ui::new(&cli.global);
+    let context = context::Context::new(&ui, &cli.global);
+    let outcome = commands::run(&context, &cli.command);
+    exit::finish(&ui, outcome)
+}
+
+/// No core dump and no debugger of the same user sees keys. Where the system refuses, nothing is lost but that.
+fn keep_secrets_in_memory() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+}

@@ -1,0 +1,169 @@
+//! `bulla init`: makes a repository. The recovery key is shown once, here, and stored nowhere.
+
+use crate::context::Context;
+use crate::exit::{Code, Failure, Outcome, keep};
+use crate::secret::{self, NewFile};
+use crate::ui::json::SCHEMA;
+use bulla_engine::backend::{Backend, Local};
+use bulla_engine::format::keys::Secret;
+use bulla_engine::format::slot::{Argon2Params, SlotKind, print_key};
+use bulla_engine::repository::{InitOptions, Repository, SlotSecret, keys};
+use bulla_engine::{Error, format};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What `init` takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The password comes from --password-file, --password-command, the environment or the terminal.
+With --key-file-out and none of these, the key file is the only key besides the recovery key.")]
+pub(crate) struct Args {
+    /// Write the recovery key to this new file (mode 0600) instead of printing it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) recovery_key_out: Option<PathBuf>,
+    /// Also make a random key file (mode 0600) that opens the repository without a password
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file_out: Option<PathBuf>,
+    /// What the first key is called in key list
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) label: String,
+}
+
+/// Makes a repository.
+pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
+    let store = context.store()?;
+    let made = create(context, store, args)?;
+    keep(Code::Done, made.tell(context, true))
+}
+
+/// A new repository and what its owner must be told.
+pub(crate) struct Made {
+    /// The repository, unlocked.
+    pub(crate) repository: Repository,
+    recovery_key: zeroize::Zeroizing<String>,
+    recovery_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+}
+
+/// Makes the repository. Files for keys are made first, so that none exists whose key has no place to go.
+pub(crate) fn create(context: &Context<'_>, store: Arc<Local>, args: &Args) -> Outcome<Made> {
+    let place = store.describe().place;
+    if Repository::exists(&*store)? {
+        return Err(Error::RepositoryExists { place }.into());
+    }
+    let given = match &args.key_file_out {
+        Some(_) if !secret::is_named(context.global)? => None,
+        _ => secret::first(context)?,
+    };
+    let mut recovery_file = args.recovery_key_out.as_deref().map(NewFile::create).transpose()?;
+    let mut key_file = args.key_file_out.as_deref().map(NewFile::create).transpose()?;
+    let env = context.env();
+    let key = key_file.as_ref().map(|_| Secret::new(env.random()));
+    let copy = |k: &Secret| SlotSecret::Key(k.duplicate());
+    let first = given.or_else(|| key.as_ref().map(copy)).ok_or_else(|| {
+        Failure::NoSecret("a new repository needs a password or a key file, and none was given".into())
+    })?;
+    if let (Some(file), Some(key)) = (&mut key_file, &key) {
+        file.fill("bulla key file: whoever has it can open the repository", &print_key(key))?;
+    }
+    store.create_layout()?;
+    let options = InitOptions { label: args.label.clone(), ..InitOptions::default() };
+    let made = Repository::init(store, &options, &first, env)?;
+    let repository = made.repository;
+    if let Some(key) = key.filter(|k| !is_key(&first, k)) {
+        keys::add(&repository, SlotKind::KeyFile, &SlotSecret::Key(key), &args.label, Argon2Params::DEFAULT)?;
+    }
+    if let Some(file) = &mut recovery_file {
+        let what =
+            format!("bulla recovery key of repository {}: keep it apart from the backup", repository.id());
+        file.fill(&what, &made.recovery_key)?;
+    }
+    Ok(Made {
+        repository,
+        recovery_key: made.recovery_key,
+        recovery_file: recovery_file.map(|f| f.path().to_owned()),
+        key_file: key_file.map(|f| f.path().to_owned()),
+    })
+}
+
+fn is_key(secret: &SlotSecret, key: &Secret) -> bool {
+    matches!(secret, SlotSecret::Key(k) if k.expose() == key.expose())
+}
+
+#[derive(Serialize)]
+struct Initialised<'a> {
+    message_type: &'static str,
+    schema_version: u32,
+    id: String,
+    repository: String,
+    format: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovery_key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovery_key_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_file: Option<String>,
+}
+
+impl Made {
+    /// Tells the owner; `alone` says what to do next.
+    pub(crate) fn tell(&self, context: &Context<'_>, alone: bool) -> Outcome<()> {
+        let place = self.repository.backend().describe().place;
+        let shown = |p: &PathBuf| p.display().to_string();
+        if context.ui.json {
+            return context.ui.document(&Initialised {
+                message_type: "initialized",
+                schema_version: SCHEMA,
+                id: self.repository.id().to_string(),
+                repository: place,
+                format: format::MAGIC[5],
+                recovery_key: self.recovery_file.is_none().then_some(self.recovery_key.as_str()),
+                recovery_key_file: self.recovery_file.as_ref().map(shown),
+                key_file: self.key_file.as_ref().map(shown),
+            });
+        }
+        let mut text = format!("made repository {} at {place}\n", self.repository.id().short());
+        if let Some(file) = &self.key_file {
+            text.push_str(&format!("wrote its key file to {}\n", file.display()));
+        }
+        match &self.recovery_file {
+            Some(file) => text.push_str(&format!(
+                "wrote its recovery key to {}\nKeep it apart from this machine: without it a lost password means lost backups.",
+                file.display()
+            )),
+            None => text.push_str(&frame(&self.recovery_key)),
+        }
+        if alone {
+            text.push_str(&format!("\n\nNext: bulla -r {place} backup PATH"));
+        }
+        context.ui.line(text)
+    }
+}
+
+/// The recovery key in a frame that nobody overlooks.
+pub(super) fn frame(key: &str) -> zeroize::Zeroizing<String> {
+    let lines = [
+        "Recovery key. It is shown only now and stored nowhere.",
+        "",
+        key,
+        "",
+        "Print it or write it down, and keep it away from this machine.",
+        "If every password and key file is lost, it opens the backups:",
+        "put it in a file and give that with --key-file.",
+    ];
+    let width = lines.iter().map(|l| l.len()).max().unwrap_or(0);
+    let rule = "=".repeat(width + 4);
+    let mut out = zeroize::Zeroizing::new(String::with_capacity((width + 8) * (lines.len() + 3)));
+    out.push('\n');
+    out.push_str(&rule);
+    for line in lines {
+        out.push_str("\n| ");
+        out.push_str(line);
+        out.push_str(&" ".repeat(width - line.len()));
+        out.push_str(" |");
+    }
+    out.push('\n');
+    out.push_str(&rule);
+    out
+}

@@ -1,0 +1,104 @@
+//! One file per word: its `Args` (what was typed) and `run` (what it does). What several words share is here.
+
+mod backup;
+mod cat;
+mod check;
+mod generate;
+mod help;
+mod init;
+mod key;
+mod ls;
+mod snapshots;
+mod sources;
+mod version;
+
+use crate::context::Context;
+use crate::exit::{Failure, Outcome};
+use bulla_engine::repository::SnapshotFilter;
+use clap::{Args, Subcommand};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// The words, in the groups of `bulla --help`.
+pub(crate) const GROUPS: &[(&str, &[&str])] = &[
+    ("Back up and restore", &["init", "backup", "snapshots", "ls", "cat"]),
+    ("Keep it safe", &["check", "key"]),
+    ("About this program", &["version", "generate", "help"]),
+];
+
+/// A word with what was typed after it.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a repository and print its recovery key
+    Init(init::Args),
+    /// Back up files, directories or a command's output
+    Backup(Box<backup::Args>),
+    /// List snapshots
+    Snapshots(snapshots::Args),
+    /// List the files of a snapshot
+    Ls(ls::Args),
+    /// Print a file of a snapshot, or an internal object as JSON
+    Cat(cat::Args),
+    /// Look for damage, and say which snapshots and files it hurts
+    Check(check::Args),
+    /// List, add, change and remove the keys of a repository
+    Key(key::Args),
+    /// Print the version of the program and of the formats it knows
+    Version(version::Args),
+    /// Write shell completions or manual pages
+    Generate(generate::Args),
+    /// Explain a command, or map the words of another program
+    Help(help::Args),
+}
+
+/// Runs the word.
+pub(crate) fn run(context: &Context<'_>, command: &Command) -> Outcome {
+    match command {
+        Command::Init(args) => init::run(context, args),
+        Command::Backup(args) => backup::run(context, args),
+        Command::Snapshots(args) => snapshots::run(context, args),
+        Command::Ls(args) => ls::run(context, args),
+        Command::Cat(args) => cat::run(context, args),
+        Command::Check(args) => check::run(context, args),
+        Command::Key(args) => key::run(context, args),
+        Command::Version(args) => version::run(context, args),
+        Command::Generate(args) => generate::run(context, args),
+        Command::Help(args) => help::run(context, args),
+    }
+}
+
+/// Which snapshots are meant.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Which snapshots")]
+pub(crate) struct FilterArgs {
+    /// Only of this host (several: any of them)
+    #[arg(short = 'H', long, value_name = "HOST")]
+    host: Vec<String>,
+    /// Only with all tags of this comma list (several: any of the lists)
+    #[arg(long, value_name = "TAG[,TAG…]")]
+    tag: Vec<String>,
+    /// Only with this absolute path in it (several: all of them)
+    #[arg(long, value_name = "PATH")]
+    path: Vec<PathBuf>,
+}
+
+impl FilterArgs {
+    /// For the engine.
+    pub(crate) fn filter(&self) -> SnapshotFilter {
+        SnapshotFilter {
+            hosts: self.host.clone(),
+            tags: self.tag.iter().map(|list| comma_list(list)).collect(),
+            paths: self.path.iter().map(|p| p.as_os_str().as_bytes().to_vec()).collect(),
+        }
+    }
+}
+
+/// The words of a comma list, empty ones left out.
+pub(crate) fn comma_list(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned).collect()
+}
+
+/// A selector has to be text.
+pub(crate) fn selector(text: &std::ffi::OsStr) -> Outcome<&str> {
+    text.to_str().ok_or_else(|| Failure::Usage("a snapshot selector must be UTF-8".into()))
+}

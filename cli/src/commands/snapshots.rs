@@ -1,0 +1,212 @@
+//! `bulla snapshots`: the list, whole, filtered or grouped.
+
+use super::{FilterArgs, comma_list};
+use crate::context::Context;
+use crate::exit::{Code, Failure, Outcome};
+use crate::ui::format::{count, local_time, size};
+use crate::ui::json::SnapshotDocument;
+use crate::ui::table::Table;
+use bulla_engine::format::snapshot::Snapshot;
+use bulla_engine::observer::escape;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// What `snapshots` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only these: ids, prefixes, latest, latest~N
+    #[arg(value_name = "SNAPSHOT")]
+    ids: Vec<String>,
+    /// Only the newest N of each group (without --group-by: of each host and set of paths)
+    #[arg(long, value_name = "N")]
+    latest: Option<usize>,
+    /// Group by host, paths, tags: a comma list of them
+    #[arg(short, long, value_name = "KEYS", value_parser = keys_of)]
+    group_by: Option<Keys>,
+    /// Leave out paths: a line each
+    #[arg(short, long)]
+    compact: bool,
+    #[command(flatten)]
+    filter: FilterArgs,
+}
+
+/// What makes a group.
+#[derive(Debug, Clone, Copy, Default)]
+struct Keys {
+    host: bool,
+    paths: bool,
+    tags: bool,
+}
+
+fn keys_of(text: &str) -> Result<Keys, String> {
+    let mut keys = Keys::default();
+    for word in comma_list(text) {
+        match word.as_str() {
+            "host" | "hosts" => keys.host = true,
+            "path" | "paths" => keys.paths = true,
+            "tag" | "tags" => keys.tags = true,
+            _ => return Err(format!("{word:?} is none of host, paths, tags")),
+        }
+    }
+    Ok(keys)
+}
+
+/// What the snapshots of a group have in common.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Group {
+    host: Option<String>,
+    paths: Option<Vec<Vec<u8>>>,
+    tags: Option<Vec<String>>,
+}
+
+impl Group {
+    fn of(s: &Snapshot, keys: Keys) -> Self {
+        let sorted = || {
+            let mut tags = s.tags.clone();
+            tags.sort();
+            tags
+        };
+        Self {
+            host: keys.host.then(|| s.host.clone()),
+            paths: keys.paths.then(|| s.paths.clone()),
+            tags: keys.tags.then(sorted),
+        }
+    }
+
+    fn title(&self) -> String {
+        let mut parts = Vec::new();
+        if let Some(host) = &self.host {
+            parts.push(format!("host {}", escape(host.as_bytes())));
+        }
+        if let Some(paths) = &self.paths {
+            parts.push(format!("paths {}", paths.iter().map(|p| escape(p)).collect::<Vec<_>>().join(", ")));
+        }
+        if let Some(tags) = &self.tags {
+            let tags = if tags.is_empty() { "(none)".to_owned() } else { escape(tags.join(",").as_bytes()) };
+            parts.push(format!("tags {tags}"));
+        }
+        parts.join(" · ")
+    }
+}
+
+#[derive(Serialize)]
+struct GroupDocument {
+    group_key: GroupKey,
+    snapshots: Vec<SnapshotDocument>,
+}
+
+#[derive(Serialize)]
+struct GroupKey {
+    hostname: String,
+    paths: Option<Vec<String>>,
+    tags: Option<Vec<String>>,
+}
+
+/// Lists snapshots.
+pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
+    if args.latest == Some(0) {
+        return Err(Failure::Usage("--latest 0 would list nothing".into()));
+    }
+    let repository = context.open()?;
+    let filter = args.filter.filter();
+    let (mut list, failed) = if args.ids.is_empty() {
+        let (all, failed) = repository.readable_snapshots()?;
+        (all.into_iter().filter(|s| filter.matches(s)).collect::<Vec<_>>(), failed)
+    } else {
+        let named = args.ids.iter().map(|id| Ok(repository.resolve(id, &filter)?.0));
+        (named.collect::<Outcome<Vec<_>>>()?, Vec::new())
+    };
+    for e in &failed {
+        context.ui.error(&format!("a snapshot cannot be read: {e}"), None, "snapshots");
+    }
+    if let Some(n) = args.latest {
+        let keys = args.group_by.unwrap_or(Keys { host: true, paths: true, tags: false });
+        list = newest(list, keys, n);
+    }
+    match (context.ui.json, args.group_by) {
+        (true, None) => context.ui.document(&list.iter().map(SnapshotDocument::from).collect::<Vec<_>>())?,
+        (true, Some(keys)) => {
+            let groups = grouped(list, keys).into_iter().map(|(g, list)| document(g, &list));
+            context.ui.document(&groups.collect::<Vec<_>>())?;
+        }
+        (false, None) => print(context, &list, args.compact)?,
+        (false, Some(keys)) => {
+            for (group, list) in grouped(list, keys) {
+                context.ui.line(group.title())?;
+                print(context, &list, args.compact)?;
+                context.ui.line("")?;
+            }
+        }
+    }
+    if failed.iter().any(bulla_engine::Error::is_damage) {
+        return Ok(Code::Damage);
+    }
+    Ok(if failed.is_empty() { Code::Done } else { Code::Failed })
+}
+
+fn grouped(list: Vec<Snapshot>, keys: Keys) -> BTreeMap<Group, Vec<Snapshot>> {
+    let mut groups: BTreeMap<Group, Vec<Snapshot>> = BTreeMap::new();
+    for s in list {
+        groups.entry(Group::of(&s, keys)).or_default().push(s);
+    }
+    groups
+}
+
+/// The last `n` of each group, in the old order.
+fn newest(list: Vec<Snapshot>, keys: Keys, n: usize) -> Vec<Snapshot> {
+    let mut left: BTreeMap<Group, usize> = BTreeMap::new();
+    let mut kept: Vec<Snapshot> = list
+        .into_iter()
+        .rev()
+        .filter(|s| {
+            let seen = left.entry(Group::of(s, keys)).or_default();
+            *seen += 1;
+            *seen <= n
+        })
+        .collect();
+    kept.reverse();
+    kept
+}
+
+fn document(group: Group, list: &[Snapshot]) -> GroupDocument {
+    let lossy = |p: Vec<u8>| String::from_utf8_lossy(&p).into_owned();
+    GroupDocument {
+        group_key: GroupKey {
+            hostname: group.host.unwrap_or_default(),
+            paths: group.paths.map(|paths| paths.into_iter().map(lossy).collect()),
+            tags: group.tags,
+        },
+        snapshots: list.iter().map(SnapshotDocument::from).collect(),
+    }
+}
+
+fn print(context: &Context<'_>, list: &[Snapshot], compact: bool) -> Outcome<()> {
+    let mut out = context.ui.results();
+    if !list.is_empty() {
+        let heads: &[&'static str] = &["ID", "Time", "Host", "Tags", ">Size", "Paths"];
+        let mut table = Table::new(if compact { heads.get(..5).unwrap_or(heads) } else { heads });
+        for s in list {
+            table.row(row(s, compact));
+        }
+        for line in table.lines() {
+            out.line(line)?;
+        }
+    }
+    out.line(count(list.len() as u64, "snapshot"))?;
+    out.finish()
+}
+
+fn row(s: &Snapshot, compact: bool) -> Vec<Vec<String>> {
+    let tags: Vec<String> = s.tags.iter().map(|t| escape(t.as_bytes())).collect();
+    let mut row = vec![
+        vec![s.id.short()],
+        vec![local_time(s.start)],
+        vec![escape(s.host.as_bytes())],
+        if compact { vec![tags.join(",")] } else { tags },
+        vec![size(s.statistics.total_bytes)],
+    ];
+    if !compact {
+        row.push(s.paths.iter().map(|p| escape(p)).collect());
+    }
+    row
+}
