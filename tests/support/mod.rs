@@ -136,7 +136,7 @@ pub(crate) fn contents(repository: &Repository, snapshot: &Snapshot) -> Result<B
         let mut bytes = format!("{:o} ", entry.mode).into_bytes();
         match &entry.kind {
             EntryKind::File { .. } => {
-                drop(browse::write_file(repository, snapshot, &entry.path(), &mut bytes)?)
+                _ = browse::write_file(repository, snapshot, &entry.path(), &mut bytes)?
             }
             EntryKind::Symlink { target } => bytes.extend(target),
             other => bytes.extend(format!("{other:?}").into_bytes()),
