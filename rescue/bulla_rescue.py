@@ -532,7 +532,10 @@ def secret(args):
     """(passphrase, key); one of them is None."""
     if args.key_file:
         data = pathlib.Path(args.key_file).read_bytes()
-        return None, data if len(data) == 32 else f.parse_printed_key(data.decode("utf-8", "replace"))
+        if len(data) == 32:
+            return None, data
+        lines = data.decode("utf-8", "replace").splitlines()
+        return None, f.parse_printed_key("".join(l for l in lines if not l.startswith("#")))
     if args.recovery_key:
         return None, f.parse_printed_key(getpass.getpass("recovery key: "))
     if args.passphrase_file:
