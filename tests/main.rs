@@ -7,3 +7,4 @@ mod damage;
 mod incremental;
 mod protocol;
 mod support;
+mod tidy;

@@ -1,4 +1,4 @@
-//! Whether an entry is as it was: pure, so that the rules of change detection are a table test (SPEC 9.5).
+//! Whether an entry is as it was: pure, so that the rules of change detection are a table test.
 
 use bulla_repo_format::tree::{Entry, EntryKind, Timestamp};
 
