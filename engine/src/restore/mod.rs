@@ -1,0 +1,3 @@
+//! Restore.
+
+pub mod safe_dir;
