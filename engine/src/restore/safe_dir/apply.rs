@@ -30,7 +30,7 @@ pub struct Metadata {
     /// Permission bits.
     pub mode: u32,
     /// Modification time.
-    pub mtime: Timestamp,
+    pub mtime: Option<Timestamp>,
     /// Access time.
     pub atime: Option<Timestamp>,
 }
@@ -137,10 +137,11 @@ impl Inode<'_> {
             applied.note(|| Aspect::Mode, self.chmod(metadata.mode));
         }
         #[allow(clippy::unnecessary_cast, reason = "field types differ between architectures")]
-        let times_kept = before.is_some_and(|s| {
-            let wanted = (metadata.mtime.seconds, u64::from(metadata.mtime.nanos));
-            (s.st_mtime as i64, s.st_mtime_nsec as u64) == wanted
-        });
+        let times_kept = match (metadata.mtime, before) {
+            (None, _) => metadata.atime.is_none(),
+            (Some(t), Some(s)) => (s.st_mtime as i64, s.st_mtime_nsec as u64) == (t.seconds, t.nanos.into()),
+            (Some(_), None) => false,
+        };
         if !times_kept {
             applied.note(|| Aspect::Times, self.set_times(metadata));
         }
@@ -172,7 +173,7 @@ impl Inode<'_> {
         let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
         let times = Timestamps {
             last_access: metadata.atime.map_or(omit, spec),
-            last_modification: spec(metadata.mtime),
+            last_modification: metadata.mtime.map_or(omit, spec),
         };
         match self {
             Self::Open(fd) => fs::futimens(fd, &times),
