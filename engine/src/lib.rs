@@ -11,6 +11,7 @@ pub mod env;
 mod error;
 pub mod observer;
 pub mod repository;
+pub mod restore;
 pub mod source;
 
 pub use bulla_repo_format as format;

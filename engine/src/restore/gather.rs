@@ -1,0 +1,536 @@
+//! From the tree to waves: selected entries with their chunk references, and the directories they need.
+//!
+//! Kept true: a wave is bounded, so memory does not grow with the snapshot; a directory stands before what is in it;
+//! it is finished (its metadata applied) after everything below it, deepest first. Directories that were not asked for
+//! are made when something in them is.
+
+use super::execute::finish;
+use super::plan::{self, Action, Fact, Found};
+use super::report::{Planned, add};
+use super::safe_dir::SafeDir;
+use super::select::Selection;
+use super::{Context, Snapshot, unknown_path};
+use crate::error::{Error, Result};
+use crate::observer::escape;
+use crate::repository::tree::TreeReader;
+use bulla_repo_format::tree::{
+    Block, ChunkRef, Content, Entry, EntryKind, Hole, compare_paths, decode_holes, is_within, join_path,
+};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+/// Bounds of a wave.
+const WAVE_ITEMS: usize = 64 << 10;
+const WAVE_REFS: usize = 256 << 10;
+const WAVE_BYTES: usize = 8 << 20;
+
+/// A path that sorts as the tree does: parents before children, component by component.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct PathKey(Arc<[u8]>);
+
+impl PartialOrd for PathKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for PathKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        compare_paths(&self.0, &other.0)
+    }
+}
+
+/// What is known of a directory's place in the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Not looked at yet.
+    Unknown,
+    /// Made by this run: nothing is in it but what this run puts there.
+    Fresh,
+    /// There already.
+    Existing,
+    /// Something else is there and stays: nothing can be restored below.
+    Blocked,
+}
+
+/// A directory whose subtree the walk has not left yet.
+struct Dir {
+    /// `None` for the top of the snapshot, which is the target itself.
+    entry: Option<Box<Entry>>,
+    rel: Arc<[u8]>,
+    taken: bool,
+    pruned: bool,
+    place: Place,
+    /// Its metadata is to be applied though it was there before.
+    update: bool,
+    /// Names in the snapshot, while they are collected for `delete`.
+    names: Option<Vec<Vec<u8>>>,
+}
+
+/// An entry to restore.
+pub(super) struct Item {
+    pub(super) entry: Entry,
+    /// Its directory, below the target.
+    pub(super) parent: Arc<[u8]>,
+    pub(super) refs: Range<usize>,
+    pub(super) holes: Vec<Hole>,
+    pub(super) xattrs: Option<Vec<u8>>,
+    /// Its directory was made by this run.
+    pub(super) fresh_parent: bool,
+    pub(super) fact: Fact,
+    pub(super) action: Action,
+}
+
+/// A bounded part of the work.
+#[derive(Default)]
+pub(super) struct Wave {
+    pub(super) items: Vec<Item>,
+    pub(super) refs: Vec<ChunkRef>,
+    /// What the target has and the snapshot has not: directory and name.
+    pub(super) extras: Vec<(Arc<[u8]>, Vec<u8>)>,
+    bytes: usize,
+}
+
+/// The first restored member of a hard-link group.
+pub(super) struct Leader {
+    pub(super) parent: Arc<[u8]>,
+    pub(super) name: Vec<u8>,
+    size: u64,
+    mode: u16,
+    content: Content,
+    /// Known once it was restored.
+    pub(super) identity: Option<super::safe_dir::Identity>,
+}
+
+/// What was asked for.
+pub(super) struct Scope {
+    path: Vec<u8>,
+    /// The directory at `path`, or `None` if everything or a single file is wanted.
+    directory: Option<Entry>,
+    single: bool,
+}
+
+impl Scope {
+    pub(super) fn find(context: &Context<'_>, snapshot: &Snapshot, sub: &[u8]) -> Result<Self> {
+        if sub.is_empty() {
+            return Ok(Self { path: Vec::new(), directory: None, single: false });
+        }
+        let found = TreeReader::find(context.repository, context.index, snapshot.tree, sub)?;
+        let entry = found.ok_or_else(|| unknown_path(snapshot, sub))?;
+        let single = !entry.is_dir();
+        Ok(Self { path: sub.to_vec(), directory: (!single).then_some(entry), single })
+    }
+}
+
+/// Makes waves.
+pub(super) struct Gather<'r> {
+    context: &'r Context<'r>,
+    tree: TreeReader<'r>,
+    scope: Scope,
+    target: Option<SafeDir>,
+    dirs: BTreeMap<PathKey, Dir>,
+    /// The listing the walk is in; `None` before the first.
+    current: Option<Arc<[u8]>>,
+    /// Entries to restore once more, as files of their own.
+    carried: Vec<Entry>,
+    ended: bool,
+}
+
+impl<'r> Gather<'r> {
+    pub(super) fn new(
+        context: &'r Context<'r>,
+        snapshot: &Snapshot,
+        mut scope: Scope,
+        target: Option<SafeDir>,
+        fresh: bool,
+    ) -> Self {
+        let tree = TreeReader::within(context.repository, context.index, snapshot.tree, &scope.path);
+        let directory = scope.directory.take();
+        let taken = directory.is_some();
+        let top: &[u8] = if scope.single { parent_of(&scope.path) } else { &scope.path };
+        let root = Dir {
+            entry: directory.map(Box::new),
+            rel: Arc::from([]),
+            taken,
+            pruned: false,
+            place: if fresh { Place::Fresh } else { Place::Existing },
+            update: false,
+            names: (context.options.delete && taken && !fresh).then(Vec::new),
+        };
+        let dirs = BTreeMap::from([(PathKey(top.into()), root)]);
+        Self { context, tree, scope, target, dirs, current: None, carried: Vec::new(), ended: false }
+    }
+
+    /// True when everything was gathered and nothing was carried over.
+    pub(super) fn finished(&self) -> bool {
+        self.ended && self.carried.is_empty() && self.dirs.is_empty()
+    }
+
+    /// Entries that could not be linked, to be restored as files of their own in the next wave.
+    pub(super) fn carry(&mut self, entries: Vec<Entry>) {
+        self.carried.extend(entries);
+    }
+
+    /// The next wave.
+    pub(super) fn wave(&mut self) -> Result<Wave> {
+        let mut wave = Wave::default();
+        for entry in std::mem::take(&mut self.carried) {
+            self.push(&mut wave, entry, false)?;
+        }
+        while !self.ended && !wave.full() {
+            match self.tree.next() {
+                Ok(Some(entry)) => self.entry(&mut wave, entry)?,
+                Ok(None) => {
+                    self.leave_listing(&mut wave)?;
+                    self.ended = true;
+                }
+                // The reader goes on behind the damaged node.
+                Err(e) if e.is_damage() => {
+                    self.context.tally.damage(self.scope.path.clone(), e.to_string());
+                }
+                Err(e) => return Err(e),
+            }
+            if wave.items.len() % 1024 == 1023 {
+                self.context.tally.check_interrupt()?;
+            }
+        }
+        Ok(wave)
+    }
+
+    fn select(&self, path: &[u8], entry: &Entry) -> Selection {
+        let asked = self.context.options.select.as_ref();
+        let selection = asked.map_or(Selection::Take, |s| s.select(path, entry.is_dir()));
+        if entry.flags.implied && selection == Selection::Take { Selection::Pass } else { selection }
+    }
+
+    fn entry(&mut self, wave: &mut Wave, entry: Entry) -> Result<()> {
+        let path = entry.path();
+        if path == self.scope.path && !self.scope.single {
+            return Ok(());
+        }
+        if self.current.as_deref() != Some(&entry.parent[..]) {
+            self.leave_listing(wave)?;
+            self.current = Some(entry.parent.clone());
+        }
+        let Some(dir) = self.dirs.get_mut(&PathKey(entry.parent.clone())) else {
+            self.orphan(&entry);
+            return Ok(());
+        };
+        if dir.pruned {
+            return Ok(());
+        }
+        if let Some(names) = &mut dir.names {
+            names.push(entry.name.clone());
+        }
+        let rel = if dir.rel.is_empty() { entry.name.clone() } else { join_path(&dir.rel, &entry.name) };
+        let selection = self.select(&path, &entry);
+        if !entry.is_dir() {
+            return if selection == Selection::Take { self.push(wave, entry, true) } else { Ok(()) };
+        }
+        let taken = selection == Selection::Take;
+        let dir = Dir {
+            entry: Some(Box::new(entry)),
+            rel: rel.into(),
+            taken,
+            pruned: selection == Selection::Prune,
+            place: Place::Unknown,
+            update: false,
+            names: (self.context.options.delete && taken).then(Vec::new),
+        };
+        let path: Arc<[u8]> = path.into();
+        self.dirs.insert(PathKey(path.clone()), dir);
+        if taken { self.make(wave, &path).map(drop) } else { Ok(()) }
+    }
+
+    /// An entry whose directory is not a directory of the snapshot: below something pruned, or a lie.
+    fn orphan(&self, entry: &Entry) {
+        let mut path = &entry.parent[..];
+        while !path.is_empty() {
+            path = parent_of(path);
+            if let Some(dir) = self.dirs.get(&PathKey(path.into())) {
+                if !dir.pruned {
+                    add(&self.context.tally.counts.failed, 1);
+                    let text = format!("{} lies in no directory of the snapshot", escape(&entry.path()));
+                    self.context.tally.warn(&text);
+                }
+                return;
+            }
+        }
+    }
+
+    /// Sees to it that the directory at `path` and those above it are in the plan; tells where it stands.
+    fn make(&mut self, wave: &mut Wave, path: &[u8]) -> Result<Place> {
+        let mut missing: Vec<Arc<[u8]>> = Vec::new();
+        let mut at: Arc<[u8]> = path.into();
+        let mut above = loop {
+            match self.dirs.get(&PathKey(at.clone())).map(|d| d.place) {
+                Some(Place::Unknown) => missing.push(at.clone()),
+                Some(place) => break place,
+                None => break Place::Blocked,
+            }
+            at = parent_of(&at).into();
+        };
+        while let Some(path) = missing.pop() {
+            above = self.make_one(wave, path, above)?;
+        }
+        Ok(above)
+    }
+
+    fn make_one(&mut self, wave: &mut Wave, path: Arc<[u8]>, above: Place) -> Result<Place> {
+        let Some(dir) = self.dirs.get_mut(&PathKey(path)) else { return Ok(Place::Blocked) };
+        let Some(entry) = dir.entry.as_deref() else { return Ok(dir.place) };
+        let rel_parent: Arc<[u8]> = parent_of(&dir.rel).into();
+        let mut fact = Fact::Missing;
+        if above == Place::Existing
+            && let Some(target) = &mut self.target
+        {
+            match target.stat(&rel_parent, &entry.name) {
+                Ok(None) => {}
+                Ok(Some(stat)) => {
+                    fact = Fact::Present(Box::new(Found { stat, content: plan::Comparison::Unknown }));
+                }
+                Err(e) => {
+                    self.context.tally.target_error(e)?;
+                    dir.place = Place::Blocked;
+                    return Ok(Place::Blocked);
+                }
+            }
+        }
+        let intended = self.context.policy.intended(entry);
+        let action = plan::decide(entry, &fact, intended, self.context.options);
+        let is_dir = |f: &Found| rustix::fs::FileType::from_raw_mode(f.stat.st_mode).is_dir();
+        dir.place = match (&fact, above) {
+            (_, Place::Blocked) => Place::Blocked,
+            (Fact::Present(found), _) if is_dir(found) => Place::Existing,
+            _ if action == Action::Keep => Place::Blocked,
+            _ => Place::Fresh,
+        };
+        dir.update = dir.taken && action != Action::Keep;
+        if dir.place != Place::Existing {
+            dir.names = None;
+        }
+        let place = dir.place;
+        if place == Place::Blocked {
+            add(&self.context.tally.counts.skipped, 1);
+            return Ok(place);
+        }
+        let action = match action {
+            Action::Update if !dir.taken => Action::Keep,
+            other => other,
+        };
+        let item = Item {
+            entry: entry.clone(),
+            parent: rel_parent,
+            refs: 0..0,
+            holes: Vec::new(),
+            xattrs: None,
+            fresh_parent: above == Place::Fresh,
+            fact,
+            action,
+        };
+        wave.items.push(item);
+        Ok(place)
+    }
+
+    /// Adds anything but a directory. `link`: it may become a hard link.
+    fn push(&mut self, wave: &mut Wave, mut entry: Entry, link: bool) -> Result<()> {
+        let place = self.make(wave, &entry.parent.clone())?;
+        if place == Place::Blocked {
+            add(&self.context.tally.counts.skipped, 1);
+            return Ok(());
+        }
+        let parent = self.dirs.get(&PathKey(entry.parent.clone())).map_or(Arc::from([]), |d| d.rel.clone());
+        add(&self.context.tally.known.0, 1);
+        add(&self.context.tally.known.1, entry.size());
+        let mut item = Item {
+            parent,
+            refs: 0..0,
+            holes: Vec::new(),
+            xattrs: None,
+            fresh_parent: place == Place::Fresh,
+            fact: Fact::Missing,
+            action: if link && self.follows(&entry) { Action::Link } else { Action::Create },
+            entry: entry.clone(),
+        };
+        if item.action != Action::Link {
+            match self.tree.block(&entry.xattrs) {
+                Ok(block) => item.xattrs = block,
+                Err(e) if e.is_damage() => self.context.tally.damage(entry.path(), e.to_string()),
+                Err(e) => return Err(e),
+            }
+            match self.content(wave, &mut entry) {
+                Ok((refs, holes)) => (item.refs, item.holes) = (refs, holes),
+                Err(e) if e.is_damage() => {
+                    self.context.tally.damage(entry.path(), e.to_string());
+                    return Ok(());
+                }
+                Err(e) => return Err(e),
+            }
+            if link {
+                self.lead(&item);
+            }
+            if let EntryKind::File { content, holes, .. } = &mut item.entry.kind {
+                (*content, *holes) = (Content::default(), Block::None);
+            }
+            item.entry.xattrs = Block::None;
+        }
+        wave.bytes += item.xattrs.as_ref().map_or(0, Vec::len) + item.holes.len() * size_of::<Hole>();
+        wave.items.push(item);
+        Ok(())
+    }
+
+    /// A file's references, appended to the wave's, and its holes; together they make its size.
+    fn content(&mut self, wave: &mut Wave, entry: &mut Entry) -> Result<(Range<usize>, Vec<Hole>)> {
+        let start = wave.refs.len();
+        let EntryKind::File { size, holes, content } = &entry.kind else { return Ok((start..start, vec![])) };
+        if entry.flags.read_error {
+            return Ok((start..start, Vec::new()));
+        }
+        let damaged =
+            |reason: &str| Error::Damaged { what: "its description".into(), reason: reason.to_owned() };
+        let holes = match self.tree.block(holes)? {
+            None => Vec::new(),
+            Some(block) => decode_holes(&block, *size).map_err(|e| damaged(&e.to_string()))?,
+        };
+        match content {
+            Content::Inline(refs) => wave.refs.extend(refs),
+            list @ Content::List(_) => wave.refs.extend(self.tree.content(list)?),
+        }
+        let bytes = wave.refs.get(start..).unwrap_or_default().iter().map(|r| u64::from(r.len));
+        let sum = bytes.chain(holes.iter().map(|h| h.len)).try_fold(0u64, u64::checked_add);
+        if sum != Some(*size) {
+            wave.refs.truncate(start);
+            return Err(damaged("its chunks and holes do not add up to its size"));
+        }
+        Ok((start..wave.refs.len(), holes))
+    }
+
+    fn leaders(&self) -> MutexGuard<'r, HashMap<(u32, u64), Leader>> {
+        self.context.leaders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// True if the entry becomes a link to one restored before: same group, size, mode and content.
+    fn follows(&self, entry: &Entry) -> bool {
+        let EntryKind::File { size, content, .. } = &entry.kind else { return false };
+        let key = (entry.mount, entry.inode);
+        entry.links > 1
+            && !entry.flags.read_error
+            && self
+                .leaders()
+                .get(&key)
+                .is_some_and(|l| l.size == *size && l.mode == entry.mode && l.content == *content)
+    }
+
+    /// Makes a file the one that later members of its group are linked to.
+    fn lead(&self, item: &Item) {
+        let EntryKind::File { size, content, .. } = &item.entry.kind else { return };
+        if item.entry.links > 1 && !item.entry.flags.read_error {
+            let leader = Leader {
+                parent: item.parent.clone(),
+                name: item.entry.name.clone(),
+                size: *size,
+                mode: item.entry.mode,
+                content: content.clone(),
+                identity: None,
+            };
+            self.leaders().entry((item.entry.mount, item.entry.inode)).or_insert(leader);
+        }
+    }
+
+    /// The walk leaves a listing: what the target has beyond it is extra.
+    fn leave_listing(&mut self, wave: &mut Wave) -> Result<()> {
+        let Some(path) = self.current.take() else { return Ok(()) };
+        let names = self.dirs.get_mut(&PathKey(path.clone())).and_then(|d| d.names.take());
+        let Some(names) = names else { return Ok(()) };
+        let rel = self.dirs.get(&PathKey(path)).map_or(Arc::from([]), |d| d.rel.clone());
+        self.find_extras(wave, rel, &names)
+    }
+
+    fn find_extras(&mut self, wave: &mut Wave, rel: Arc<[u8]>, names: &[Vec<u8>]) -> Result<()> {
+        let Some(target) = &mut self.target else { return Ok(()) };
+        let mut there = match target.list(&rel) {
+            Ok(there) => there,
+            Err(e) => return self.context.tally.target_error(e),
+        };
+        there.sort_unstable();
+        // Names ascend within a listing, so both sides are sorted.
+        there.retain(|name| names.binary_search(name).is_err());
+        wave.extras.extend(there.into_iter().map(|name| (rel.clone(), name)));
+        Ok(())
+    }
+
+    /// Finishes the directories whose subtree the walk has left: extras that nothing in the snapshot shadows, then
+    /// metadata, deepest first.
+    pub(super) fn finish_directories(&mut self, wave: &mut Wave) -> Result<()> {
+        if !self.carried.is_empty() {
+            return Ok(());
+        }
+        let current = self.current.clone();
+        let open = |path: &[u8]| {
+            let here = current.as_deref().unwrap_or_default();
+            is_within(here, path) || compare_paths(path, here) == Ordering::Greater
+        };
+        let done: Vec<PathKey> = self.dirs.keys().filter(|k| self.ended || !open(&k.0)).cloned().collect();
+        let mut done: Vec<Dir> = done.into_iter().rev().filter_map(|key| self.dirs.remove(&key)).collect();
+        for dir in &mut done {
+            if let Some(names) = dir.names.take() {
+                self.find_extras(wave, dir.rel.clone(), &names)?;
+            }
+        }
+        if self.context.options.dry_run {
+            return Ok(());
+        }
+        if let Some(target) = &mut self.target {
+            finish::delete(self.context, target, &self.scope.path, &mut wave.extras)?;
+        }
+        done.into_iter().try_for_each(|dir| self.finish_directory(dir))
+    }
+
+    fn finish_directory(&mut self, dir: Dir) -> Result<()> {
+        let (Some(target), Some(entry)) = (&mut self.target, dir.entry) else { return Ok(()) };
+        let fresh = dir.place == Place::Fresh;
+        let update = dir.update && dir.place == Place::Existing;
+        if !fresh && !update {
+            return Ok(());
+        }
+        let xattrs = match self.tree.block(&entry.xattrs) {
+            Ok(block) => block,
+            Err(e) if e.is_damage() => {
+                self.context.tally.damage(entry.path(), e.to_string());
+                None
+            }
+            Err(e) => return Err(e),
+        };
+        finish::directory(self.context, target, &dir.rel, &entry, xattrs.as_deref(), fresh)
+    }
+}
+
+impl Wave {
+    fn full(&self) -> bool {
+        self.items.len() >= WAVE_ITEMS || self.refs.len() >= WAVE_REFS || self.bytes >= WAVE_BYTES
+    }
+
+    /// The plan as lines, for a dry run.
+    pub(super) fn planned(&mut self) -> Vec<Planned> {
+        let line = |i: &Item| {
+            let bytes = match i.action {
+                Action::Create | Action::Replace => i.entry.size(),
+                _ => 0,
+            };
+            Planned { path: join_path(&i.parent, &i.entry.name), action: i.action, bytes }
+        };
+        let mut lines: Vec<Planned> = self.items.iter().map(line).collect();
+        let extras = self.extras.drain(..);
+        lines.extend(extras.map(|(parent, name)| Planned {
+            path: join_path(&parent, &name),
+            action: Action::Delete,
+            bytes: 0,
+        }));
+        lines
+    }
+}
+
+fn parent_of(path: &[u8]) -> &[u8] {
+    path.iter().rposition(|b| *b == b'/').and_then(|at| path.get(..at)).unwrap_or_default()
+}
