@@ -52,7 +52,7 @@ fn a_dead_parent_is_no_donor() {
     let death = bulla_engine::format::record::Death {
         snapshot: first.id,
         client: repository.client().id(),
-        hash: bulla_engine::format::BodyHash::new([0; 32]),
+        hash: repository.keyring().body_hash(&[]),
         body: vec![],
     };
     repository.put_object(&ObjectName::Death(first.id), ObjectType::Death, death.encode()).unwrap();
@@ -108,4 +108,16 @@ fn another_machine_continues_the_same_repository_under_its_own_name() {
     assert_eq!((snapshot.seq, snapshot.prev.len()), (1, 0), "a lineage of its own");
     assert_eq!(snapshot.seen, [first.id]);
     assert_eq!(second.statistics.data_chunks_new, 0);
+}
+
+#[test]
+fn a_forged_death_kills_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    populate(dir.path());
+    let (repository, memory) = in_memory();
+    let first = backup(&repository, dir.path()).unwrap().snapshot.unwrap();
+    memory.overwrite(ObjectName::Death(first.id), Some(Vec::new()));
+    assert!(repository.alive(&first.id).unwrap());
+    let (alive, failed) = repository.readable_snapshots().unwrap();
+    assert_eq!((alive.len(), failed.len()), (1, 1), "alive, and the forgery is reported");
 }

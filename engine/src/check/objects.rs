@@ -58,9 +58,10 @@ fn object(repository: &Repository, name: &ObjectName) -> Result<()> {
         ObjectName::Announcement(run, number) => signed(repository, name, ObjectType::Announcement, |body| {
             Announcement::decode(body, run, *number).map(|a| a.client)
         }),
-        ObjectName::Death(id) => {
-            signed(repository, name, ObjectType::Death, |body| Death::decode(body, id).map(|d| d.client))
-        }
+        ObjectName::Death(id) => signed(repository, name, ObjectType::Death, |body| {
+            let death = Death::decode(body, id)?;
+            death.check_hash(repository.keyring()).map(|()| death.client)
+        }),
         ObjectName::Mark(run) => {
             signed(repository, name, ObjectType::Mark, |body| Mark::decode(body, run).map(|m| m.client))
         }

@@ -119,7 +119,8 @@ impl Drop for Run<'_> {
 }
 
 impl Repository {
-    /// `snap/S` is a snapshot and `gone/S` is absent. The order of the two requests matters (SPEC 14).
+    /// `snap/S` is a snapshot and there is no authentic `gone/S`; `check` reports a forged one. The order of the two
+    /// requests matters (SPEC 14).
     pub fn alive(&self, snapshot: &RunId) -> Result<bool> {
         match self.read_verdict(snapshot) {
             Ok(read) if matches!(read.verdict, Verdict::Snapshot(_)) => {}
@@ -127,7 +128,11 @@ impl Repository {
             Err(Error::Backend(crate::backend::BackendError::NotFound { .. })) => return Ok(false),
             Err(e) => return Err(e),
         }
-        Ok(self.backend().stat(&ObjectName::Death(*snapshot))?.is_none())
+        match self.is_dead(snapshot) {
+            Ok(dead) => Ok(!dead),
+            Err(Error::Object { .. }) => Ok(true),
+            Err(e) => Err(e),
+        }
     }
 
     /// Packs condemned by any collector. A mark that cannot be read stops the caller: it may condemn anything.

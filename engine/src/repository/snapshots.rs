@@ -4,6 +4,7 @@ use super::Repository;
 use crate::error::{Error, Result};
 use crate::observer::escape;
 use bulla_repo_format::envelope::ObjectType;
+use bulla_repo_format::record::Death;
 use bulla_repo_format::snapshot::{Head, Snapshot, Verdict};
 use bulla_repo_format::tree::is_within;
 use bulla_repo_format::{Area, ObjectName, RunId};
@@ -48,12 +49,34 @@ impl Repository {
         Ok(ReadVerdict { verdict, head: Head { id: *run, hash: self.keyring().body_hash(&body) } })
     }
 
+    /// `gone/<snapshot>` is there, authentic and about this snapshot. Under that name alone anything may lie: the store
+    /// could hide a snapshot, or have its data swept, with an empty file (SPEC 13, R-TRUST-3).
+    pub(crate) fn is_dead(&self, snapshot: &RunId) -> Result<bool> {
+        let name = ObjectName::Death(*snapshot);
+        let (body, signature) = match self.get_object(&name, ObjectType::Death) {
+            Err(Error::Backend(crate::backend::BackendError::NotFound { .. })) => return Ok(false),
+            other => other?,
+        };
+        let death = Death::decode(&body, snapshot).map_err(|e| Error::object(&name, e))?;
+        death.check_hash(self.keyring()).map_err(|e| Error::object(&name, e))?;
+        self.verify(ObjectType::Death, &death.client, &body, &signature)
+            .map_err(|e| Error::object(&name, e))?;
+        Ok(true)
+    }
+
     /// Snapshots that are alive, with their heads, oldest first; and the verdicts that could not be read.
     #[allow(clippy::type_complexity, reason = "two lists, both needed")]
     pub(crate) fn read_snapshots(&self) -> Result<(Vec<(Snapshot, Head)>, Vec<Error>)> {
         let gone: HashSet<RunId> = self.list_runs(Area::Deaths)?.into_iter().collect();
         let (mut alive, mut failed) = (Vec::new(), Vec::new());
-        for run in self.list_runs(Area::Verdicts)?.into_iter().filter(|r| !gone.contains(r)) {
+        for run in self.list_runs(Area::Verdicts)? {
+            if gone.contains(&run) {
+                match self.is_dead(&run) {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(e) => failed.push(e),
+                }
+            }
             match self.read_verdict(&run) {
                 Ok(ReadVerdict { verdict: Verdict::Snapshot(s), head }) => alive.push((*s, head)),
                 Ok(_) => {}

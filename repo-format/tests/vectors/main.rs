@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Rules that need more than one object's bytes, and who tests them instead.
-const WHOLE_REPOSITORY: [(&str, &str); 9] = [
+const WHOLE_REPOSITORY: [(&str, &str); 10] = [
     ("R-CONFIG-8", "needs the generation before"),
     ("R-SLOT-8", "counts the slots of a repository"),
     ("R-ENV-5", "would need files of 64 and 192 MiB; a bound checked before anything is read"),
@@ -25,6 +25,7 @@ const WHOLE_REPOSITORY: [(&str, &str); 9] = [
     ("R-LIST-4", "relates a list node to its children"),
     ("R-SNAP-4", "relates two snapshots"),
     ("R-TRUST-1", "relates an object to its signer's certificate"),
+    ("R-TRUST-3", "is about what a reader makes of a listing"),
     ("R-RESTORE-1", "is about a restore's target"),
     ("R-RESTORE-2", "relates the entries of a hard-link group"),
 ];
