@@ -93,5 +93,5 @@ fn explain(path: &[String]) -> Outcome<String> {
         let unknown = || Failure::Usage(format!("there is no command {word:?}; see bulla --help"));
         at = at.find_subcommand_mut(word).ok_or_else(unknown)?;
     }
-    Ok(at.render_long_help().to_string())
+    Ok(at.render_help().to_string())
 }
