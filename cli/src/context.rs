@@ -108,6 +108,17 @@ impl<'a> Context<'a> {
     }
 }
 
+/// A path without links and dots, as far as it exists.
+pub(crate) fn canonical(path: &Path) -> PathBuf {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    for ancestor in whole.ancestors() {
+        if let Ok(real) = ancestor.canonicalize() {
+            return real.join(whole.strip_prefix(ancestor).unwrap_or(Path::new("")));
+        }
+    }
+    whole
+}
+
 /// The name of this machine.
 pub(crate) fn machine() -> String {
     nix::unistd::gethostname().map_or_else(|_| "localhost".into(), |n| n.to_string_lossy().into_owned())

@@ -9,6 +9,7 @@ const COMMANDS: &[&str] = &[
     "snapshots",
     "ls",
     "cat",
+    "restore",
     "check",
     "key",
     "key list",

@@ -7,5 +7,6 @@ mod home;
 mod json;
 mod names;
 mod quick_start;
+mod restore;
 mod secrets;
 mod sources;

@@ -23,6 +23,8 @@ fn from_nothing_to_a_file_read_back() {
     let letter = home.shown("docs/letter.txt");
     assert!(home.bulla("ls latest").ok().lines().any(|l| l == letter));
     assert_eq!(home.bulla(&format!("cat latest:{letter}")).ok(), "Dear Sumer,\n");
+    home.bulla("restore latest -t back").ends(0).prints("restored 1 file (12 B)");
+    assert_eq!(home.read(&format!("back{letter}")), b"Dear Sumer,\n");
     assert!(home.bulla("check --read-data").ok().contains("no damage found"));
 
     // The password is lost; the printed key opens everything.
