@@ -33,7 +33,7 @@ pub(crate) struct Cli {
 pub(crate) struct Global {
     /// Repository: a path or file: URL [BULLA_REPOSITORY]
     #[arg(short, long, global = true, value_name = "URL", conflicts_with = "repository_file")]
-    pub(crate) repo: Option<String>,
+    pub(crate) repo: Option<OsString>,
     /// File whose first line is the repository [BULLA_REPOSITORY_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) repository_file: Option<PathBuf>,

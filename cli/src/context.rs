@@ -40,7 +40,7 @@ impl<'a> Context<'a> {
     /// The directory of the repository.
     pub(crate) fn place(&self) -> Outcome<PathBuf> {
         let place = match (&self.global.repo, &self.global.repository_file) {
-            (Some(url), _) => OsString::from(url),
+            (Some(url), _) => url.clone(),
             (_, Some(file)) => first_line(file)?,
             _ => match (variable("BULLA_REPOSITORY"), variable("BULLA_REPOSITORY_FILE")) {
                 (Some(_), Some(_)) => {

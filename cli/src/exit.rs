@@ -94,9 +94,7 @@ impl Failure {
             }
             Self::Usage(m) => (Code::Usage, m.clone(), None),
             Self::NoSecret(m) => (Code::NoSecret, m.clone(), Some(HINT_SECRET)),
-            Self::Stopped(m) => {
-                (Code::Interrupted, (*m).to_owned(), Some("run it again: what is right already is kept"))
-            }
+            Self::Stopped(m) => (Code::Interrupted, (*m).to_owned(), None),
             Self::Failed(m) => (Code::Failed, m.clone(), None),
             Self::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => return None,
             Self::Output(e) => (Code::Failed, format!("cannot write results: {e}"), None),

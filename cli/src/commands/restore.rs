@@ -158,7 +158,9 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
         restore::run(&repository, &snapshot, &sub, &args.target, &options, observer)
     });
     let report = ended.map_err(|e| match e {
-        bulla_engine::Error::Interrupted => Failure::Stopped("interrupted: the restore is not complete"),
+        bulla_engine::Error::Interrupted => Failure::Stopped(
+            "interrupted: the restore is not complete; run it again, what is right already is kept",
+        ),
         e => e.into(),
     })?;
     keep(code(&report), tell(context, args, &snapshot.id.short(), &report, started.elapsed()))
