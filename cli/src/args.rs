@@ -13,6 +13,8 @@ use std::path::PathBuf;
     version,
     about = "Deduplicating, encrypting backups that prove they restore",
     disable_help_subcommand = true,
+    disable_help_flag = true,
+    disable_version_flag = true,
     arg_required_else_help = true,
     max_term_width = 100
 )]
@@ -27,11 +29,11 @@ pub(crate) struct Cli {
 
 /// Options that every command takes. In brackets the environment variable of the same meaning; the option wins.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Global options")]
+#[command(next_help_heading = "Options of all commands")]
 pub(crate) struct Global {
     /// Repository: a path or file: URL [BULLA_REPOSITORY]
     #[arg(short, long, global = true, value_name = "URL", conflicts_with = "repository_file")]
-    pub(crate) repo: Option<String>,
+    pub(crate) repo: Option<OsString>,
     /// File whose first line is the repository [BULLA_REPOSITORY_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) repository_file: Option<PathBuf>,
@@ -62,6 +64,12 @@ pub(crate) struct Global {
     /// Colours; NO_COLOR is heeded
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Color::Auto)]
     pub(crate) color: Color,
+    /// Explain the command
+    #[arg(short, long, global = true, action = ArgAction::HelpShort)]
+    help: Option<bool>,
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version)]
+    version: Option<bool>,
 }
 
 /// When to use colours.
@@ -87,9 +95,11 @@ pub(crate) fn command() -> clap::Command {
             list.push_str(&format!("  {word:<10} {about}\n"));
         }
     }
-    let template = format!("{{about}}\n\n{{usage-heading}} {{usage}}\n{list}\n{{options}}{{after-help}}");
+    let template = format!(
+        "{{about}}\n\n{{usage-heading}} {{usage}}\n{list}\nOptions of all commands:\n{{options}}{{after-help}}"
+    );
     command = command.help_template(template).after_help(
-        "\nbulla COMMAND --help explains one command, bulla help --from restic maps words you know.",
+        "bulla COMMAND --help explains one command, bulla help --from restic maps words you know.",
     );
     command
 }

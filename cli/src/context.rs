@@ -40,7 +40,7 @@ impl<'a> Context<'a> {
     /// The directory of the repository.
     pub(crate) fn place(&self) -> Outcome<PathBuf> {
         let place = match (&self.global.repo, &self.global.repository_file) {
-            (Some(url), _) => OsString::from(url),
+            (Some(url), _) => url.clone(),
             (_, Some(file)) => first_line(file)?,
             _ => match (variable("BULLA_REPOSITORY"), variable("BULLA_REPOSITORY_FILE")) {
                 (Some(_), Some(_)) => {
@@ -106,6 +106,17 @@ impl<'a> Context<'a> {
     pub(crate) fn host(&self) -> String {
         variable("BULLA_HOST").map_or_else(machine, |h| h.to_string_lossy().into_owned())
     }
+}
+
+/// A path without links and dots, as far as it exists.
+pub(crate) fn canonical(path: &Path) -> PathBuf {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    for ancestor in whole.ancestors() {
+        if let Ok(real) = ancestor.canonicalize() {
+            return real.join(whole.strip_prefix(ancestor).unwrap_or(Path::new("")));
+        }
+    }
+    whole
 }
 
 /// The name of this machine.

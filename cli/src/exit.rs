@@ -45,6 +45,8 @@ pub(crate) enum Failure {
     NoSecret(String),
     /// Something else failed.
     Failed(String),
+    /// Interrupted, and what that left behind.
+    Stopped(&'static str),
     /// Results could not be written.
     Output(io::Error),
 }
@@ -92,6 +94,7 @@ impl Failure {
             }
             Self::Usage(m) => (Code::Usage, m.clone(), None),
             Self::NoSecret(m) => (Code::NoSecret, m.clone(), Some(HINT_SECRET)),
+            Self::Stopped(m) => (Code::Interrupted, (*m).to_owned(), None),
             Self::Failed(m) => (Code::Failed, m.clone(), None),
             Self::Output(e) if e.kind() == io::ErrorKind::BrokenPipe => return None,
             Self::Output(e) => (Code::Failed, format!("cannot write results: {e}"), None),

@@ -23,14 +23,6 @@ pub(crate) struct Args {
     /// Files and directories
     #[arg(value_name = "PATH")]
     pub(super) paths: Vec<PathBuf>,
-    #[command(flatten)]
-    pub(super) select: Select,
-    #[command(flatten)]
-    pub(super) stream: StreamArgs,
-    #[command(flatten)]
-    compare: Compare,
-    #[command(flatten)]
-    label: Label,
     /// Compression [BULLA_COMPRESSION]
     #[arg(long, value_name = "HOW", value_enum)]
     compression: Option<Level>,
@@ -51,6 +43,14 @@ pub(crate) struct Args {
     recovery_key_out: Option<PathBuf>,
     #[arg(long, hide = true)]
     no_verify: bool,
+    #[command(flatten)]
+    pub(super) select: Select,
+    #[command(flatten)]
+    pub(super) stream: StreamArgs,
+    #[command(flatten)]
+    compare: Compare,
+    #[command(flatten)]
+    label: Label,
 }
 
 /// What is left out, and how paths are given.
@@ -302,10 +302,7 @@ fn summary(args: &Args, report: &BackupReport, took: Duration) -> String {
         duration(took)
     ));
     if s.errors > 0 {
-        lines.push(format!(
-            "Warning:     {} could not be read whole",
-            count(s.errors, "entry").replace("entrys", "entries")
-        ));
+        lines.push(format!("Warning:     {} could not be read whole", count(s.errors, "item")));
     }
     lines.join("\n")
 }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 /// What `cat` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+What there is to print:
   bulla cat SNAPSHOT:/PATH       the bytes of a file
   bulla cat config               the repository's parameters
   bulla cat snapshot SNAPSHOT    all that a snapshot says

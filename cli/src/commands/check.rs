@@ -5,6 +5,7 @@ use crate::exit::{Code, Failure, Outcome, keep};
 use crate::ui::format::{count, parse_size, size};
 use crate::ui::json::{SCHEMA, lossless};
 use crate::ui::progress::{Words, watch};
+use bulla_engine::Error;
 use bulla_engine::check::{self, CheckOptions, CheckReport, Finding, ReadData};
 use bulla_engine::observer::escape;
 use serde::Serialize;
@@ -57,9 +58,13 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     };
     let words = Words { during: "check", list_is_result: false };
     let options = CheckOptions { read_data };
-    let report: CheckReport =
-        watch(context.ui, words, |observer| check::run(&repository, &options, observer))
-            .map_err(Failure::from)?;
+    let ended = watch(context.ui, words, |observer| check::run(&repository, &options, observer));
+    let report = ended.map_err(|e| match e {
+        Error::Interrupted => {
+            Failure::Stopped("interrupted: the check is not complete, what it found is not shown")
+        }
+        e => e.into(),
+    })?;
     let code = if report.findings.is_empty() { Code::Done } else { Code::Damage };
     keep(code, if context.ui.json { tell_json(context, &report) } else { tell(context, &report) })
 }

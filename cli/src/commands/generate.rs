@@ -36,6 +36,33 @@ enum Shell {
     Fish,
 }
 
+/// What the manual page of `bulla` says beyond the help.
+const MANUAL: &str = "\
+EXIT STATUS
+
+0 done
+1 failed
+2 the command line, or a file it names, is wrong
+3 done, but some source could not be read, or something restored lacks a part
+4 damage found
+5 refused by a rule
+10 no repository
+12 wrong or missing password
+13 no space left
+130 interrupted
+
+ENVIRONMENT
+
+BULLA_REPOSITORY, BULLA_REPOSITORY_FILE, BULLA_PASSWORD, BULLA_PASSWORD_FILE, BULLA_PASSWORD_COMMAND, \
+BULLA_KEY_FILE, BULLA_CACHE_DIR, BULLA_COMPRESSION and BULLA_HOST mean what the options of these names mean; \
+an option wins. BULLA_PROGRESS_FPS says how often a second progress is shown, 0 never. \
+CREDENTIALS_DIRECTORY is where systemd puts bulla.password or bulla.key, CACHE_DIRECTORY where it puts the cache. \
+NO_COLOR turns colours off.
+
+SIGNALS
+
+SIGUSR1 prints a line of progress. The first SIGINT or SIGTERM stops at the next safe point, the second at once.";
+
 /// Writes it.
 pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     match &args.what {
@@ -53,7 +80,7 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
         }
         What::Man { dir } => {
             std::fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
-            clap_mangen::generate_to(args::command(), dir)
+            clap_mangen::generate_to(args::command().after_long_help(MANUAL), dir)
                 .map_err(|e| Error::io("write manual pages in", dir, e))?;
         }
     }

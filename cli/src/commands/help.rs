@@ -33,6 +33,8 @@ const RESTIC: Words = &[
     ("restic ls SNAP [DIR]", "bulla ls SNAP [DIR]"),
     ("restic dump SNAP FILE", "bulla cat SNAP:FILE"),
     ("restic cat snapshot ID", "bulla cat snapshot ID"),
+    ("restic restore SNAP -t DIR", "bulla restore SNAP -t DIR (same flags)"),
+    ("restic check --read-data", "bulla check --read-data"),
     ("restic key list|add|passwd|remove", "bulla key list|add|passwd|remove"),
     ("restic generate --bash-completion", "bulla generate completions bash"),
     ("RESTIC_REPOSITORY, RESTIC_PASSWORD_FILE, …", "BULLA_REPOSITORY, BULLA_PASSWORD_FILE, …"),
@@ -45,6 +47,8 @@ const BORG: Words = &[
     ("borg list / borg repo-list", "bulla snapshots"),
     ("borg list ::NAME", "bulla ls SNAP"),
     ("borg extract --stdout ::NAME FILE", "bulla cat SNAP:FILE"),
+    ("borg extract ::NAME", "bulla restore SNAP -t DIR"),
+    ("borg check --verify-data", "bulla check --read-data"),
     ("borg key change-passphrase", "bulla key passwd"),
     ("borg key export", "bulla key add --recovery"),
     ("archive", "snapshot"),
@@ -58,6 +62,8 @@ const PBS: Words = &[
     ("proxmox-backup-client backup root.pxar:/", "bulla backup /"),
     ("proxmox-backup-client snapshot list", "bulla snapshots"),
     ("proxmox-backup-client catalog dump", "bulla ls SNAP"),
+    ("proxmox-backup-client restore SNAP root.pxar DIR", "bulla restore SNAP -t DIR"),
+    ("verify job", "bulla check --read-data-subset N/T"),
     ("proxmox-backup-client key create", "bulla key add --key-file-out FILE"),
     ("proxmox-backup-client key paperkey", "bulla key add --recovery"),
     ("datastore", "repository"),
@@ -93,5 +99,5 @@ fn explain(path: &[String]) -> Outcome<String> {
         let unknown = || Failure::Usage(format!("there is no command {word:?}; see bulla --help"));
         at = at.find_subcommand_mut(word).ok_or_else(unknown)?;
     }
-    Ok(at.render_long_help().to_string())
+    Ok(at.render_help().to_string())
 }

@@ -67,9 +67,16 @@ pub(crate) fn create(context: &Context<'_>, store: Arc<Local>, args: &Args) -> O
     if let (Some(file), Some(key)) = (&mut key_file, &key) {
         file.fill("bulla key file: whoever has it can open the repository", &print_key(key))?;
     }
-    store.create_layout()?;
     let options = InitOptions { label: args.label.clone(), ..InitOptions::default() };
-    let made = Repository::init(store, &options, &first, env)?;
+    let made = store.create_layout().map_err(Error::from).and_then(|()| {
+        let store: Arc<dyn Backend> = store.clone();
+        Repository::init(store, &options, &first, env)
+    });
+    if made.is_err() && !Repository::exists(&*store).unwrap_or(true) {
+        // A key to nothing would only be taken for one to something.
+        key_file.take().into_iter().for_each(NewFile::discard);
+    }
+    let made = made?;
     let repository = made.repository;
     if let Some(key) = key.filter(|k| !is_key(&first, k)) {
         keys::add(&repository, SlotKind::KeyFile, &SlotSecret::Key(key), &args.label, Argon2Params::DEFAULT)?;

@@ -8,6 +8,7 @@ mod help;
 mod init;
 mod key;
 mod ls;
+mod restore;
 mod snapshots;
 mod sources;
 mod version;
@@ -21,7 +22,7 @@ use std::path::PathBuf;
 
 /// The words, in the groups of `bulla --help`.
 pub(crate) const GROUPS: &[(&str, &[&str])] = &[
-    ("Back up and restore", &["init", "backup", "snapshots", "ls", "cat"]),
+    ("Back up and restore", &["init", "backup", "snapshots", "ls", "cat", "restore"]),
     ("Keep it safe", &["check", "key"]),
     ("About this program", &["version", "generate", "help"]),
 ];
@@ -39,6 +40,8 @@ pub(crate) enum Command {
     Ls(ls::Args),
     /// Print a file of a snapshot, or an internal object as JSON
     Cat(cat::Args),
+    /// Write a snapshot, or a part of it, into a directory
+    Restore(Box<restore::Args>),
     /// Look for damage, and say which snapshots and files it hurts
     Check(check::Args),
     /// List, add, change and remove the keys of a repository
@@ -59,6 +62,7 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Outcome {
         Command::Snapshots(args) => snapshots::run(context, args),
         Command::Ls(args) => ls::run(context, args),
         Command::Cat(args) => cat::run(context, args),
+        Command::Restore(args) => restore::run(context, args),
         Command::Check(args) => check::run(context, args),
         Command::Key(args) => key::run(context, args),
         Command::Version(args) => version::run(context, args),

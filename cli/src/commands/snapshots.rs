@@ -131,10 +131,10 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
         }
         (false, None) => print(context, &list, args.compact)?,
         (false, Some(keys)) => {
-            for (group, list) in grouped(list, keys) {
-                context.ui.line(group.title())?;
+            for (i, (group, list)) in grouped(list, keys).into_iter().enumerate() {
+                let gap = if i == 0 { "" } else { "\n" };
+                context.ui.line(format!("{gap}{}", group.title()))?;
                 print(context, &list, args.compact)?;
-                context.ui.line("")?;
             }
         }
     }

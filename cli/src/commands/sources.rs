@@ -165,7 +165,8 @@ fn path(bytes: &[u8]) -> PathBuf {
     PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
 }
 
-fn read_named(file: &Path) -> Outcome<Vec<u8>> {
+/// A file named on the command line; `-` is standard input.
+pub(super) fn read_named(file: &Path) -> Outcome<Vec<u8>> {
     let read = if file.as_os_str() == "-" {
         let mut all = Vec::new();
         io::stdin().lock().read_to_end(&mut all).map(|_| all)

@@ -243,6 +243,46 @@ pub(crate) struct BackupSummary {
     pub(crate) skipped_unchanged: bool,
 }
 
+/// The end of a restore.
+#[derive(Serialize)]
+pub(crate) struct RestoreSummary {
+    pub(crate) message_type: &'static str,
+    pub(crate) schema_version: u32,
+    pub(crate) seconds_elapsed: u64,
+    pub(crate) total_files: u64,
+    pub(crate) files_restored: u64,
+    pub(crate) files_unchanged: u64,
+    pub(crate) files_skipped: u64,
+    pub(crate) files_deleted: u64,
+    pub(crate) files_verified: u64,
+    pub(crate) total_bytes: u64,
+    pub(crate) bytes_restored: u64,
+    pub(crate) bytes_skipped: u64,
+    pub(crate) error_count: u64,
+    pub(crate) damaged_count: u64,
+    pub(crate) dry_run: bool,
+}
+
+/// A line of a restore's plan.
+#[derive(Serialize)]
+pub(crate) struct Planned {
+    message_type: &'static str,
+    schema_version: u32,
+    action: String,
+    item: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    item_bytes: Option<String>,
+    size: u64,
+}
+
+impl Planned {
+    /// What would be done to `path`.
+    pub(crate) fn new(path: &[u8], action: String, size: u64) -> Self {
+        let (item, item_bytes) = lossless(path);
+        Self { message_type: "verbose_status", schema_version: SCHEMA, action, item, item_bytes, size }
+    }
+}
+
 /// A node of `ls`.
 #[derive(Serialize)]
 pub(crate) struct NodeDocument {

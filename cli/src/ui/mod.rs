@@ -59,9 +59,8 @@ impl Ui {
     /// One line of result.
     pub(crate) fn line(&self, text: impl Display) -> Outcome<()> {
         self.beside_bar(|| {
-            let mut out = self.results();
-            out.line(text)?;
-            out.finish()
+            let mut out = io::stdout().lock();
+            out.write_all(format!("{text}\n").as_bytes()).and_then(|()| out.flush()).map_err(Failure::Output)
         })
     }
 

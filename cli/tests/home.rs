@@ -1,0 +1,136 @@
+//! A hermetic home: an empty environment, a directory of its own, no terminal.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+
+/// A home with nothing in it, or with a repository that opens with a key file (which costs no Argon2).
+pub struct Home {
+    dir: TempDir,
+    env: Vec<(&'static str, String)>,
+}
+
+/// How a command ended. Every use ends in [`Ran::ok`] or [`Ran::ends`].
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Home {
+    pub fn empty() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), env: Vec::new() }
+    }
+
+    /// With the repository `repo`, the key file `key` and some files in `src`.
+    pub fn with_repository() -> Self {
+        let mut home = Self::empty();
+        home.bulla("init -r repo --key-file-out key").ok();
+        home.set("BULLA_REPOSITORY", "repo");
+        home.set("BULLA_KEY_FILE", "key");
+        home.write("src/hello", b"hello\n");
+        home.write("src/sub/more.log", &[7; 100_000]);
+        home
+    }
+
+    pub fn set(&mut self, name: &'static str, value: &str) {
+        self.unset(name);
+        self.env.push((name, value.to_owned()));
+    }
+
+    pub fn unset(&mut self, name: &str) {
+        self.env.retain(|(n, _)| *n != name);
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The absolute path of `name`, as snapshots show it.
+    pub fn shown(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    pub fn write(&self, name: &str, bytes: &[u8]) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    pub fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).unwrap()
+    }
+
+    /// Runs `bulla` with the words of `line`.
+    #[must_use = "look at how it ended"]
+    pub fn bulla(&self, line: &str) -> Ran {
+        self.run(&line.split_whitespace().collect::<Vec<_>>(), b"")
+    }
+
+    /// Runs `bulla` with `args` and `input` on its standard input.
+    #[must_use = "look at how it ended"]
+    pub fn run(&self, args: &[&str], input: &[u8]) -> Ran {
+        let mut child = self.command(args).stdin(Stdio::piped()).spawn().unwrap();
+        // Who does not read its input closes it, and that is no failure of the test.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        let output = child.wait_with_output().unwrap();
+        Ran {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8(output.stdout).expect("stdout is UTF-8"),
+            err: String::from_utf8(output.stderr).expect("stderr is UTF-8"),
+        }
+    }
+
+    /// The command, for tests that drive it themselves.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bulla"));
+        command.args(args).env_clear().env("HOME", self.dir.path()).env("PATH", "/usr/bin:/bin");
+        command.current_dir(self.dir.path()).envs(self.env.iter().map(|(n, v)| (n, v)));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// All objects of one area of `repo`.
+    pub fn objects(&self, area: &str) -> Vec<PathBuf> {
+        fn walk(dir: &Path, out: &mut Vec<PathBuf>) {
+            for entry in std::fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { walk(&path, out) } else { out.push(path) }
+            }
+        }
+        let mut out = Vec::new();
+        walk(&self.path("repo").join(area), &mut out);
+        out.sort();
+        out
+    }
+}
+
+impl Ran {
+    /// Succeeded; gives what it printed.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        self.ends(0).out
+    }
+
+    /// Ended with `code`.
+    #[track_caller]
+    pub fn ends(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.out, self.err);
+        self
+    }
+
+    /// Says `text` on stderr.
+    #[track_caller]
+    pub fn says(self, text: &str) -> Self {
+        assert!(self.err.contains(text), "no {text:?} in stderr:\n{}", self.err);
+        self
+    }
+
+    /// Prints `text` on stdout.
+    #[track_caller]
+    pub fn prints(self, text: &str) -> Self {
+        assert!(self.out.contains(text), "no {text:?} in stdout:\n{}", self.out);
+        self
+    }
+}

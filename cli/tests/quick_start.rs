@@ -1,0 +1,50 @@
+//! The quick start of the manual, with a real password.
+
+use crate::home::Home;
+
+#[test]
+fn from_nothing_to_a_file_read_back() {
+    let mut home = Home::empty();
+    home.write("password", b"correct horse\n");
+    home.write("docs/letter.txt", b"Dear Sumer,\n");
+    home.set("BULLA_REPOSITORY", "repo");
+    home.set("BULLA_PASSWORD_FILE", "password");
+    std::process::Command::new("chmod").arg("600").arg(home.path("password")).status().unwrap();
+
+    let init = home.bulla("init").ends(0);
+    assert_eq!(init.err, "", "no warning, no prompt");
+    let key =
+        init.out.split_whitespace().find(|w| w.starts_with("BULLA1-")).expect("a recovery key").to_owned();
+
+    home.bulla("backup docs").ends(0).prints("1 new,").prints("snapshot ");
+    home.bulla("backup docs").ends(0).prints("0 new,").prints("compared with snapshot ");
+    let list = home.bulla("snapshots").ok();
+    assert!(list.contains(&home.shown("docs")) && list.ends_with("2 snapshots\n"), "{list}");
+    let letter = home.shown("docs/letter.txt");
+    assert!(home.bulla("ls latest").ok().lines().any(|l| l == letter));
+    assert_eq!(home.bulla(&format!("cat latest:{letter}")).ok(), "Dear Sumer,\n");
+    home.bulla("restore latest -t back").ends(0).prints("restored 1 file (12 B)");
+    assert_eq!(home.read(&format!("back{letter}")), b"Dear Sumer,\n");
+    assert!(home.bulla("check --read-data").ok().contains("no damage found"));
+
+    // The password is lost; the printed key opens everything.
+    home.unset("BULLA_PASSWORD_FILE");
+    home.write("recovery", key.to_lowercase().as_bytes());
+    home.bulla("snapshots --key-file recovery").ends(0).prints("2 snapshots");
+    home.write("new", b"battery staple\r\n");
+    home.bulla("key add --new-password-file new --key-file recovery").ends(0).prints("added a password");
+    home.set("BULLA_PASSWORD", "battery staple");
+    home.bulla("snapshots").ends(0).prints("2 snapshots");
+}
+
+#[test]
+fn a_backup_makes_its_repository_when_told_to() {
+    let home = Home::empty();
+    home.write("pw", b"x\n");
+    home.write("d/f", b"1");
+    let made = home.bulla("backup --init -r new/repo -p pw --recovery-key-out rk d").ends(0);
+    assert!(!made.out.contains("BULLA1-") && made.out.contains("snapshot "), "{}", made.out);
+    home.bulla("snapshots -r new/repo --key-file rk").ends(0).prints("1 snapshot\n");
+    home.bulla("backup --init -r new/repo --key-file rk d").ends(0).prints("compared with");
+    home.bulla("init -r new/repo -p pw").ends(1).says("there is a repository").says("hint:");
+}
