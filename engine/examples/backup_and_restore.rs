@@ -19,7 +19,9 @@ use std::sync::Arc;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
-    let [place, source, target] = args.as_slice() else { return Err("usage: REPOSITORY SOURCE TARGET".into()) };
+    let [place, source, target] = args.as_slice() else {
+        return Err("usage: REPOSITORY SOURCE TARGET".into());
+    };
 
     let store = Local::new(place);
     store.create_layout()?;
@@ -38,7 +40,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let events = Collector::default();
     let report = backup::run(&made.repository, sources, &BackupOptions::default(), &events)?;
     let snapshot = report.snapshot.ok_or("nothing was committed")?;
-    let restored = restore::run(&made.repository, &snapshot, b"", target, &RestoreOptions::default(), &events)?;
+    let restored =
+        restore::run(&made.repository, &snapshot, b"", target, &RestoreOptions::default(), &events)?;
 
     let mut out = std::io::stdout().lock();
     writeln!(out, "snapshot {}: {:#?}", snapshot.id.short(), report.statistics)?;

@@ -14,7 +14,9 @@ use std::sync::Arc;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [place, key_file, rest @ ..] = args.as_slice() else { return Err("usage: REPOSITORY KEY-FILE [PATH]".into()) };
+    let [place, key_file, rest @ ..] = args.as_slice() else {
+        return Err("usage: REPOSITORY KEY-FILE [PATH]".into());
+    };
     let text = std::fs::read_to_string(key_file)?;
     let key = parse_key(text.lines().find(|l| l.starts_with("BULLA1")).ok_or("no printed key in the file")?)?;
     let env = Env::system("example-host", "example-user");
