@@ -177,8 +177,9 @@ impl<'a, 'r> Producer<'a, 'r> {
         let max = self.shared.chunker.max();
         let mut carry: Vec<u8> = Vec::new();
         loop {
-            let mut data = std::mem::take(&mut carry);
-            let filled = data.len();
+            let filled = carry.len();
+            let mut data = Vec::with_capacity(filled + GATHER);
+            data.append(&mut carry);
             data.resize(filled + GATHER, 0);
             let n = match read(data.get_mut(filled..).unwrap_or_default()) {
                 Ok(n) => n,

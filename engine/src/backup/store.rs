@@ -10,8 +10,9 @@ use bulla_repo_format::keys::IdKey;
 use bulla_repo_format::tree::ChunkRef;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes gathered before chunks are appended: a frame's worth, so neighbours share frames.
-pub const GATHER: usize = 4 << 20;
+/// Bytes gathered before chunks are appended: enough for neighbours to share frames, little enough for the memory
+/// target (two of these per worker are in flight).
+pub const GATHER: usize = 2 << 20;
 
 /// Counters all workers share.
 #[derive(Default)]
@@ -61,7 +62,8 @@ impl<'a, 'r> Storer<'a, 'r> {
     /// A worker with empty buffers.
     pub fn new(shared: &'a Shared<'r>) -> Result<Self> {
         let packer = shared.data.packer()?;
-        let bytes = Vec::new();
+        // What one gathering can hold: it never grows, so it never doubles.
+        let bytes = Vec::with_capacity(2 * GATHER + 1);
         Ok(Self { shared, packer, bytes, pieces: Vec::new(), places: Vec::new(), new: Vec::new() })
     }
 

@@ -37,7 +37,7 @@ impl Default for InitOptions {
             chunker: ChunkerParams::DEFAULT,
             data_frame: 4 << 20,
             meta_frame: 256 << 10,
-            data_pack: 16 << 20,
+            data_pack: 12 << 20,
             meta_pack: 8 << 20,
             argon2: Argon2Params::DEFAULT,
             label: String::new(),

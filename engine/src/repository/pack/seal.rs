@@ -69,11 +69,12 @@ impl Sealer<'_> {
         let salt = directory.salt(&env.random());
         let (header, key) = PackHeader::create(self.kind, repository.keyring(), &repository.id(), salt)?;
         let mut hasher = blake3::Hasher::new();
+        let mut copies = (Vec::new(), Vec::new());
         let mut parts = Vec::with_capacity(frames.len() + 2);
         parts.push(header.encode().to_vec());
         hasher.update(&header.encode());
         for (number, payload) in (0u32..).zip(frames) {
-            let sealed = self.seal_frame(&key, number, payload.bytes)?;
+            let sealed = self.seal_frame(&key, number, payload.bytes, &mut copies)?;
             hasher.update(&sealed);
             parts.push(sealed);
         }
@@ -134,16 +135,25 @@ impl Sealer<'_> {
 
     /// Seals one frame; with `verify`, opens a copy and compares it with what went in, so that a fault of memory or
     /// processor is met here and not at a restore.
-    fn seal_frame(&self, key: &FrameKey, number: u32, mut payload: Vec<u8>) -> Result<Vec<u8>> {
-        let before = self.verify.then(|| payload.clone());
+    fn seal_frame(
+        &self,
+        key: &FrameKey,
+        number: u32,
+        mut payload: Vec<u8>,
+        (before, again): &mut (Vec<u8>, Vec<u8>),
+    ) -> Result<Vec<u8>> {
+        if !self.verify {
+            key.seal(number, &mut payload)?;
+            return Ok(payload);
+        }
+        before.clear();
+        before.extend_from_slice(&payload);
         key.seal(number, &mut payload)?;
-        if let Some(before) = before {
-            let mut copy = payload.clone();
-            if key.open(number, &mut copy).ok() != Some(before.as_slice()) {
-                let reason =
-                    "a frame does not open to what was sealed: this machine's memory or processor fails";
-                return Err(Error::Damaged { what: "a new pack".into(), reason: reason.into() });
-            }
+        again.clear();
+        again.extend_from_slice(&payload);
+        if key.open(number, again).ok() != Some(before.as_slice()) {
+            let reason = "a frame does not open to what was sealed: this machine's memory or processor fails";
+            return Err(Error::Damaged { what: "a new pack".into(), reason: reason.into() });
         }
         Ok(payload)
     }
