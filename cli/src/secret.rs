@@ -235,7 +235,7 @@ fn ask_twice() -> Option<Outcome<SlotSecret>> {
     let second = ask("the same again: ")?;
     Some(match (first, second) {
         (Ok(SlotSecret::Passphrase(a)), Ok(SlotSecret::Passphrase(b))) if *a != *b => {
-            Err(Failure::NoSecret("the two passwords differ".into()))
+            Err(Failure::Usage("the two passwords differ; nothing was done".into()))
         }
         (Err(e), _) | (_, Err(e)) => Err(e),
         (first, _) => first,

@@ -117,31 +117,41 @@ fn a_closed_stdout_ends_quietly() {
     assert_eq!((ended.status.code(), ended.stderr.as_slice()), (Some(0), &b""[..]));
 }
 
+/// Sends a signal, and leaves it time to be noticed.
+fn signal(pid: u32, name: &str) {
+    std::process::Command::new("kill").args([name, &pid.to_string()]).status().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(400));
+}
+
 #[test]
 fn an_interrupted_backup_is_130_and_commits_nothing() {
     let home = Home::with_repository();
-    let args = [
-        "backup",
-        "--stdin-from-command",
-        "--",
-        "sh",
-        "-c",
-        "exec 2>/dev/null; echo started; touch on; exec sleep 20",
-    ];
-    let child = home.command(&args).spawn().unwrap();
-    let pid = child.id().to_string();
+    let script = "exec 2>/dev/null; echo started; touch on; exec sleep 20";
+    let child = home.command(&["backup", "--stdin-from-command", "--", "sh", "-c", script]).spawn().unwrap();
     while !home.path("on").exists() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    let kill = |signal: &str| std::process::Command::new("kill").args([signal, &pid]).status().unwrap();
-    kill("-USR1");
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    kill("-INT");
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    kill("-INT");
+    signal(child.id(), "-USR1");
+    signal(child.id(), "-TERM");
     let ended = child.wait_with_output().unwrap();
     let err = String::from_utf8(ended.stderr).unwrap();
     assert_eq!(ended.status.code(), Some(130), "{err}");
-    assert!(err.contains("interrupted: stopping") && err.contains("B/s"), "{err}");
+    for words in ["interrupted: stopping", "B/s", "nothing was committed"] {
+        assert!(err.contains(words), "{words} in {err}");
+    }
+    home.bulla("snapshots").ends(0).prints("0 snapshots");
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let home = Home::with_repository();
+    let mut child = home.command(&["backup", "--stdin"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let open = child.stdin.take();
+    std::thread::sleep(std::time::Duration::from_millis(1000));
+    signal(child.id(), "-INT");
+    assert!(child.try_wait().unwrap().is_none(), "it waits for its input");
+    signal(child.id(), "-INT");
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(130));
+    drop(open);
     home.bulla("snapshots").ends(0).prints("0 snapshots");
 }

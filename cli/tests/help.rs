@@ -62,13 +62,13 @@ fn words_of_other_programs_completions_and_manual_pages() {
     assert!(home.path("man/bulla-backup.1").exists());
     let manual = String::from_utf8(home.read("man/bulla.1")).unwrap();
     for code in [
-        "0 done",
-        "3 done, but",
-        "4 damage",
-        "10 no repository",
-        "12 wrong",
-        "13 no space",
-        "130 interrupted",
+        "0: done",
+        "3: done, but",
+        "4: damage",
+        "10: no repository",
+        "12: wrong",
+        "13: no space",
+        "130: interrupted",
     ] {
         assert!(manual.contains(code), "{code} in {manual}");
     }

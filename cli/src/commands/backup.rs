@@ -1,12 +1,13 @@
 //! `bulla backup`: paths, a stream or a command's output into a snapshot.
 
-use super::sources::{self, StreamArgs};
+use super::sources::{self, Running, StreamArgs};
 use super::{comma_list, init};
 use crate::context::{Context, variable};
 use crate::exit::{Code, Failure, Outcome, keep};
 use crate::ui::format::{between, count, duration, parse_size, parse_time, size};
 use crate::ui::json::{BackupSummary, Counts, SCHEMA};
-use crate::ui::progress::{Words, watch};
+use crate::ui::progress::{Words, watch_until};
+use crate::ui::signals;
 use bulla_engine::Error;
 use bulla_engine::backup::decide::Comparison;
 use bulla_engine::backup::{self, BackupOptions, BackupReport, Parent};
@@ -181,9 +182,13 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     };
     let opened = sources::open(context, args, &spec)?;
     let words = Words { during: "archival", list_is_result: args.dry_run };
-    let ended =
-        watch(context.ui, words, |observer| backup::run(&repository, opened.sources, &options, observer));
-    let report = ended.map_err(|e| match opened.stream.as_ref().and_then(|s| s.failure()) {
+    let stream = opened.stream.clone();
+    let stop = || stream.iter().for_each(Running::stop);
+    let ended = watch_until(context.ui, words, &stop, |observer| {
+        backup::run(&repository, opened.sources, &options, observer)
+    });
+    let report = ended.map_err(|e| match stream.as_ref().and_then(Running::failure) {
+        Some(_) if signals::stop_asked() => Error::Interrupted.into(),
         // The command's own failure is the reason, whatever the engine made of it.
         Some(why) if matches!(e, Error::Refused(_)) => {
             Failure::Failed(format!("{why}; nothing was committed"))

@@ -40,16 +40,25 @@ enum Shell {
 const MANUAL: &str = "\
 EXIT STATUS
 
-0 done
-1 failed
-2 the command line, or a file it names, is wrong
-3 done, but some source could not be read, or something restored lacks a part
-4 damage found
-5 refused by a rule
-10 no repository
-12 wrong or missing password
-13 no space left
-130 interrupted
+0: done
+
+1: failed
+
+2: the command line, or a file it names, is wrong
+
+3: done, but some source could not be read, or something restored lacks a part
+
+4: damage found
+
+5: refused by a rule
+
+10: no repository
+
+12: wrong or missing password
+
+13: no space left
+
+130: interrupted
 
 ENVIRONMENT
 

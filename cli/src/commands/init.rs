@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// Also make a random key file (mode 0600) that opens the repository without a password
     #[arg(long, value_name = "FILE")]
     pub(crate) key_file_out: Option<PathBuf>,
-    /// What the first key is called in key list
+    /// A name for the first key, kept sealed in it
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) label: String,
 }

@@ -53,7 +53,7 @@ struct New {
     /// Command that prints the new password
     #[arg(long, value_name = "COMMAND", group = "new")]
     new_password_command: Option<String>,
-    /// What the key is called; kept sealed in it
+    /// A name for the key, kept sealed in it
     #[arg(long, value_name = "TEXT", default_value = "")]
     label: String,
 }

@@ -256,13 +256,6 @@ fn summary(args: &Args, from: &str, r: &RestoreReport, took: Duration) -> String
     also(r.deleted, format!("{} removed (--delete)", count(r.deleted, "item")));
     also(r.files_verified, format!("{} read again and found right", count(r.files_verified, "file")));
     also(
-        r.owners_not_restored,
-        format!(
-            "{} with another owner than recorded: only root can give files away",
-            count(r.owners_not_restored, "item")
-        ),
-    );
-    also(
         r.privileges_left_out,
         format!(
             "{} without devices, capabilities or setuid bits: only root restores them",

@@ -16,6 +16,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// One stream instead of paths.
 #[derive(Debug, clap::Args)]
@@ -226,21 +227,37 @@ impl Running {
         self.lock().failure.clone()
     }
 
-    /// Waits for the command; asked by the engine before it commits.
+    /// Ends the command, so that whoever reads its output need not wait for more.
+    pub(super) fn stop(&self) {
+        if let Some(child) = self.lock().child.as_mut() {
+            let _ = child.kill();
+        }
+    }
+
+    /// Waits for the command; asked by the engine before it commits. Never holds the lock while waiting.
     fn succeed(&self) -> Result<(), String> {
-        let mut state = self.lock();
-        let ended = match state.child.as_mut() {
-            Some(child) => child.wait(),
-            None => return Err("the command was ended".into()),
-        };
-        state.child = None;
-        let why = match ended {
-            Ok(status) if status.success() => return Ok(()),
-            Ok(status) => format!("the command {} failed: {status}", state.name),
-            Err(e) => format!("cannot wait for the command {}: {e}", state.name),
-        };
-        state.failure = Some(why.clone());
-        Err(why)
+        loop {
+            let mut state = self.lock();
+            let ended = match state.child.as_mut() {
+                Some(child) => child.try_wait(),
+                None => return Err("the command was ended".into()),
+            };
+            let why = match ended {
+                Ok(None) => {
+                    drop(state);
+                    std::thread::sleep(Duration::from_millis(5));
+                    continue;
+                }
+                Ok(Some(status)) if status.success() => {
+                    state.child = None;
+                    return Ok(());
+                }
+                Ok(Some(status)) => format!("the command {} failed: {status}", state.name),
+                Err(e) => format!("cannot wait for the command {}: {e}", state.name),
+            };
+            state.failure = Some(why.clone());
+            return Err(why);
+        }
     }
 }
 

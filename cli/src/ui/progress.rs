@@ -49,6 +49,16 @@ struct Moment {
 
 /// Runs `work` under observation: progress is shown, signals are requests.
 pub(crate) fn watch<T: Send>(ui: &Ui, words: Words, work: impl FnOnce(&dyn Observer) -> T + Send) -> T {
+    watch_until(ui, words, &|| (), work)
+}
+
+/// The same; `stop` is called once when a signal asks to stop, to end what `work` may be waiting for.
+pub(crate) fn watch_until<T: Send>(
+    ui: &Ui,
+    words: Words,
+    stop: &(dyn Fn() + Sync),
+    work: impl FnOnce(&dyn Observer) -> T + Send,
+) -> T {
     signals::catch();
     let reporter = Reporter {
         ui,
@@ -63,7 +73,7 @@ pub(crate) fn watch<T: Send>(ui: &Ui, words: Words, work: impl FnOnce(&dyn Obser
     let (done, ended) = channel::<()>();
     std::thread::scope(|scope| {
         let reporter = &reporter;
-        let ticker = scope.spawn(move || reporter.tick(&ended));
+        let ticker = scope.spawn(move || reporter.tick(&ended, stop));
         let result = work(reporter);
         drop(done);
         let _ = ticker.join();
@@ -72,7 +82,7 @@ pub(crate) fn watch<T: Send>(ui: &Ui, words: Words, work: impl FnOnce(&dyn Obser
 }
 
 impl Reporter<'_> {
-    fn tick(&self, ended: &Receiver<()>) {
+    fn tick(&self, ended: &Receiver<()>, stop: &dyn Fn()) {
         let pace = Pace::new(self.ui);
         let bar = pace.bar.then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
@@ -85,6 +95,7 @@ impl Reporter<'_> {
             let moment = self.moment(&mut rate);
             if signals::stop_asked() && !std::mem::replace(&mut warned, true) {
                 self.ui.warn("interrupted: stopping at the next safe point; interrupt again to stop at once");
+                stop();
             }
             let due = pace.lines && told.elapsed() >= LINE_EVERY;
             if signals::poked() || due {
