@@ -53,6 +53,10 @@ pub enum Event<'a> {
 pub trait Observer: Sync {
     /// Something happened.
     fn event(&self, event: &Event<'_>);
+    /// True when the caller shows progress against a total; finding it costs a walk of its own.
+    fn wants_totals(&self) -> bool {
+        false
+    }
     /// True when the caller wants the verb to stop at the next safe point.
     fn interrupted(&self) -> bool {
         false

@@ -176,6 +176,11 @@ impl Observer for Reporter<'_> {
         }
     }
 
+    fn wants_totals(&self) -> bool {
+        let pace = Pace::new(self.ui);
+        pace.bar || pace.lines || pace.status.is_some()
+    }
+
     fn interrupted(&self) -> bool {
         signals::stop_asked()
     }

@@ -81,6 +81,8 @@ pub struct Fold<'a, 'r> {
     observer: &'a dyn Observer,
     builder: TreeBuilder,
     segments: Vec<ChunkRef>,
+    /// Their bytes, for progress.
+    segment_bytes: u64,
     links: HashMap<LinkKey, Linked>,
     places: Vec<Place>,
     /// Counts so far.
@@ -110,6 +112,7 @@ impl<'a, 'r> Fold<'a, 'r> {
             observer,
             builder,
             segments: Vec::new(),
+            segment_bytes: 0,
             links: HashMap::new(),
             places: Vec::new(),
             statistics: Statistics::default(),
@@ -122,22 +125,21 @@ impl<'a, 'r> Fold<'a, 'r> {
     /// Takes the next unit.
     pub fn take(&mut self, done: Done) -> Result<()> {
         match done {
-            Done::Segment(refs) => self.segments.extend(refs),
+            Done::Segment(refs) => {
+                self.segment_bytes += refs.iter().map(|r| u64::from(r.len)).sum::<u64>();
+                self.segments.extend(refs);
+            }
             Done::Error(e) => self.source_error(e),
             Done::Entries(list) => {
+                self.segment_bytes = 0;
                 for finished in list {
                     self.entry(finished)?;
                 }
-                self.observer.event(&Event::Progress {
-                    files: self.statistics.files_new
-                        + self.statistics.files_changed
-                        + self.statistics.files_unmodified,
-                    bytes: self.statistics.total_bytes,
-                    total_files: 0,
-                    total_bytes: 0,
-                });
             }
         }
+        let s = &self.statistics;
+        let files = s.files_new + s.files_changed + s.files_unmodified + s.others;
+        self.shared.totals.report(files, s.total_bytes.saturating_add(self.segment_bytes), self.observer);
         Ok(())
     }
 

@@ -10,6 +10,7 @@ mod known;
 mod lineage;
 mod pipeline;
 mod produce;
+mod scan;
 mod store;
 mod upload;
 mod work;
@@ -37,6 +38,7 @@ use fold::Folded;
 use known::Known;
 use lineage::Lineage;
 use produce::{Previous, Producer};
+use scan::Totals;
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use store::{Counters, Shared};
@@ -226,6 +228,7 @@ impl Job<'_> {
             known: Known::new(index, excluded),
             data: stream(PackKind::Data),
             counters: Counters::default(),
+            totals: Totals::default(),
         };
         let meta = stream(PackKind::Meta);
         let builder = TreeBuilder::new(ring.split_key(domain)?, ring.id_key(domain, ChunkKind::Meta)?);
@@ -238,27 +241,28 @@ impl Job<'_> {
         };
         let mut producer = Producer::new(&shared, previous);
         let mut mounts = Vec::new();
-        let produce = |feed: &mut pipeline::Feed<'_>| match sources {
-            Sources::Paths(paths) => {
+        let (paths, stream) = match sources {
+            Sources::Paths(paths) => (Some(&*paths), None),
+            Sources::Stream(stream) => (None, Some(stream)),
+        };
+        let produce = |feed: &mut pipeline::Feed<'_>| {
+            if let Some(paths) = paths {
                 let mut walk = Walk::new(paths, self.observer)?;
-                let walked = producer.walk(&mut walk, feed);
+                producer.walk(&mut walk, feed)?;
                 mounts = walk.mounts().to_vec();
-                walked
             }
-            Sources::Stream(s) => producer.stream(s, self.start, feed),
+            stream.map_or(Ok(()), |s| producer.stream(s, self.start, feed))
         };
         let width = repository.env().width;
-        let (tree, folded, stored) = pipeline::run(
-            &shared,
-            &meta,
-            builder,
-            width,
-            self.observer,
-            produce,
-            || uploads.hang_up(),
-            || uploader.run(),
-        )?;
-        let mut folded = folded;
+        let (tree, mut folded, stored) = std::thread::scope(|scope| {
+            if let Some(paths) = paths.filter(|_| self.observer.wants_totals()) {
+                scope.spawn(|| shared.totals.scan(paths));
+            }
+            let (hang_up, upload) = (|| uploads.hang_up(), || uploader.run());
+            let done = pipeline::run(&shared, &meta, builder, width, self.observer, produce, hang_up, upload);
+            shared.totals.stop();
+            done
+        })?;
         let c = &shared.counters;
         folded.statistics.read_bytes = c.read_bytes.load(Ordering::Relaxed);
         folded.statistics.data_chunks_new = c.chunks_new.load(Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! One worker's hot path: cut, identify, claim, append. Bytes are hashed and compressed on the core that read them.
 
 use super::known::Known;
+use super::scan::Totals;
 use crate::chunker::Chunker;
 use crate::error::{Error, Result, SourceError};
 use crate::repository::index::Place;
@@ -39,6 +40,8 @@ pub struct Shared<'r> {
     pub data: PackStream<'r>,
     /// Counts.
     pub counters: Counters,
+    /// How much there is in all, for callers that show it.
+    pub totals: Totals,
 }
 
 /// A chunk in the gathered bytes: where, and of which file.
