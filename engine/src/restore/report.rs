@@ -205,6 +205,7 @@ impl<'o> Tally<'o> {
         let mut report = self.counts.report();
         report.damaged = self.damaged.into_inner().unwrap_or_else(PoisonError::into_inner);
         report.damaged.sort_by(|a, b| a.path.cmp(&b.path));
+        report.damaged.dedup_by(|a, b| a.path == b.path);
         report
     }
 }

@@ -31,7 +31,7 @@ impl Place {
             chunker: ChunkerParams { min: 1 << 10, avg: 1 << 12, max: 1 << 14 },
             data_frame: 16 << 10,
             meta_frame: 4 << 10,
-            data_pack: 128 << 10,
+            data_pack: 64 << 10,
             meta_pack: 64 << 10,
             ..InitOptions::default()
         };

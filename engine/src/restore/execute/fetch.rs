@@ -437,6 +437,11 @@ impl<'c, 'r> Fetch<'c, 'r> {
             else {
                 continue;
             };
+            self.context.tally.check_interrupt()?;
+            if self.progress.get(&piece.file).is_some_and(|p| lock(p).failed) {
+                self.piece(&mut worker, piece, None)?;
+                continue;
+            }
             match reader.read(ChunkKind::Data, &chunk.id, &mut bytes) {
                 Ok(()) => self.piece(&mut worker, piece, Some(&bytes))?,
                 Err(e) if e.is_damage() => {
