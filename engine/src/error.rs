@@ -119,7 +119,7 @@ impl Error {
     /// True when content or objects are damaged, as opposed to unreachable.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Object { .. })
-            || matches!(self, Self::Backend(BackendError::NotFound { .. }))
+            || matches!(self, Self::Backend(BackendError::NotFound { .. } | BackendError::Short { .. }))
     }
 }
 

@@ -43,8 +43,8 @@ fn every_kind(src: &Path) {
     if root() {
         node("null", FileType::CharacterDevice, rustix::fs::makedev(1, 3));
         node("loop", FileType::BlockDevice, rustix::fs::makedev(7, 300));
-        rustix::fs::chown(&src.join("setuid"), Some(Uid::from_raw(12)), Some(Gid::from_raw(34))).unwrap();
-        rustix::fs::chown(&src.join("d2"), Some(Uid::from_raw(12)), None).unwrap();
+        rustix::fs::chown(src.join("setuid"), Some(Uid::from_raw(12)), Some(Gid::from_raw(34))).unwrap();
+        rustix::fs::chown(src.join("d2"), Some(Uid::from_raw(12)), None).unwrap();
         let link = src.join("link");
         rustix::fs::chownat(CWD, &link, Some(Uid::from_raw(5)), None, AtFlags::SYMLINK_NOFOLLOW).unwrap();
         // cap_net_raw+ep, version 2
@@ -52,7 +52,7 @@ fn every_kind(src: &Path) {
         cap.extend([0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         set("attributes", "security.capability", &cap);
         fs::set_permissions(src.join("setuid"), fs::Permissions::from_mode(0o6755)).unwrap();
-        fs::set_permissions(src.join("closed"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(src.join("closed"), fs::Permissions::from_mode(0o0)).unwrap();
     }
     fs::set_permissions(src.join("d3"), fs::Permissions::from_mode(0o1777)).unwrap();
     let sparse = fs::File::create(src.join("sparse")).unwrap();

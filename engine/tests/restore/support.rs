@@ -6,7 +6,7 @@ use bulla_engine::env::Env;
 use bulla_engine::format::chunker::ChunkerParams;
 use bulla_engine::format::keys::Secret;
 use bulla_engine::format::snapshot::Snapshot;
-use bulla_engine::observer::{Collector, Silent};
+use bulla_engine::observer::Silent;
 use bulla_engine::repository::{InitOptions, Repository, SlotSecret};
 use bulla_engine::restore::{self, RestoreOptions, RestoreReport};
 use bulla_engine::source::{Filter, PathSources, Sources};
@@ -68,13 +68,7 @@ impl Place {
 
     /// Restores the contents of the source straight into `out`.
     pub(crate) fn restore(&self, snapshot: &Snapshot, options: &RestoreOptions) -> RestoreReport {
-        let observer = Collector::default();
-        let report =
-            restore::run(&self.repository, snapshot, &self.sub(), &self.out(), options, &observer).unwrap();
-        for message in observer.messages() {
-            println!("{message}");
-        }
-        report
+        restore::run(&self.repository, snapshot, &self.sub(), &self.out(), options, &Silent).unwrap()
     }
 }
 
