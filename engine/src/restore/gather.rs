@@ -99,6 +99,7 @@ pub(super) struct Leader {
     size: u64,
     mode: u16,
     content: Content,
+    holes: Block,
     /// Known once it was restored.
     pub(super) identity: Option<super::safe_dir::Identity>,
 }
@@ -132,6 +133,10 @@ pub(super) struct Gather<'r> {
     dirs: BTreeMap<PathKey, Dir>,
     /// The listing the walk is in; `None` before the first.
     current: Option<Arc<[u8]>>,
+    /// Its directory, and where it stands once something in it is taken.
+    here: Option<(Arc<[u8]>, Option<Place>)>,
+    /// The name before, which the next must follow.
+    last: Vec<u8>,
     /// Entries to restore once more, as files of their own.
     carried: Vec<Entry>,
     ended: bool,
@@ -159,7 +164,18 @@ impl<'r> Gather<'r> {
             names: (context.options.delete && taken && !fresh).then(Vec::new),
         };
         let dirs = BTreeMap::from([(PathKey(top.into()), root)]);
-        Self { context, tree, scope, target, dirs, current: None, carried: Vec::new(), ended: false }
+        Self {
+            context,
+            tree,
+            scope,
+            target,
+            dirs,
+            current: None,
+            here: None,
+            last: Vec::new(),
+            carried: Vec::new(),
+            ended: false,
+        }
     }
 
     /// True when everything was gathered and nothing was carried over.
@@ -209,21 +225,20 @@ impl<'r> Gather<'r> {
         if path == self.scope.path && !self.scope.single {
             return Ok(());
         }
-        if self.current.as_deref() != Some(&entry.parent[..]) {
-            self.leave_listing(wave)?;
-            self.current = Some(entry.parent.clone());
+        if self.current.as_deref() == Some(&entry.parent[..]) {
+            self.ascends(entry.name > self.last)?;
+        } else {
+            self.enter_listing(wave, &entry)?;
         }
-        let Some(dir) = self.dirs.get_mut(&PathKey(entry.parent.clone())) else {
-            self.orphan(&entry);
-            return Ok(());
-        };
-        if dir.pruned {
-            return Ok(());
-        }
-        if let Some(names) = &mut dir.names {
+        self.last.clone_from(&entry.name);
+        let Some((rel, _)) = &self.here else { return Ok(()) };
+        if self.context.options.delete
+            && let Some(dir) = self.dirs.get_mut(&PathKey(entry.parent.clone()))
+            && let Some(names) = &mut dir.names
+        {
             names.push(entry.name.clone());
         }
-        let rel = if dir.rel.is_empty() { entry.name.clone() } else { join_path(&dir.rel, &entry.name) };
+        let rel = join_path(rel, &entry.name);
         let selection = self.select(&path, &entry);
         if !entry.is_dir() {
             return if selection == Selection::Take { self.push(wave, entry, true) } else { Ok(()) };
@@ -243,7 +258,51 @@ impl<'r> Gather<'r> {
         if taken { self.make(wave, &path).map(drop) } else { Ok(()) }
     }
 
-    /// An entry whose directory is not a directory of the snapshot: below something pruned, or a lie.
+    /// The walk comes to another directory's listing.
+    fn enter_listing(&mut self, wave: &mut Wave, entry: &Entry) -> Result<()> {
+        let behind =
+            self.current.as_deref().is_none_or(|c| compare_paths(&entry.parent, c) == Ordering::Greater);
+        self.ascends(behind)?;
+        self.leave_listing(wave)?;
+        self.current = Some(entry.parent.clone());
+        self.here = match self.dirs.get(&PathKey(entry.parent.clone())) {
+            Some(dir) if dir.pruned => None,
+            Some(dir) => Some((dir.rel.clone(), None)),
+            None => {
+                self.orphan(entry);
+                None
+            }
+        };
+        Ok(())
+    }
+
+    /// Nodes that repeat or go back are a forgery, and could go on for ever.
+    fn ascends(&self, yes: bool) -> Result<()> {
+        let damaged = || Error::Damaged {
+            what: "the snapshot's tree".to_owned(),
+            reason: "its entries are not in order".to_owned(),
+        };
+        if yes { Ok(()) } else { Err(damaged()) }
+    }
+
+    /// Where the listing's directory stands, once it is in the plan.
+    fn stand(&mut self, wave: &mut Wave, entry: &Entry) -> Result<(Place, Arc<[u8]>)> {
+        if self.current.as_deref() == Some(&entry.parent[..])
+            && let Some((rel, Some(place))) = &self.here
+        {
+            return Ok((*place, rel.clone()));
+        }
+        let place = self.make(wave, &entry.parent)?;
+        let rel = self.dirs.get(&PathKey(entry.parent.clone())).map_or(Arc::from([]), |d| d.rel.clone());
+        if self.current.as_deref() == Some(&entry.parent[..])
+            && let Some((_, known)) = &mut self.here
+        {
+            *known = Some(place);
+        }
+        Ok((place, rel))
+    }
+
+    /// Entries whose directory is not a directory of the snapshot: below something pruned, or a lie.
     fn orphan(&self, entry: &Entry) {
         let mut path = &entry.parent[..];
         while !path.is_empty() {
@@ -335,12 +394,11 @@ impl<'r> Gather<'r> {
 
     /// Adds anything but a directory. `link`: it may become a hard link.
     fn push(&mut self, wave: &mut Wave, mut entry: Entry, link: bool) -> Result<()> {
-        let place = self.make(wave, &entry.parent.clone())?;
+        let (place, parent) = self.stand(wave, &entry)?;
         if place == Place::Blocked {
             add(&self.context.tally.counts.skipped, 1);
             return Ok(());
         }
-        let parent = self.dirs.get(&PathKey(entry.parent.clone())).map_or(Arc::from([]), |d| d.rel.clone());
         add(&self.context.tally.known.0, 1);
         add(&self.context.tally.known.1, entry.size());
         let mut item = Item {
@@ -412,19 +470,19 @@ impl<'r> Gather<'r> {
 
     /// True if the entry becomes a link to one restored before: same group, size, mode and content.
     fn follows(&self, entry: &Entry) -> bool {
-        let EntryKind::File { size, content, .. } = &entry.kind else { return false };
+        let EntryKind::File { size, content, holes } = &entry.kind else { return false };
         let key = (entry.mount, entry.inode);
         entry.links > 1
             && !entry.flags.read_error
-            && self
-                .leaders()
-                .get(&key)
-                .is_some_and(|l| l.size == *size && l.mode == entry.mode && l.content == *content)
+            && self.leaders().get(&key).is_some_and(|l| {
+                let shape = (l.size, l.mode, &l.holes) == (*size, entry.mode, holes);
+                shape && l.content == *content
+            })
     }
 
     /// Makes a file the one that later members of its group are linked to.
     fn lead(&self, item: &Item) {
-        let EntryKind::File { size, content, .. } = &item.entry.kind else { return };
+        let EntryKind::File { size, content, holes } = &item.entry.kind else { return };
         if item.entry.links > 1 && !item.entry.flags.read_error {
             let leader = Leader {
                 parent: item.parent.clone(),
@@ -432,6 +490,7 @@ impl<'r> Gather<'r> {
                 size: *size,
                 mode: item.entry.mode,
                 content: content.clone(),
+                holes: holes.clone(),
                 identity: None,
             };
             self.leaders().entry((item.entry.mount, item.entry.inode)).or_insert(leader);

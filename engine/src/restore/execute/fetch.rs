@@ -104,11 +104,15 @@ pub(super) fn content(context: &Context<'_>, root: &SafeDir, wave: &Wave) -> Res
         lost: Mutex::new((lost, Vec::new())),
     };
     let start = || fetch.worker(root);
-    super::each(context, fetch.schedule.jobs.len(), start, |worker, number| {
+    let jobs = super::each(context, fetch.schedule.jobs.len(), start, |worker, number| {
         context.tally.check_interrupt()?;
         fetch.schedule.jobs.get(number).map_or(Ok(()), |job| fetch.run(worker, job))
-    })?;
-    fetch.rescue(root)
+    });
+    let done = jobs.and_then(|()| fetch.rescue(root));
+    if done.is_err() {
+        fetch.discard_incomplete(root);
+    }
+    done
 }
 
 /// A first place for every reference wanted; places in packs already needed come first.
@@ -421,6 +425,19 @@ impl<'c, 'r> Fetch<'c, 'r> {
         }
         worker.whole = whole;
         Ok((files, bytes))
+    }
+
+    /// Before the run ends with an error: new files that are not complete go. One that was there before and is being
+    /// rewritten stays, with a modification time that tells.
+    fn discard_incomplete(&self, root: &SafeDir) {
+        let mut writer = Writer::new(self.context, root.handle());
+        for (file, progress) in &self.progress {
+            let (Some(item), progress) = (self.item(*file), lock(progress)) else { continue };
+            if progress.left > 0 && progress.identity.is_some() && item.action != Action::Rewrite {
+                // The error that ends the run is the one to tell.
+                let _ = writer.discard(item);
+            }
+        }
     }
 
     /// Tries every other place for what was lost, and reports what is nowhere.

@@ -16,6 +16,7 @@ use std::sync::PoisonError;
 pub(super) fn links(context: &Context<'_>, root: &mut SafeDir, items: &[Item]) -> Result<Vec<Entry>> {
     let mut carried = Vec::new();
     for item in items.iter().filter(|i| i.action == Action::Link) {
+        context.tally.check_interrupt()?;
         if !link(context, root, item) {
             carried.push(item.entry.clone());
         }
