@@ -1,9 +1,9 @@
 //! What lies in the target where entries are to go: types, and for files whether their content is right already.
 
 use super::Context;
-use super::gather::{Item, Wave};
 use super::plan::{self, Action, Comparison, Fact, Found};
 use super::safe_dir::SafeDir;
+use super::wave::{Item, Wave};
 use crate::error::{Error, Result};
 use bulla_repo_format::keys::{ChunkKind, IdKey};
 use bulla_repo_format::tree::{ChunkRef, EntryKind, Hole};

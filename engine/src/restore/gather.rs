@@ -6,25 +6,21 @@
 
 use super::execute::finish;
 use super::plan::{self, Action, Fact, Found};
-use super::report::{Planned, add};
+use super::report::add;
 use super::safe_dir::SafeDir;
 use super::select::Selection;
+use super::wave::{Item, Leader, Wave};
 use super::{Context, Snapshot, unknown_path};
 use crate::error::{Error, Result};
 use crate::observer::escape;
 use crate::repository::tree::TreeReader;
 use bulla_repo_format::tree::{
-    Block, ChunkRef, Content, Entry, EntryKind, Hole, compare_paths, decode_holes, is_within, join_path,
+    Block, Content, Entry, EntryKind, Hole, compare_paths, decode_holes, is_within, join_path,
 };
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::{Arc, MutexGuard, PoisonError};
-
-/// Bounds of a wave.
-const WAVE_ITEMS: usize = 64 << 10;
-const WAVE_REFS: usize = 256 << 10;
-const WAVE_BYTES: usize = 8 << 20;
 
 /// A path that sorts as the tree does: parents before children, component by component.
 #[derive(Clone, PartialEq, Eq)]
@@ -66,42 +62,6 @@ struct Dir {
     update: bool,
     /// Names in the snapshot, while they are collected for `delete`.
     names: Option<Vec<Vec<u8>>>,
-}
-
-/// An entry to restore.
-pub(super) struct Item {
-    pub(super) entry: Entry,
-    /// Its directory, below the target.
-    pub(super) parent: Arc<[u8]>,
-    pub(super) refs: Range<usize>,
-    pub(super) holes: Vec<Hole>,
-    pub(super) xattrs: Option<Vec<u8>>,
-    /// Its directory was made by this run.
-    pub(super) fresh_parent: bool,
-    pub(super) fact: Fact,
-    pub(super) action: Action,
-}
-
-/// A bounded part of the work.
-#[derive(Default)]
-pub(super) struct Wave {
-    pub(super) items: Vec<Item>,
-    pub(super) refs: Vec<ChunkRef>,
-    /// What the target has and the snapshot has not: directory and name.
-    pub(super) extras: Vec<(Arc<[u8]>, Vec<u8>)>,
-    bytes: usize,
-}
-
-/// The first restored member of a hard-link group.
-pub(super) struct Leader {
-    pub(super) parent: Arc<[u8]>,
-    pub(super) name: Vec<u8>,
-    size: u64,
-    mode: u16,
-    content: Content,
-    holes: Block,
-    /// Known once it was restored.
-    pub(super) identity: Option<super::safe_dir::Identity>,
 }
 
 /// What was asked for.
@@ -562,31 +522,6 @@ impl<'r> Gather<'r> {
             Err(e) => return Err(e),
         };
         finish::directory(self.context, target, &dir.rel, &entry, xattrs.as_deref(), fresh)
-    }
-}
-
-impl Wave {
-    fn full(&self) -> bool {
-        self.items.len() >= WAVE_ITEMS || self.refs.len() >= WAVE_REFS || self.bytes >= WAVE_BYTES
-    }
-
-    /// The plan as lines, for a dry run.
-    pub(super) fn planned(&mut self) -> Vec<Planned> {
-        let line = |i: &Item| {
-            let bytes = match i.action {
-                Action::Create | Action::Replace => i.entry.size(),
-                _ => 0,
-            };
-            Planned { path: join_path(&i.parent, &i.entry.name), action: i.action, bytes }
-        };
-        let mut lines: Vec<Planned> = self.items.iter().map(line).collect();
-        let extras = self.extras.drain(..);
-        lines.extend(extras.map(|(parent, name)| Planned {
-            path: join_path(&parent, &name),
-            action: Action::Delete,
-            bytes: 0,
-        }));
-        lines
     }
 }
 

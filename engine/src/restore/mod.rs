@@ -16,6 +16,7 @@ mod report;
 pub mod safe_dir;
 mod schedule;
 mod select;
+mod wave;
 
 pub use plan::Action;
 pub use report::{Damage, Planned, RestoreReport};
@@ -26,13 +27,14 @@ use crate::observer::{Observer, escape};
 use crate::repository::Repository;
 use crate::repository::index::Index;
 use bulla_repo_format::snapshot::Snapshot;
-use gather::{Gather, Leader};
+use gather::Gather;
 use policy::Policy;
 use report::Tally;
 use safe_dir::SafeDir;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use wave::Leader;
 
 /// What happens to files that are in the target already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

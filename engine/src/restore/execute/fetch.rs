@@ -6,11 +6,11 @@
 //! called damaged.
 
 use super::super::Context;
-use super::super::gather::{Item, Wave};
 use super::super::plan::{Action, Comparison, Fact};
 use super::super::report::add;
 use super::super::safe_dir::{Identity, SafeDir};
 use super::super::schedule::{Job, Piece, Schedule, group_end};
+use super::super::wave::{Item, Wave};
 use super::write::Writer;
 use crate::error::Result;
 use crate::repository::chunks::ChunkReader;

@@ -3,11 +3,11 @@
 
 use super::super::Context;
 use super::super::examine::{compare, id_keys};
-use super::super::gather::{Item, Wave};
 use super::super::plan::{Action, Comparison, Fact};
 use super::super::report::add;
 use super::super::safe_dir::{self, Identity, SafeDir};
 use super::super::select::Selection;
+use super::super::wave::{Item, Wave};
 use crate::error::Result;
 use bulla_repo_format::tree::{Entry, EntryKind, join_path};
 use std::sync::PoisonError;

@@ -10,10 +10,10 @@ mod write;
 pub(super) use write::extents;
 
 use super::Context;
-use super::gather::{Item, Wave};
 use super::plan::Action;
 use super::report::add;
 use super::safe_dir::{SafeDir, strip_inherited};
+use super::wave::{Item, Wave};
 use crate::error::Result;
 use bulla_repo_format::tree::{Entry, EntryKind, join_path};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

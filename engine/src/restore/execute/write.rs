@@ -4,10 +4,10 @@
 //! is the very inode that was examined and has no other name.
 
 use super::super::Context;
-use super::super::gather::Item;
 use super::super::plan::{Action, Fact};
 use super::super::report::add;
 use super::super::safe_dir::{self, Identity, SafeDir, Special, strip_inherited};
+use super::super::wave::Item;
 use crate::error::{Error, Result};
 use bulla_repo_format::tree::{EntryKind, Hole};
 use rustix::fd::OwnedFd;
