@@ -160,3 +160,18 @@ fn hard_links_are_made_whole_again() {
     p.restore(&snapshot, &with(Overwrite::Always));
     assert_same_below(&p.src(), &out);
 }
+
+#[test]
+fn a_link_whose_leader_was_left_alone_becomes_a_file() {
+    let (p, snapshot) = restored();
+    let out = p.out();
+    for name in ["large", "d1/other-name"] {
+        fs::remove_file(out.join(name)).unwrap();
+    }
+    // The top comes first in the tree, so this one leads.
+    fs::write(out.join("large"), "mine").unwrap();
+    let report = p.restore(&snapshot, &with(Overwrite::Never));
+    assert!(report.complete());
+    assert_eq!((report.hard_links, fs::read(out.join("large")).unwrap()), (0, b"mine".to_vec()));
+    assert_eq!(fs::read(out.join("d1/other-name")).unwrap(), noise("large", 400_000));
+}

@@ -1,7 +1,9 @@
 //! What was backed up comes back: every kind of entry, every attribute, at the right place.
 
 use super::support::{Place, assert_same, describe, noise, populate};
+use bulla_engine::format::tree::join_path;
 use bulla_engine::observer::Silent;
+use bulla_engine::restore::safe_dir::SafeDir;
 use bulla_engine::restore::{self, Action, Patterns, RestoreOptions};
 use bulla_engine::source::PatternSet;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
@@ -191,13 +193,52 @@ fn zeros_become_holes_if_asked() {
     assert_eq!(p.out().join("small").metadata().unwrap().blocks(), 0);
 }
 
+/// More entries than fit into one wave: directories are finished, and links made, across waves.
 #[test]
-fn deep_and_wide() {
+fn wide() {
     let p = Place::new();
-    for i in 0..20_000 {
-        fs::write(p.src().join(format!("{i:05}")), "").unwrap();
+    for dir in ["a", "a/before", "z"] {
+        fs::create_dir(p.src().join(dir)).unwrap();
+    }
+    fs::write(p.src().join("a/before/x"), "x").unwrap();
+    fs::write(p.src().join("a/00000 first"), "linked").unwrap();
+    for i in 0..70_000 {
+        fs::write(p.src().join(format!("a/{i:05}")), "").unwrap();
+    }
+    fs::hard_link(p.src().join("a/00000 first"), p.src().join("z/last")).unwrap();
+    fs::write(p.src().join("z/noise"), noise("z", 50_000)).unwrap();
+    for dir in ["a", "a/before", "z"] {
+        set_time(&p.src().join(dir), 12_345, 678);
     }
     let snapshot = p.backup();
-    p.restore(&snapshot, &RestoreOptions::default());
+    let report = p.restore(&snapshot, &RestoreOptions { delete: true, ..RestoreOptions::default() });
+    assert!(report.complete() && report.hard_links == 1);
     assert_same(&p.src(), &p.out());
+    fs::write(p.out().join("a/extra"), "x").unwrap();
+    let report = p.restore(&snapshot, &RestoreOptions { delete: true, ..RestoreOptions::default() });
+    assert_eq!((report.deleted, report.files_restored, report.hard_links), (1, 0, 0));
+    assert_same(&p.src(), &p.out());
+}
+
+#[test]
+fn deeper_than_path_max() {
+    let p = Place::new();
+    let mut dir = SafeDir::open(&p.src()).unwrap();
+    let mut path = Vec::new();
+    for _ in 0..3000 {
+        dir.make_dir(&path, b"dd").unwrap();
+        path = join_path(&path, b"dd");
+    }
+    drop(dir.create_file(&path, b"bottom").unwrap());
+    let snapshot = p.backup();
+    let report = p.restore(&snapshot, &RestoreOptions::default());
+    assert!(report.complete());
+    assert_eq!(report.directories_created, 3000);
+    let mut out = SafeDir::open(&p.out()).unwrap();
+    let stat = out.stat(&path, b"").unwrap().unwrap();
+    assert_eq!(stat.st_mtime, dir.stat(&path, b"").unwrap().unwrap().st_mtime);
+    assert!(out.stat(&path, b"bottom").unwrap().is_some());
+    for mut tree in [dir, out] {
+        assert_eq!(tree.remove_all(b"", b"dd", &|_, _| true).unwrap(), 3001);
+    }
 }
