@@ -4,6 +4,7 @@
 
 mod crash;
 mod damage;
+mod features;
 mod incremental;
 mod protocol;
 mod support;
