@@ -177,7 +177,12 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
         skip_if_unchanged: args.skip_if_unchanged,
         compression,
         verify_packs: !args.no_verify,
-        excludes: [spec.excludes.clone(), spec.iexcludes.clone()].concat(),
+        excludes: spec
+            .excludes
+            .iter()
+            .chain(&spec.iexcludes)
+            .map(|p| String::from_utf8_lossy(p).into_owned())
+            .collect(),
         ..BackupOptions::default()
     };
     let opened = sources::open(context, args, &spec)?;

@@ -8,8 +8,7 @@ use crate::ui::json::{Planned, RestoreSummary, SCHEMA};
 use crate::ui::progress::{Words, watch};
 use bulla_engine::observer::escape;
 use bulla_engine::restore::{self, Action, Overwrite, Ownership, Patterns, RestoreOptions, RestoreReport};
-use bulla_engine::source::PatternSet;
-use bulla_engine::source::filter::parse_exclude_file;
+use bulla_engine::source::{PatternSet, parse_exclude_file};
 use clap::ValueEnum;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -121,7 +120,7 @@ impl Select {
 }
 
 fn fill(set: &mut PatternSet, words: &[String], files: &[PathBuf], fold_case: bool) -> Outcome<()> {
-    let mut all = words.to_vec();
+    let mut all: Vec<Vec<u8>> = words.iter().map(|w| w.clone().into_bytes()).collect();
     for file in files {
         all.extend(parse_exclude_file(&super::sources::read_named(file)?));
     }

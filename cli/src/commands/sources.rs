@@ -7,9 +7,8 @@ use crate::exit::{Failure, Outcome};
 use crate::secret::PASSWORD_VARIABLES;
 use bulla_engine::Error;
 use bulla_engine::observer::escape;
-use bulla_engine::source::filter::{Marker, parse_exclude_file};
-use bulla_engine::source::{Filter, FilterSpec, PathSources, PatternSet, Sources, StreamSource};
-use std::ffi::OsString;
+use bulla_engine::source::{FilesFrom, Marker, expand_pattern, parse_exclude_file, parse_files_from};
+use bulla_engine::source::{Filter, FilterSpec, PathSources, Sources, StreamSource};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -65,7 +64,8 @@ pub(super) fn check(args: &Args) -> Outcome<()> {
 /// What is left out, all files read.
 pub(super) fn filter_spec(args: &Args) -> Outcome<FilterSpec> {
     let s = &args.select;
-    let (mut excludes, mut iexcludes) = (s.exclude.clone(), s.iexclude.clone());
+    let bytes = |words: &[String]| words.iter().map(|w| w.clone().into_bytes()).collect::<Vec<_>>();
+    let (mut excludes, mut iexcludes) = (bytes(&s.exclude), bytes(&s.iexclude));
     for (files, list) in [(&s.exclude_file, &mut excludes), (&s.iexclude_file, &mut iexcludes)] {
         for file in files {
             list.extend(parse_exclude_file(&read_named(file)?));
@@ -85,12 +85,12 @@ pub(super) fn open(context: &Context<'_>, args: &Args, spec: &FilterSpec) -> Out
         return stream(args);
     }
     let filter = Filter::new(spec).map_err(|e| Failure::Usage(e.to_string()))?;
-    let base = std::env::current_dir().map_err(|e| Error::io("find", ".", e))?;
+    let base = here()?;
     let (paths, missing) = present(context, paths(context, args)?)?;
     let bytes = |p: PathBuf| p.into_os_string().as_bytes().to_vec();
     let sources = PathSources {
         paths: paths.into_iter().map(bytes).collect(),
-        base: bytes(base),
+        base,
         filter,
         one_file_system: args.select.one_file_system,
         with_atime: args.select.with_atime,
@@ -106,35 +106,33 @@ fn own_directories(context: &Context<'_>) -> Outcome<Vec<(u64, u64)>> {
     Ok(dirs.into_iter().flatten().filter_map(id).collect())
 }
 
+/// The working directory.
+fn here() -> Outcome<Vec<u8>> {
+    let here = std::env::current_dir().map_err(|e| Error::io("find", ".", e))?;
+    Ok(here.into_os_string().into_encoded_bytes())
+}
+
 /// All paths that were asked for.
 fn paths(context: &Context<'_>, args: &Args) -> Outcome<Vec<PathBuf>> {
     let s = &args.select;
     let mut out = args.paths.clone();
-    for file in &s.files_from_raw {
-        let list = read_named(file)?;
-        let names = list.strip_suffix(b"\0").unwrap_or(&list).split(|b| *b == 0);
-        for name in names.filter(|_| !list.is_empty()) {
-            if name.is_empty() {
-                let text =
-                    format!("{} holds an empty name; names in it end with a zero byte", file.display());
-                return Err(Failure::Usage(text));
-            }
-            out.push(path(name));
-        }
-    }
-    for file in &s.files_from_verbatim {
-        out.extend(read_named(file)?.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(path));
-    }
-    for file in &s.files_from {
-        for line in read_named(file)?.split(|b| *b == b'\n').map(<[u8]>::trim_ascii) {
-            if line.is_empty() || line.starts_with(b"#") {
+    let lists = [
+        (&s.files_from_raw, FilesFrom::Raw),
+        (&s.files_from_verbatim, FilesFrom::Verbatim),
+        (&s.files_from, FilesFrom::Patterns),
+    ];
+    for (file, how) in lists.into_iter().flat_map(|(files, how)| files.iter().map(move |f| (f, how))) {
+        let usage = |e: bulla_engine::Error| Failure::Usage(format!("{}: {e}", file.display()));
+        for line in parse_files_from(&read_named(file)?, how).map_err(usage)? {
+            if how != FilesFrom::Patterns {
+                out.push(path(&line));
                 continue;
             }
-            let found = expand(line)?;
+            let found = expand_pattern(&here()?, &line).map_err(usage)?;
             if found.is_empty() {
-                context.ui.warn(&format!("no path matches {}", escape(line)));
+                context.ui.warn(&format!("no path matches {}", escape(&line)));
             }
-            out.extend(found);
+            out.extend(found.iter().map(|p| path(p)));
         }
     }
     if out.is_empty() {
@@ -175,36 +173,6 @@ pub(super) fn read_named(file: &Path) -> Outcome<Vec<u8>> {
         std::fs::read(file)
     };
     read.map_err(|e| Failure::Usage(format!("cannot read {}: {e}", file.display())))
-}
-
-/// The paths a pattern of `--files-from` stands for, component by component, sorted.
-fn expand(pattern: &[u8]) -> Outcome<Vec<PathBuf>> {
-    let mut found = vec![PathBuf::from(if pattern.starts_with(b"/") { "/" } else { "" })];
-    for part in pattern.split(|b| *b == b'/').filter(|p| !p.is_empty()) {
-        if !part.iter().any(|b| b"*?[\\".contains(b)) {
-            found.iter_mut().for_each(|p| p.push(path(part)));
-            continue;
-        }
-        let mut set = PatternSet::default();
-        // A pattern that begins with ! means a name that does.
-        let text = String::from_utf8_lossy(part);
-        let text = if text.starts_with('!') { format!("\\{text}") } else { text.into_owned() };
-        set.add(&text, false).map_err(|e| Failure::Usage(e.to_string()))?;
-        let hidden = part.starts_with(b".");
-        let mut next = Vec::new();
-        for dir in &found {
-            let place = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-            let Ok(entries) = std::fs::read_dir(place) else { continue };
-            let names = entries.flatten().map(|e| e.file_name());
-            let fits =
-                |n: &OsString| (hidden || !n.as_bytes().starts_with(b".")) && set.matches(n.as_bytes());
-            next.extend(names.filter(fits).map(|n| dir.join(n)));
-        }
-        next.sort();
-        found = next;
-    }
-    found.retain(|p| p.symlink_metadata().is_ok());
-    Ok(found)
 }
 
 /// A command whose output is backed up, and how it ended.
@@ -293,29 +261,4 @@ fn stream(args: &Args) -> Outcome<Opened> {
     let source =
         StreamSource { name, reader: Box::new(reader), commit: Some(Box::new(move || asked.succeed())) };
     Ok(Opened { sources: Sources::Stream(source), stream: Some(running), missing: 0 })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_expand_like_a_shells() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["a1/x.txt", "a2/x.txt", "a2/y.log", ".hidden/x.txt", "b/x.txt"] {
-            let file = dir.path().join(name);
-            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-            std::fs::write(file, "").unwrap();
-        }
-        let all = |pattern: &str| -> Vec<String> {
-            let whole = format!("{}/{pattern}", dir.path().display());
-            let strip = |p: PathBuf| p.strip_prefix(dir.path()).unwrap().display().to_string();
-            expand(whole.as_bytes()).unwrap().into_iter().map(strip).collect()
-        };
-        assert_eq!(all("a*/x.txt"), ["a1/x.txt", "a2/x.txt"]);
-        assert_eq!(all("*/?.log"), ["a2/y.log"]);
-        assert_eq!(all("[ab]?"), ["a1", "a2"]);
-        assert_eq!(all("b"), ["b"]);
-        assert!(all("none/*").is_empty() && all("none").is_empty());
-    }
 }

@@ -37,13 +37,13 @@ pub struct Patterns {
 
 impl Select for Patterns {
     fn select(&self, path: &[u8], is_dir: bool) -> Selection {
-        if self.exclude.matches(path) {
+        if self.exclude.matches(path, is_dir) {
             // A later `!` pattern may take back something below.
             return Selection::Pass;
         }
-        if self.include.is_empty() || self.include.matches(path) {
+        if self.include.is_empty() || self.include.matches(path, is_dir) {
             Selection::Take
-        } else if is_dir && !self.include.may_match_below(path) {
+        } else if is_dir && !self.include.could_match_below(path) {
             Selection::Prune
         } else {
             Selection::Pass

@@ -1,129 +1,16 @@
-//! What to leave out: patterns with restic's meaning, marker files, sizes.
-//!
-//! A pattern without a leading slash matches at any depth, with one it is anchored at the root. It matches a path if
-//! it covers its first components up to a directory or the path itself; `**` spans any number of components, `*`,
-//! `?` and `[…]` stay within one. A pattern that begins with `!` takes back what earlier ones excluded.
+//! What to leave out: patterns, marker files, sizes; and the lists of patterns and paths that users keep in files.
 
+use super::pattern::{PatternSet, component_matches};
+use super::{details, stat};
 use crate::error::{Error, Result};
-use globset::{GlobBuilder, GlobMatcher};
-use rustix::fs::{AtFlags, Mode, StatxFlags};
-use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
+use bulla_repo_format::tree::validate_name;
+use rustix::fs::{Mode, OFlags};
+use std::os::fd::BorrowedFd;
 
-/// One component of a pattern.
-enum Part {
-    /// `**`
-    Any,
-    Literal(Vec<u8>),
-    Glob(GlobMatcher),
-}
+/// The signature of the Cache Directory Tagging Specification.
+const CACHEDIR_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 
-struct Pattern {
-    parts: Vec<Part>,
-    negated: bool,
-    fold_case: bool,
-}
-
-/// Patterns in order; the last one that matches decides.
-#[derive(Default)]
-pub struct PatternSet {
-    patterns: Vec<Pattern>,
-}
-
-impl PatternSet {
-    /// Adds a pattern; `fold_case` ignores ASCII and Unicode case.
-    pub fn add(&mut self, text: &str, fold_case: bool) -> Result<()> {
-        let (negated, body) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest));
-        let bad = |why: &str| Error::Refused(format!("the pattern {text:?} is not valid: {why}"));
-        let anchored = body.starts_with('/');
-        let mut parts = if anchored { Vec::new() } else { vec![Part::Any] };
-        for part in body.split('/').filter(|p| !p.is_empty() && *p != ".") {
-            parts.push(match part {
-                "**" => Part::Any,
-                p if !fold_case && !p.contains(['*', '?', '[', '\\', '{']) => {
-                    Part::Literal(p.as_bytes().to_vec())
-                }
-                p => {
-                    // Braces are no alternatives in restic; a class is closed or an error.
-                    let p = p.replace('{', "\\{").replace('}', "\\}");
-                    let mut builder = GlobBuilder::new(&p);
-                    builder.literal_separator(true).case_insensitive(fold_case).backslash_escape(true);
-                    Part::Glob(builder.build().map_err(|e| bad(&e.to_string()))?.compile_matcher())
-                }
-            });
-        }
-        if parts.iter().all(|p| matches!(p, Part::Any)) && body.trim_matches('/').is_empty() {
-            return Err(bad("it is empty"));
-        }
-        self.patterns.push(Pattern { parts, negated, fold_case });
-        Ok(())
-    }
-
-    /// True when there are none.
-    pub fn is_empty(&self) -> bool {
-        self.patterns.is_empty()
-    }
-
-    /// True when the last pattern that matches `path`, or a directory above it, is not negated.
-    pub fn matches(&self, path: &[u8]) -> bool {
-        if self.patterns.is_empty() {
-            return false;
-        }
-        let names: Vec<&[u8]> = path.split(|b| *b == b'/').filter(|n| !n.is_empty()).collect();
-        let mut hit = false;
-        for p in &self.patterns {
-            if p.negated == hit && covers(&p.parts, &names) {
-                hit = !p.negated;
-            }
-        }
-        hit
-    }
-
-    /// True when something below the directory `path` may match.
-    pub fn may_match_below(&self, path: &[u8]) -> bool {
-        let names: Vec<&[u8]> = path.split(|b| *b == b'/').filter(|n| !n.is_empty()).collect();
-        self.patterns.iter().any(|p| !p.negated && leads(&p.parts, &names))
-    }
-
-    /// True when any pattern folds case (for messages).
-    pub fn folds_case(&self) -> bool {
-        self.patterns.iter().any(|p| p.fold_case)
-    }
-}
-
-fn part_matches(part: &Part, name: &[u8]) -> bool {
-    match part {
-        Part::Any => true,
-        Part::Literal(l) => l == name,
-        Part::Glob(g) => g.is_match(OsStr::from_bytes(name)),
-    }
-}
-
-/// All of the pattern is used up by the first components of the path.
-fn covers(parts: &[Part], names: &[&[u8]]) -> bool {
-    match parts.split_first() {
-        None => true,
-        Some((Part::Any, rest)) => {
-            // A final `**` needs something below.
-            let least = usize::from(rest.is_empty());
-            (least..=names.len()).any(|skip| covers(rest, names.get(skip..).unwrap_or_default()))
-        }
-        Some((part, rest)) => {
-            names.split_first().is_some_and(|(name, tail)| part_matches(part, name) && covers(rest, tail))
-        }
-    }
-}
-
-/// The path is used up before the pattern, or covered by it.
-fn leads(parts: &[Part], names: &[&[u8]]) -> bool {
-    match (parts.split_first(), names.split_first()) {
-        (None, _) | (_, None) | (Some((Part::Any, _)), _) => true,
-        (Some((part, rest)), Some((name, tail))) => part_matches(part, name) && leads(rest, tail),
-    }
-}
-
-/// A marker file: directories that hold it are left empty.
+/// A marker file: of a directory that holds it, only the directory itself and the marker are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marker {
     /// Its name.
@@ -132,143 +19,245 @@ pub struct Marker {
     pub header: Option<Vec<u8>>,
 }
 
+impl Marker {
+    /// From `NAME` or `NAME:HEADER`.
+    pub fn parse(text: &[u8]) -> Self {
+        match text.iter().position(|b| *b == b':') {
+            Some(at) => Self {
+                name: text.get(..at).unwrap_or_default().to_vec(),
+                header: Some(text.get(at + 1..).unwrap_or_default().to_vec()).filter(|h| !h.is_empty()),
+            },
+            None => Self { name: text.to_vec(), header: None },
+        }
+    }
+
+    /// True when the directory holds a marker with the right beginning. A marker that cannot be read marks nothing:
+    /// better a directory too many.
+    fn marks(&self, dir: BorrowedFd<'_>) -> bool {
+        let Some(header) = &self.header else { return true };
+        let Ok(file) = details::open_regular(dir, &self.name) else { return false };
+        let mut head = vec![0; header.len()];
+        stat::stat_fd(&file).is_ok_and(|s| stat::is_regular(&s))
+            && rustix::io::pread(&file, &mut head, 0) == Ok(header.len())
+            && head == *header
+    }
+}
+
 /// What a user asked to leave out.
 #[derive(Debug, Clone, Default)]
 pub struct FilterSpec {
-    /// Patterns.
-    pub excludes: Vec<String>,
+    /// Patterns ([`PatternSet`]), those of exclude files among them.
+    pub excludes: Vec<Vec<u8>>,
     /// Patterns that ignore case.
-    pub iexcludes: Vec<String>,
+    pub iexcludes: Vec<Vec<u8>>,
     /// Marker files.
     pub if_present: Vec<Marker>,
-    /// Files larger than this.
+    /// Regular files larger than this.
     pub larger_than: Option<u64>,
-    /// Directories with a valid CACHEDIR.TAG.
+    /// The content of directories with a valid CACHEDIR.TAG.
     pub caches: bool,
 }
 
-/// A compiled [`FilterSpec`].
-#[derive(Default)]
+/// A compiled [`FilterSpec`]; the default leaves out nothing.
+#[derive(Debug, Default)]
 pub struct Filter {
     patterns: PatternSet,
+    folded: PatternSet,
     markers: Vec<Marker>,
     larger_than: Option<u64>,
 }
 
-/// The Cache Directory Tagging Specification's signature.
-const CACHEDIR_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
-
 impl Filter {
-    /// Compiles; names the pattern that is not valid.
+    /// Compiles; refuses with the name of the pattern that is not valid.
     pub fn new(spec: &FilterSpec) -> Result<Self> {
-        let mut patterns = PatternSet::default();
-        spec.excludes.iter().try_for_each(|p| patterns.add(p, false))?;
-        spec.iexcludes.iter().try_for_each(|p| patterns.add(p, true))?;
+        let patterns = PatternSet::new(&spec.excludes, false)?;
+        let folded = PatternSet::new(&spec.iexcludes, true)?;
         let mut markers = spec.if_present.clone();
         if spec.caches {
-            markers
-                .push(Marker { name: b"CACHEDIR.TAG".to_vec(), header: Some(CACHEDIR_SIGNATURE.to_vec()) });
+            let header = Some(CACHEDIR_SIGNATURE.to_vec());
+            markers.push(Marker { name: b"CACHEDIR.TAG".to_vec(), header });
         }
-        if let Some(bad) = markers.iter().find(|m| bulla_repo_format::tree::validate_name(&m.name).is_err()) {
-            return Err(Error::Refused(format!(
-                "{:?} is not a file name",
-                crate::observer::escape(&bad.name)
-            )));
+        if let Some(bad) = markers.iter().find(|m| validate_name(&m.name).is_err()) {
+            let shown = crate::observer::escape(&bad.name);
+            return Err(Error::Refused(format!("the marker \"{shown}\" is not a file name")));
         }
-        Ok(Self { patterns, markers, larger_than: spec.larger_than })
+        Ok(Self { patterns, folded, markers, larger_than: spec.larger_than })
     }
 
-    /// True when `path` is to be left out; `name` in `dir` is the same entry.
-    pub(super) fn excludes(
-        &self,
-        path: &[u8],
-        directory: bool,
-        size: u64,
-        _dir: &OwnedFd,
-        _name: &[u8],
-    ) -> bool {
-        self.patterns.matches(path) || (!directory && self.larger_than.is_some_and(|max| size > max))
+    /// True when a pattern leaves `path` out, or a directory above it.
+    pub fn excludes(&self, path: &[u8], is_dir: bool) -> bool {
+        self.patterns.matches(path, is_dir) || self.folded.matches(path, is_dir)
     }
 
-    /// True when the directory holds a marker: it is kept, what is in it is not.
-    pub(super) fn marked(&self, dir: &OwnedFd) -> bool {
-        self.markers.iter().any(|m| holds(dir, m).unwrap_or(false))
+    /// The same for a path whose parent is known not to be left out.
+    pub(super) fn excludes_new(&self, path: &[u8]) -> bool {
+        self.patterns.matches_new(path) || self.folded.matches_new(path)
+    }
+
+    /// True when there are patterns at all.
+    pub(super) fn has_patterns(&self) -> bool {
+        !self.patterns.is_empty() || !self.folded.is_empty()
+    }
+
+    /// True when a regular file of this size is left out.
+    pub fn too_large(&self, size: u64) -> bool {
+        self.larger_than.is_some_and(|max| size > max)
+    }
+
+    /// The name of the marker a directory holds, if any. `holds` says whether a name is in it.
+    pub(super) fn marker(&self, dir: BorrowedFd<'_>, holds: impl Fn(&[u8]) -> bool) -> Option<&[u8]> {
+        let found = self.markers.iter().find(|m| holds(&m.name) && m.marks(dir));
+        found.map(|m| m.name.as_slice())
     }
 }
 
-fn holds(dir: &OwnedFd, marker: &Marker) -> rustix::io::Result<bool> {
-    let name = marker.name.as_slice();
-    let s = rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE)?;
-    let Some(header) = &marker.header else { return Ok(true) };
-    if !super::stat::is_regular(&s) {
-        return Ok(false);
-    }
-    let file = rustix::fs::openat(dir, name, super::details::open_flags(), Mode::empty())?;
-    let mut head = vec![0; header.len()];
-    let n = rustix::io::pread(&file, &mut head, 0)?;
-    Ok(n == header.len() && head == *header)
+/// Lines without the blanks around them; empty ones and `#` comments are left out.
+fn meaningful_lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let lines = bytes.split(|b| *b == b'\n').map(<[u8]>::trim_ascii);
+    lines.filter(|l| !l.is_empty() && !l.starts_with(b"#"))
 }
 
-/// Patterns of an exclude file: one a line, `#` comments and empty lines skipped, blanks around them dropped.
-pub fn parse_exclude_file(bytes: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(bytes);
-    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
-    lines.map(str::to_owned).collect()
+/// Patterns of an exclude file: one a line, `#` comments and empty lines skipped, blanks around them dropped. The
+/// environment is not looked at: a `$` is a `$`.
+pub fn parse_exclude_file(bytes: &[u8]) -> Vec<Vec<u8>> {
+    meaningful_lines(bytes).map(<[u8]>::to_vec).collect()
+}
+
+/// How a file that names source paths is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FilesFrom {
+    /// One path a line, taken as it stands.
+    Verbatim,
+    /// Paths each ended by a NUL.
+    Raw,
+    /// One pattern a line, for [`expand_pattern`]; comments and blanks as in an exclude file.
+    Patterns,
+}
+
+/// The paths or patterns of a file.
+pub fn parse_files_from(bytes: &[u8], how: FilesFrom) -> Result<Vec<Vec<u8>>> {
+    let refuse = |why: &str| Error::Refused(format!("the list of source paths is not valid: {why}"));
+    let list: Vec<Vec<u8>> = match how {
+        FilesFrom::Patterns => parse_exclude_file(bytes),
+        FilesFrom::Verbatim => {
+            let lines = bytes.split(|b| *b == b'\n').filter(|l| !l.is_empty());
+            lines.map(<[u8]>::to_vec).collect()
+        }
+        FilesFrom::Raw if bytes.is_empty() => Vec::new(),
+        FilesFrom::Raw => {
+            let body =
+                bytes.strip_suffix(b"\0").ok_or_else(|| refuse("the last path is not ended by a NUL"))?;
+            let paths: Vec<Vec<u8>> = body.split(|b| *b == 0).map(<[u8]>::to_vec).collect();
+            if paths.iter().any(Vec::is_empty) {
+                return Err(refuse("it holds an empty path"));
+            }
+            paths
+        }
+    };
+    if list.iter().any(|p| p.contains(&0)) { Err(refuse("a path holds a NUL")) } else { Ok(list) }
+}
+
+/// The existing paths a shell pattern stands for, sorted; relative ones below `base`. None is no error.
+pub fn expand_pattern(base: &[u8], pattern: &[u8]) -> Result<Vec<Vec<u8>>> {
+    let bad = |why: &str| {
+        let shown = crate::observer::escape(pattern);
+        Error::Refused(format!("the pattern \"{shown}\" is not valid: {why}"))
+    };
+    let special = |p: &[u8]| p.iter().any(|b| matches!(b, b'*' | b'?' | b'[' | b'\\'));
+    let base = if pattern.starts_with(b"/") { b"".as_slice() } else { base };
+    let mut found: Vec<Vec<u8>> = vec![[b"/".as_slice(), &super::roots::tidy(b"", base)].concat()];
+    for part in pattern.split(|b| *b == b'/').filter(|p| !p.is_empty()) {
+        component_matches(part, b"").map_err(bad)?;
+        let mut next = Vec::new();
+        for parent in &found {
+            let join = |name: &[u8]| [parent.strip_suffix(b"/").unwrap_or(parent), b"/", name].concat();
+            if !special(part) {
+                next.push(join(part));
+                continue;
+            }
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let Ok(dir) = rustix::fs::open(parent.as_slice(), flags, Mode::empty()) else { continue };
+            let mut names = super::listing::Listing::default();
+            // What cannot be listed matches nothing, as in a shell.
+            let _ = names.fill(&dir);
+            let wanted = |n: &&[u8]| component_matches(part, n) == Ok(true);
+            next.extend(names.iter().filter(wanted).map(join));
+        }
+        found = next;
+    }
+    found.retain(|p| rustix::fs::lstat(p.as_slice()).is_ok());
+    Ok(found)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn matches(patterns: &[&str], path: &str) -> bool {
-        let mut set = PatternSet::default();
-        patterns.iter().for_each(|p| set.add(p, false).unwrap());
-        set.matches(path.as_bytes())
+    #[test]
+    fn a_bad_pattern_or_marker_is_named() {
+        let spec = FilterSpec { excludes: vec![b"ok".to_vec(), b"[a".to_vec()], ..FilterSpec::default() };
+        assert!(Filter::new(&spec).unwrap_err().to_string().contains("[a"));
+        let spec = FilterSpec { if_present: vec![Marker::parse(b"a/b:c")], ..FilterSpec::default() };
+        assert!(Filter::new(&spec).unwrap_err().to_string().contains("a/b"));
     }
 
     #[test]
-    fn patterns_mean_what_restic_users_expect() {
-        for (pattern, path, want) in [
-            ("*.o", "a/b/c.o", true),
-            ("*.o", "c.o/inside", true),
-            ("*.o", "a/c.oo", false),
-            ("b/c", "a/b/c/d", true),
-            ("b/c", "a/b/x/c", false),
-            ("/b/c", "a/b/c", false),
-            ("/a/b", "a/b", true),
-            ("/a/*/c", "a/x/c", true),
-            ("/a/*/c", "a/x/y/c", false),
-            ("/a/**/c", "a/x/y/c", true),
-            ("/a/**/c", "a/c", true),
-            ("foo/**/bar", "x/foo/1/2/bar/z", true),
-            ("/a/**", "a", false),
-            ("/a/**", "a/b", true),
-            ("[ab].txt", "x/b.txt", true),
-            ("{a,b}", "a", false),
-            ("{a,b}", "x/{a,b}", true),
-            ("name", "surname", false),
-        ] {
-            assert_eq!(matches(&[pattern], path), want, "{pattern} on {path}");
+    fn exclude_files_have_comments_and_blanks() {
+        let text = b"\xef\xbb\xbf# head\n\n  *.o \r\n!keep.o\n\xff\xfe\n#x\n a b\t\n";
+        assert_eq!(parse_exclude_file(text), [b"*.o".as_slice(), b"!keep.o", b"\xff\xfe", b"a b"]);
+    }
+
+    #[test]
+    fn path_lists_in_three_kinds() {
+        let got = |bytes: &[u8], how| parse_files_from(bytes, how).ok();
+        assert_eq!(got(b" a #\n\n#b", FilesFrom::Verbatim).unwrap(), [b" a #".as_slice(), b"#b"]);
+        assert_eq!(got(b" a #\n\n#b", FilesFrom::Patterns).unwrap(), [b"a #".as_slice()]);
+        assert_eq!(got(b"a\nb\0c\0", FilesFrom::Raw).unwrap(), [b"a\nb".as_slice(), b"c"]);
+        assert_eq!(got(b"", FilesFrom::Raw).unwrap(), Vec::<Vec<u8>>::new());
+        assert_eq!(got(b"a\0b", FilesFrom::Raw), None);
+        assert_eq!(got(b"a\0\0b\0", FilesFrom::Raw), None);
+        assert_eq!(got(b"a\0b", FilesFrom::Verbatim), None);
+    }
+
+    #[test]
+    fn shell_patterns_expand_to_what_exists() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a/x.c", "a/y.h", "b/x.c"] {
+            std::fs::create_dir_all(dir.path().join(name).parent().unwrap()).unwrap();
+            std::fs::write(dir.path().join(name), "").unwrap();
         }
-        assert!(
-            matches(&["*.log", "!keep.log"], "a/x.log") && !matches(&["*.log", "!keep.log"], "a/keep.log")
-        );
+        let base = dir.path().as_os_str().as_encoded_bytes();
+        let expand = |p: &str| -> Vec<String> {
+            let all = expand_pattern(base, p.as_bytes()).unwrap();
+            all.iter().map(|p| String::from_utf8_lossy(&p[base.len()..]).into_owned()).collect()
+        };
+        assert_eq!(expand("*/*.c"), ["/a/x.c", "/b/x.c"]);
+        assert_eq!(expand("a/[!x].?"), ["/a/y.h"]);
+        assert_eq!(expand("b/x.c"), ["/b/x.c"]);
+        assert!(expand("c/*").is_empty() && expand("b/none").is_empty());
+        assert!(expand_pattern(base, b"[").is_err());
     }
 
     #[test]
-    fn case_may_be_ignored_bytes_may_be_anything_and_bad_patterns_are_named() {
-        let mut set = PatternSet::default();
-        set.add("*.JPG", true).unwrap();
-        set.add("a*", false).unwrap();
-        assert!(set.matches(b"x/y.jpg") && set.matches(b"x/a\xff\xfe"));
-        assert!(set.add("[a", false).unwrap_err().to_string().contains("[a"));
-        assert!(set.add("", false).is_err());
-    }
-
-    #[test]
-    fn includes_know_where_to_descend() {
-        let mut set = PatternSet::default();
-        set.add("/a/b/*.txt", false).unwrap();
-        assert!(set.may_match_below(b"a") && set.may_match_below(b"a/b") && !set.may_match_below(b"c"));
+    fn patterns_expand_like_a_shells() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a1/x.txt", "a2/x.txt", "a2/y.log", ".hidden/x.txt", "b/x.txt"] {
+            let file = dir.path().join(name);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, "").unwrap();
+        }
+        let all = |pattern: &str| -> Vec<String> {
+            let whole = format!("{}/{pattern}", dir.path().display());
+            let strip = |p: Vec<u8>| {
+                String::from_utf8(p).unwrap()[dir.path().to_str().unwrap().len() + 1..].to_owned()
+            };
+            expand_pattern(b"/", whole.as_bytes()).unwrap().into_iter().map(strip).collect()
+        };
+        assert_eq!(all("a*/x.txt"), ["a1/x.txt", "a2/x.txt"]);
+        assert_eq!(all("*/?.log"), ["a2/y.log"]);
+        assert_eq!(all("[ab]?"), ["a1", "a2"]);
+        assert_eq!(all("b"), ["b"]);
+        assert!(all("none/*").is_empty() && all("none").is_empty());
     }
 }

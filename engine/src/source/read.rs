@@ -1,157 +1,104 @@
 //! Reads a file's data extents; notices when it changes under the reader.
+//!
+//! Kept true: what was read plus the holes is exactly the size that goes into the entry, and the times that go into
+//! it were taken before the first byte, so that a later change is seen by the next run.
 
-use super::stat::{is_regular, stat_fd};
+use super::details::{error, reason};
+use super::holes;
+use super::stat::{self, Identity};
 use crate::error::SourceError;
-use bulla_repo_format::limits::BLOCK_MAX;
-use bulla_repo_format::tree::{Entry, EntryKind, Hole, Timestamp};
-use rustix::fs::{SeekFrom, Statx};
+use bulla_repo_format::tree::{Entry, EntryKind, Hole};
+use rustix::fs::Statx;
 use rustix::io::Errno;
-use std::os::fd::{AsFd, OwnedFd};
-
-/// Holes one file can keep: what fits a metadata block whatever the numbers are. Smaller ones are read as zeros.
-const HOLES_MAX: usize = BLOCK_MAX as usize / 20 - 1;
+use std::os::fd::OwnedFd;
 
 /// A regular file that is being read.
 pub struct OpenFile {
     fd: OwnedFd,
+    /// For messages, no leading slash.
     path: Vec<u8>,
     before: Statx,
-    /// Data extents not read yet, first last; `None` when the file is read to its end as it is.
-    extents: Option<Vec<(u64, u64)>>,
+    /// Another file than the one the walk saw.
+    replaced: bool,
     holes: Vec<Hole>,
+    /// The first hole not passed yet.
+    next_hole: usize,
     position: u64,
-    bytes: u64,
+    ended: bool,
 }
 
 impl OpenFile {
-    /// Takes over a descriptor; refuses anything but a regular file.
-    pub(super) fn new(fd: OwnedFd, path: Vec<u8>) -> Result<Self, SourceError> {
-        let before = stat_fd(fd.as_fd()).map_err(|e| SourceError::new("stat", path.clone(), e))?;
-        if !is_regular(&before) {
-            return Err(SourceError::new("read", path, "it is not a regular file any more"));
+    /// Takes over a descriptor; refuses anything but a regular file. `seen` is what the walk saw.
+    pub(super) fn new(fd: OwnedFd, path: Vec<u8>, seen: Identity) -> Result<Self, SourceError> {
+        let before = stat::stat_fd(&fd).map_err(|e| error("stat", &path, reason(e)))?;
+        if !stat::is_regular(&before) {
+            return Err(error("read", &path, "it is not a regular file any more"));
         }
-        let mut file = Self { fd, path, before, extents: None, holes: Vec::new(), position: 0, bytes: 0 };
-        if file.before.stx_blocks.saturating_mul(512) < file.before.stx_size {
-            file.map();
-        }
-        Ok(file)
+        let size = before.stx_size;
+        let sparse = size > 0 && before.stx_blocks.saturating_mul(512) < size;
+        let holes = if sparse { holes::find(&fd, size) } else { Vec::new() };
+        let replaced = stat::identity(&before) != seen;
+        Ok(Self { fd, path, before, replaced, holes, next_hole: 0, position: 0, ended: false })
     }
 
-    /// Finds data and holes. Any trouble means that the file is read as if it had none.
-    fn map(&mut self) {
-        let size = self.before.stx_size;
-        let (mut data, mut at) = (Vec::new(), 0u64);
-        while at < size {
-            let start = match rustix::fs::seek(&self.fd, SeekFrom::Data(at)) {
-                Ok(start) => start.min(size),
-                Err(Errno::NXIO) => break,
-                Err(_) => return,
-            };
-            let Ok(end) = rustix::fs::seek(&self.fd, SeekFrom::Hole(start)) else { return };
-            if end <= start {
-                break;
-            }
-            data.push((start, end.min(size)));
-            at = end;
-        }
-        let mut holes = Vec::new();
-        let mut end = 0;
-        for (start, stop) in data.iter().copied().chain([(size, size)]) {
-            if start > end {
-                holes.push(Hole { offset: end, len: start - end });
-            }
-            end = stop;
-        }
-        if holes.len() > HOLES_MAX {
-            holes.sort_by_key(|h| std::cmp::Reverse(h.len));
-            holes.truncate(HOLES_MAX);
-            holes.sort_by_key(|h| h.offset);
-        }
-        // What is not a hole is data: also the holes that were too many.
-        let (mut extents, mut end) = (Vec::new(), 0);
-        for hole in holes.iter().copied().chain([Hole { offset: size, len: 0 }]) {
-            if hole.offset > end {
-                extents.push((end, hole.offset));
-            }
-            end = hole.offset + hole.len;
-        }
-        extents.reverse();
-        (self.extents, self.holes) = (Some(extents), holes);
-    }
-
-    /// Fills `buffer` with data, holes left out; less than its length means the end.
+    /// Fills `buffer` with data, holes left out; less than its length means the end, and so does 0.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, SourceError> {
         let mut filled = 0;
-        while let Some(room) = buffer.get_mut(filled..).filter(|b| !b.is_empty()) {
-            let window = match &mut self.extents {
-                None => room.len() as u64,
-                Some(extents) => {
-                    let Some((start, end)) = extents.last().copied() else { break };
-                    self.position = self.position.max(start);
-                    if self.position >= end {
-                        extents.pop();
-                        continue;
-                    }
-                    end - self.position
+        while filled < buffer.len() && !self.ended {
+            let room = self.before_hole(buffer.len() - filled);
+            let part = buffer.get_mut(filled..filled + room).unwrap_or_default();
+            match rustix::io::pread(&self.fd, part, self.position) {
+                Ok(0) => self.end(),
+                Ok(n) => {
+                    filled += n;
+                    self.position += n as u64;
                 }
-            };
-            let len = usize::try_from(window).unwrap_or(usize::MAX).min(room.len());
-            let room = room.get_mut(..len).unwrap_or_default();
-            let n = match rustix::io::pread(&self.fd, room, self.position) {
-                Ok(0) => {
-                    self.shrunk();
-                    break;
-                }
-                Ok(n) => n,
-                Err(Errno::INTR) => continue,
-                Err(e) => return Err(SourceError::new("read", self.path.clone(), e)),
-            };
-            filled += n;
-            self.position += n as u64;
-            self.bytes += n as u64;
-            // A short read of a regular file is its end: the next call would only say so.
-            if n < len && self.extents.is_none() && self.position >= self.before.stx_size {
-                break;
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(error("read", &self.path, reason(e))),
             }
         }
         Ok(filled)
     }
 
-    /// The file ended inside an extent: what lies behind is not there any more.
-    fn shrunk(&mut self) {
-        if let Some(extents) = &mut self.extents {
-            extents.clear();
-            let end = self.position;
-            self.holes.retain(|h| h.offset < end);
+    /// Passes a hole at the position, and gives how much of `room` lies before the next one.
+    fn before_hole(&mut self, room: usize) -> usize {
+        while let Some(hole) = self.holes.get(self.next_hole) {
+            if hole.offset > self.position {
+                return usize::try_from(hole.offset - self.position).unwrap_or(usize::MAX).min(room);
+            }
+            self.position = hole.offset.saturating_add(hole.len);
+            self.next_hole += 1;
         }
+        room
     }
 
-    /// Holes between the data.
+    /// The file ends at the position, maybe earlier than it did: holes behind it are not there any more.
+    fn end(&mut self) {
+        self.ended = true;
+        self.holes.truncate(self.next_hole);
+    }
+
+    /// Holes between the data; final once `read` has met the end.
     pub fn holes(&self) -> &[Hole] {
         &self.holes
     }
 
-    /// Compares with what was seen when it was opened. Puts the fresh metadata into `entry`, flags a change, and
-    /// says whether there was one.
+    /// Puts size and metadata of what was read into `entry`, and says whether the file changed meanwhile: then its
+    /// content is a mixture of moments, which the entry is told too.
     pub fn finish(self, entry: &mut Entry) -> bool {
-        let after = stat_fd(self.fd.as_fd());
-        let size = self.bytes + self.holes.iter().map(|h| h.len).sum::<u64>();
-        let b = &self.before;
-        let changed = after.as_ref().map_or(true, |a| {
-            let same_time =
-                a.stx_mtime.tv_sec == b.stx_mtime.tv_sec && a.stx_mtime.tv_nsec == b.stx_mtime.tv_nsec;
-            !same_time || a.stx_size != b.stx_size
-        });
-        // /proc and friends tell sizes of 0: no change, just no size.
-        let lied = b.stx_size == 0 && !changed;
-        entry.flags.changed_during_read = changed || (size != b.stx_size && !lied);
-        entry.mtime = Timestamp { seconds: b.stx_mtime.tv_sec, nanos: b.stx_mtime.tv_nsec };
-        entry.ctime = Timestamp { seconds: b.stx_ctime.tv_sec, nanos: b.stx_ctime.tv_nsec };
-        (entry.mode, entry.uid, entry.gid, entry.inode) =
-            (b.stx_mode & 0o7777, b.stx_uid, b.stx_gid, b.stx_ino);
-        if let EntryKind::File { size: s, .. } = &mut entry.kind {
-            *s = size;
+        let read = self.position;
+        stat::refresh(entry, &self.before);
+        if entry.atime.is_some() {
+            entry.atime = Some(stat::atime(&self.before));
         }
-        entry.flags.changed_during_read
+        if let EntryKind::File { size, .. } = &mut entry.kind {
+            *size = read;
+        }
+        let same = stat::stat_fd(&self.fd).is_ok_and(|after| stat::same_moment(&self.before, &after));
+        // What /proc and the like say about sizes is no size, so no change of it either.
+        let lied = self.before.stx_blocks == 0 && self.holes.is_empty();
+        let changed = self.replaced || !same || (read != self.before.stx_size && !lied);
+        entry.flags.changed_during_read = changed;
+        changed
     }
 }

@@ -1,166 +1,100 @@
 //! The ordered walk: for each directory all its entries by name, then its sub-directories in the same order. That is
 //! tree order (SPEC 9.1), so the walk and a stored tree can be merged without sorting anything but one directory.
 //!
-//! A directory costs open, getdents and close; an entry one statx. Depth is bounded by memory, not by descriptors or
-//! PATH_MAX: only the deepest directories stay open, the others are opened again through `..` and recognised by
-//! device and inode.
+//! A directory costs open, statx, getdents and close; an entry one statx. Depth is bounded by the format's longest
+//! path, not by descriptors or the kernel's PATH_MAX: only the deepest directories stay open, the others are opened
+//! again through `..` or from the top, and recognised by device and inode.
 
+use super::details::{self, absolute, error, reason};
+use super::found::{Found, Walked};
+use super::listing::Listing;
 use super::mounts::Mounts;
-use super::stat::{self, device, is_directory};
-use super::{PathSources, details, read::OpenFile};
+use super::roots::{Lead, Roots};
+use super::stat::{self, Identity};
+use super::{Filter, PathSources};
 use crate::error::{Error, Result, SourceError};
 use crate::observer::{Event, Observer, escape};
-use crate::repository::tree::display_path;
 use bulla_repo_format::limits::{NAME_MAX, PATH_MAX};
 use bulla_repo_format::snapshot::Mount;
-use bulla_repo_format::tree::{Entry, EntryKind, join_path};
-use rustix::fs::{CWD, Mode, OFlags, RawDir, Statx};
+use bulla_repo_format::tree::EntryKind;
+use rustix::fs::{CWD, Statx};
 use rustix::io::Errno;
-use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::mem::MaybeUninit;
+use std::collections::VecDeque;
+use std::ffi::{CStr, CString};
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// Directories on the way down that stay open.
-const OPEN_MAX: usize = 64;
-/// Entries stated ahead of the consumer, in one directory.
-const AHEAD: usize = 64;
+const OPEN_MAX: usize = 32;
 
-/// What the walk meets.
-pub enum Walked {
-    /// An entry.
-    Entry(Box<Found>),
-    /// Something that cannot be captured.
-    Error(SourceError),
-}
-
-/// An entry with the directory it lies in.
-pub struct Found {
-    /// Without content, attributes and link target.
-    pub entry: Entry,
-    /// Bytes the file system has allocated.
-    pub allocated: u64,
-    /// The device it lies on.
-    pub dev: u64,
-    dir: Arc<OwnedFd>,
-}
-
-impl Found {
-    /// Reads extended attributes (encoded) and, into the entry, a link's target.
-    pub fn capture_details(&mut self) -> Result<Option<Vec<u8>>, SourceError> {
-        let name = &self.entry.name;
-        if let EntryKind::Symlink { target } = &mut self.entry.kind {
-            *target = details::link_target(self.dir.as_fd(), name)
-                .map_err(|e| SourceError::new("read the link", display_path(&self.entry.parent, name), e))?;
-        }
-        details::xattrs(self.dir.as_fd(), name).map_err(|e| self.error("read the attributes of", e))
-    }
-
-    /// Opens the file for reading.
-    pub fn open(&self) -> Result<OpenFile, SourceError> {
-        let flags = details::open_flags();
-        let name = self.entry.name.as_slice();
-        // Not touching access times is a privilege of the owner.
-        let fd = match rustix::fs::openat(&*self.dir, name, flags | OFlags::NOATIME, Mode::empty()) {
-            Err(Errno::PERM) => rustix::fs::openat(&*self.dir, name, flags, Mode::empty()),
-            other => other,
-        };
-        let fd = fd.map_err(|e| self.error("open", e))?;
-        OpenFile::new(fd, display_path(&self.entry.parent, &self.entry.name))
-    }
-
-    fn error(&self, verb: &'static str, reason: impl ToString) -> SourceError {
-        SourceError::new(verb, display_path(&self.entry.parent, &self.entry.name), reason)
-    }
-}
-
-/// Which children of a directory are wanted: all, or those that lead to source paths.
-enum Wanted {
-    All,
-    Some(BTreeMap<Vec<u8>, Wanted>),
-}
-
-impl Wanted {
-    fn add(&mut self, path: &[u8]) {
-        let (first, rest) = match path.iter().position(|b| *b == b'/') {
-            Some(at) => (path.get(..at).unwrap_or_default(), path.get(at + 1..)),
-            None => (path, None),
-        };
-        let Self::Some(children) = self else { return };
-        if first.is_empty() {
-            *self = Self::All;
-            return;
-        }
-        let child = children.entry(first.to_vec()).or_insert_with(|| Self::Some(BTreeMap::new()));
-        match rest {
-            Some(rest) => child.add(rest),
-            None => *child = Self::All,
-        }
-    }
+/// A sub-directory to descend into.
+struct Child {
+    name: Box<[u8]>,
+    /// A source path itself.
+    is_root: bool,
+    /// Only what leads to source paths is wanted of it.
+    passage: bool,
+    /// Reached through a link: an ancestor of a source path.
+    follow: bool,
+    /// Source paths strictly below it.
+    below: Range<usize>,
 }
 
 /// A directory on the way down.
-struct Level {
-    path: Arc<[u8]>,
+struct Frame {
     fd: Option<Arc<OwnedFd>>,
-    identity: (u64, u64),
-    /// Names still to be stated, in order.
-    names: VecDeque<Vec<u8>>,
-    /// Sub-directories to descend into afterwards, in order.
-    below: VecDeque<(Vec<u8>, Wanted, (u64, u64))>,
-    wanted: Wanted,
+    identity: Identity,
+    mount: u32,
+    /// How much of the walk's path is its path.
+    depth: usize,
+    passage: bool,
+    follow: bool,
+    below: Range<usize>,
+    children: VecDeque<Child>,
 }
 
 /// An ordered walk over path sources.
 pub struct Walk<'a> {
     sources: &'a PathSources,
     observer: &'a dyn Observer,
-    levels: Vec<Level>,
-    ready: VecDeque<Walked>,
+    roots: Roots,
+    stack: Vec<Frame>,
+    /// The deepest directory's path, without leading slash.
+    path: Vec<u8>,
+    /// The same, shared by its entries.
+    parent: Arc<[u8]>,
+    listing: Listing,
+    errors: VecDeque<SourceError>,
     mounts: Mounts,
-    skip: HashSet<(u64, u64)>,
-    /// Devices of the source paths, for `one_file_system`.
-    devices: HashSet<u64>,
-    buffer: Vec<MaybeUninit<u8>>,
 }
 
 impl<'a> Walk<'a> {
-    /// Starts at the common root. Fails only if no source path exists at all.
+    /// Starts at the top. Refuses if nothing at all can be backed up; of several source paths, missing ones are errors
+    /// that the walk meets.
     pub fn new(sources: &'a PathSources, observer: &'a dyn Observer) -> Result<Self> {
-        let paths = sources.absolute();
-        let mut ready = VecDeque::new();
-        let (mut wanted, mut devices, mut found) = (Wanted::Some(BTreeMap::new()), HashSet::new(), 0);
-        for path in &paths {
-            match rustix::fs::lstat(path.as_slice()) {
-                Ok(s) => {
-                    devices.insert(s.st_dev);
-                    wanted.add(path.get(1..).unwrap_or_default());
-                    found += 1;
-                }
-                Err(e) => ready.push_back(Walked::Error(SourceError::new("back up", path.clone(), e))),
-            }
-        }
-        if found == 0 {
-            let names: Vec<String> = paths.iter().map(|p| escape(p)).collect();
-            return Err(Error::Refused(format!(
-                "nothing to back up: none of these exists: {}",
-                names.join(", ")
-            )));
-        }
+        let roots = Roots::new(&sources.paths, &sources.base)?;
+        check_any(&roots, &sources.filter)?;
+        let top = |e: Errno| Error::io("open", "/", e.into());
+        let whole = roots.whole();
+        let open =
+            if whole { details::open_directory(CWD, b"/") } else { details::open_passage(CWD, b"/", false) };
+        let fd = open.map_err(top)?;
+        let identity = stat::identity(&stat::stat_fd(&fd).map_err(top)?);
+        let below = roots.below_top();
         let mut walk = Self {
             sources,
             observer,
-            levels: Vec::new(),
-            ready,
+            roots,
+            stack: Vec::new(),
+            path: Vec::new(),
+            parent: Arc::from([]),
+            listing: Listing::default(),
+            errors: VecDeque::new(),
             mounts: Mounts::default(),
-            skip: sources.skip.iter().copied().collect(),
-            devices,
-            buffer: vec![MaybeUninit::uninit(); 64 << 10],
         };
-        let root = rustix::fs::openat(CWD, "/", directory_flags(), Mode::empty())
-            .map_err(|e| Error::io("open", "/", e.into()))?;
-        let s = stat::stat_fd(root.as_fd()).map_err(|e| Error::io("stat", "/", e.into()))?;
-        walk.enter(Arc::from([]), Arc::new(root), (device(&s), s.stx_ino), wanted);
+        let child = Child { name: Box::default(), is_root: whole, passage: !whole, follow: false, below };
+        walk.enter(fd, identity, child);
         Ok(walk)
     }
 
@@ -169,185 +103,308 @@ impl<'a> Walk<'a> {
         self.mounts.table()
     }
 
-    /// The next entry or error.
-    #[allow(clippy::should_implement_trait, reason = "it lends its observer")]
+    /// The next entry or error; `None` at the end.
+    #[allow(clippy::should_implement_trait, reason = "an iterator would not lend the mount table meanwhile")]
     pub fn next(&mut self) -> Option<Walked> {
         loop {
-            if let Some(ready) = self.ready.pop_front() {
-                return Some(ready);
+            if let Some(e) = self.errors.pop_front() {
+                return Some(Walked::Error(e));
             }
-            let level = self.levels.last_mut()?;
-            if !level.names.is_empty() {
-                self.state_some();
-            } else if let Some((name, wanted, identity)) = level.below.pop_front() {
-                self.descend(name, wanted, identity);
-            } else {
-                self.levels.pop();
+            if !self.listing.is_done() {
+                if let Some(found) = self.visit() {
+                    return Some(Walked::Entry(Box::new(found)));
+                }
+                continue;
+            }
+            match self.stack.last_mut()?.children.pop_front() {
+                Some(child) => self.descend(child),
+                None => self.leave(),
             }
         }
     }
 
-    /// States the next few names of the deepest level.
-    fn state_some(&mut self) {
-        let Ok(dir) = self.ensure_open() else { return };
-        for _ in 0..AHEAD {
-            let Some(level) = self.levels.last_mut() else { return };
-            let Some(name) = level.names.pop_front() else { return };
-            let parent = level.path.clone();
-            match stat::stat(dir.as_fd(), &name) {
-                Ok(s) => self.stated(&dir, parent, name, &s),
+    /// Looks at the next name of the deepest directory.
+    fn visit(&mut self) -> Option<Found> {
+        let mut listing = std::mem::take(&mut self.listing);
+        let found = listing.advance().and_then(|name| self.look(name));
+        self.listing = listing;
+        found
+    }
+
+    fn look(&mut self, name: &CStr) -> Option<Found> {
+        let bytes = name.to_bytes();
+        let frame = self.stack.last()?;
+        let (depth, dir) = (frame.depth, frame.fd.clone()?);
+        let lead = if frame.below.is_empty() { None } else { self.roots.child(&frame.below, depth, bytes) };
+        let implied = frame.passage && lead.as_ref().is_some_and(|l| !l.is_root);
+        // The path of the entry for as long as this takes.
+        let len = self.path.len();
+        self.path.extend_from_slice(if depth > 0 { b"/" } else { b"" });
+        self.path.extend_from_slice(bytes);
+        let found = if self.is_acceptable(bytes, lead.as_ref(), implied) {
+            match stat::stat(&dir, name, implied) {
+                Ok(s) => self.looked(&s, bytes, dir, lead, implied),
                 Err(e) => {
-                    let reason = if e == Errno::NOENT { "it vanished".to_owned() } else { e.to_string() };
-                    let error = SourceError::new("stat", display_path(&parent, &name), reason);
-                    self.ready.push_back(Walked::Error(error));
+                    self.unseen(e, lead);
+                    None
                 }
             }
+        } else {
+            None
+        };
+        self.path.truncate(len);
+        found
+    }
+
+    /// What the name alone decides: whether the format can hold it, and whether a pattern leaves it out.
+    fn is_acceptable(&mut self, name: &[u8], lead: Option<&Lead>, implied: bool) -> bool {
+        if name.is_empty() || name.contains(&b'/') || name.len() > NAME_MAX || self.path.len() > PATH_MAX {
+            let why = if self.path.len() > PATH_MAX {
+                "its path is longer than 128 KiB"
+            } else {
+                "the file system gave a name that is none"
+            };
+            self.errors.push_back(error("store", &self.path, why));
+            return false;
+        }
+        let filter = &self.sources.filter;
+        if implied || !filter.has_patterns() {
+            return true;
+        }
+        let asked = lead.is_some_and(|l| l.is_root);
+        // Above a source path nobody has asked the patterns yet.
+        let excluded =
+            if asked { filter.excludes(&self.path, false) } else { filter.excludes_new(&self.path) };
+        if excluded && let Some(lead) = lead {
+            self.notice_excluded(lead);
+        }
+        !excluded
+    }
+
+    fn notice_excluded(&self, lead: &Lead) {
+        let range = lead.below.start - usize::from(lead.is_root)..lead.below.end;
+        for root in self.roots.within(&range) {
+            let text = format!("the source path {} is excluded by a pattern", escape(&absolute(root)));
+            self.observer.event(&Event::Notice(&text));
         }
     }
 
-    fn stated(&mut self, dir: &Arc<OwnedFd>, parent: Arc<[u8]>, name: Vec<u8>, s: &Statx) {
-        let path = join_path(&parent, &name);
-        if name.len() > NAME_MAX || path.len() > PATH_MAX {
-            let reason = "its path is longer than 128 KiB";
-            return self.ready.push_back(Walked::Error(SourceError::new("store", path, reason)));
-        }
-        let Some(level) = self.levels.last_mut() else { return };
-        let (directory, identity) = (is_directory(s), (device(s), s.stx_ino));
-        let child = match &mut level.wanted {
-            Wanted::All => Wanted::All,
-            Wanted::Some(children) => children.remove(&name).unwrap_or(Wanted::Some(BTreeMap::new())),
+    /// The entry could not be looked at; nor can what it leads to.
+    fn unseen(&mut self, e: Errno, lead: Option<Lead>) {
+        let Some(lead) = lead else {
+            return self.errors.push_back(error("stat", &self.path, reason(e)));
         };
-        let implied = matches!(child, Wanted::Some(_));
-        // Source paths themselves are never excluded: they were asked for by name.
-        let asked = matches!(level.wanted, Wanted::Some(_));
-        if !asked && self.sources.filter.excludes(&path, directory, s.stx_size, dir, &name) {
-            return;
+        let why = if e == Errno::NOENT { "it does not exist".to_owned() } else { reason(e) };
+        let range = lead.below.start - usize::from(lead.is_root)..lead.below.end;
+        self.fail_roots(range, why);
+    }
+
+    fn fail_roots(&mut self, range: Range<usize>, why: impl ToString) {
+        let why = why.to_string();
+        self.errors.extend(self.roots.within(&range).iter().map(|root| error("back up", root, &why)));
+    }
+
+    /// From what statx says to an entry, and to a descent if it is a directory.
+    fn looked(
+        &mut self,
+        s: &Statx,
+        name: &[u8],
+        dir: Arc<OwnedFd>,
+        lead: Option<Lead>,
+        implied: bool,
+    ) -> Option<Found> {
+        let (device, inode) = stat::identity(s);
+        let Some(kind) = stat::kind(s) else {
+            self.errors.push_back(error("store", &self.path, "it is of no known type"));
+            return None;
+        };
+        let directory = kind == EntryKind::Directory;
+        if directory && !implied && self.sources.skip.contains(&(device, inode)) {
+            let shown = escape(&absolute(&self.path));
+            self.observer.event(&Event::Notice(&format!(
+                "skipping {shown}: it belongs to bulla (repository or cache)"
+            )));
+            return None;
         }
-        if directory && self.skip.contains(&identity) {
-            let text = format!("skipping {}: it belongs to bulla (repository or cache)", escape(&path));
-            return self.observer.event(&Event::Notice(&text));
+        let below = lead.as_ref().map_or(0..0, |l| l.below.clone());
+        if !directory && !below.is_empty() {
+            let what =
+                if matches!(kind, EntryKind::Symlink { .. }) { "a symbolic link" } else { "not a directory" };
+            let other = if implied { "" } else { " and is backed up as such" };
+            self.fail_roots(below.clone(), format!("{} is {what}{other}", escape(&absolute(&self.path))));
         }
-        let mount = self.mounts.number(identity.0);
-        let mut entry = stat::entry(s, parent, name.clone(), mount, self.sources.with_atime);
+        if implied && !directory {
+            return None;
+        }
+        if matches!(kind, EntryKind::File { size, .. } if self.sources.filter.too_large(size)) {
+            return None;
+        }
+        let frame = self.stack.last_mut()?;
+        let is_root = lead.is_some_and(|l| l.is_root);
+        if directory {
+            let crosses = self.sources.one_file_system && !is_root && device != frame.identity.0;
+            let passage = implied || crosses;
+            // Of a mount that is not wanted, source paths inside are.
+            if !passage || !below.is_empty() {
+                frame.children.push_back(Child {
+                    name: name.into(),
+                    is_root,
+                    passage,
+                    follow: implied,
+                    below,
+                });
+            }
+        }
+        let path = &self.path;
+        let same = device == frame.identity.0;
+        let mount = if same { frame.mount } else { self.mounts.number(device, || path.clone()) };
+        let mut entry = stat::entry(s, kind, self.parent.clone(), name, mount);
         entry.flags.implied = implied;
+        entry.atime = self.sources.with_atime.then(|| stat::atime(s));
         if implied {
             // Whatever else goes on in an ancestor must not make an unchanged backup look changed (SPEC 9.2).
             (entry.mtime, entry.ctime, entry.btime, entry.atime) = Default::default();
         }
-        let follow = implied && matches!(entry.kind, EntryKind::Symlink { .. });
-        let crossing = self.sources.one_file_system && !implied && !self.devices.contains(&identity.0);
-        if follow {
-            // A link among the ancestors of a source path: the user means what it leads to.
-            entry.kind = EntryKind::Directory;
-        }
-        if (directory || follow) && !crossing {
-            level.below.push_back((name, child, if follow { (0, 0) } else { identity }));
-        }
-        let allocated = s.stx_blocks.saturating_mul(512);
-        let found = Found { entry, allocated, dev: identity.0, dir: dir.clone() };
-        self.ready.push_back(Walked::Entry(Box::new(found)));
+        Some(Found { entry, allocated: s.stx_blocks.saturating_mul(512), dev: device, dir })
     }
 
-    fn descend(&mut self, name: Vec<u8>, wanted: Wanted, identity: (u64, u64)) {
-        let Some(level) = self.levels.last() else { return };
-        let path: Arc<[u8]> = join_path(&level.path, &name).into();
-        let follow = identity == (0, 0);
+    /// Opens a sub-directory of the deepest one and enters it.
+    fn descend(&mut self, child: Child) {
         let opened = self.ensure_open().and_then(|dir| {
-            let flags = if follow { directory_flags() - OFlags::NOFOLLOW } else { directory_flags() };
-            rustix::fs::openat(&*dir, name.as_slice(), flags, Mode::empty())
+            let dir = dir.as_fd();
+            let fd = if child.passage {
+                details::open_passage(dir, &child.name, child.follow)?
+            } else {
+                details::open_directory(dir, &child.name)?
+            };
+            let identity = stat::identity(&stat::stat_fd(&fd)?);
+            Ok((fd, identity))
         });
-        let checked = opened.and_then(|fd| stat::stat_fd(fd.as_fd()).map(|s| (fd, s)));
-        match checked {
-            Ok((fd, s)) if follow || (device(&s), s.stx_ino) == identity => {
-                self.enter(path, Arc::new(fd), (device(&s), s.stx_ino), wanted);
-            }
-            Ok(_) => self.fail("read the directory", &path, "it was replaced while it was read"),
-            Err(e) => self.fail("read the directory", &path, e),
-        }
-    }
-
-    fn fail(&mut self, verb: &'static str, path: &[u8], reason: impl ToString) {
-        let path = [b"/", path].concat();
-        self.ready.push_back(Walked::Error(SourceError::new(verb, path, reason)));
-    }
-
-    /// Lists a directory and makes it the deepest level.
-    fn enter(&mut self, path: Arc<[u8]>, fd: Arc<OwnedFd>, identity: (u64, u64), wanted: Wanted) {
-        let names = match &wanted {
-            Wanted::Some(children) => children.keys().cloned().collect(),
-            Wanted::All if !path.is_empty() && self.sources.filter.marked(&fd) => VecDeque::new(),
-            Wanted::All => match self.list(&fd) {
-                Ok(names) => names,
-                Err(e) => {
-                    self.fail("read the directory", &path, e);
-                    return;
+        match opened {
+            Ok((fd, identity)) => {
+                // Something else may lie here by now: a file system mounted by opening it, or bulla's own directory.
+                let crossed = self.stack.last().is_some_and(|f| f.identity.0 != identity.0);
+                let unwanted = crossed && self.sources.one_file_system && !child.is_root && !child.passage;
+                if !unwanted && (child.passage || !self.sources.skip.contains(&identity)) {
+                    self.enter(fd, identity, child);
                 }
-            },
-        };
-        self.levels.push(Level { path, fd: Some(fd), identity, names, below: VecDeque::new(), wanted });
-        if let Some(at) = self.levels.len().checked_sub(OPEN_MAX)
-            && at > 0
-            && let Some(level) = self.levels.get_mut(at)
-        {
-            level.fd = None;
-        }
-    }
-
-    fn list(&mut self, fd: &OwnedFd) -> rustix::io::Result<VecDeque<Vec<u8>>> {
-        let mut names: Vec<Vec<u8>> = Vec::new();
-        let mut dir = RawDir::new(fd, &mut self.buffer);
-        while let Some(entry) = dir.next() {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(name.to_vec());
+            }
+            Err(e) => {
+                let path = join(&self.path, &child.name);
+                let why =
+                    if e == Errno::NOTDIR { "something else took its place".to_owned() } else { reason(e) };
+                self.errors.push_back(error("list the directory", &path, &why));
+                self.fail_roots(child.below, format!("{}: {why}", escape(&absolute(&path))));
             }
         }
-        names.sort_unstable();
-        Ok(names.into())
     }
 
-    /// The deepest level's descriptor; opened again through its child's `..`, or from the top, when it was closed.
+    /// Makes a directory the deepest one and lists it.
+    fn enter(&mut self, fd: OwnedFd, identity: Identity, child: Child) {
+        if !child.name.is_empty() {
+            self.path = join(&std::mem::take(&mut self.path), &child.name);
+        }
+        let same = self.stack.last().filter(|f| f.identity.0 == identity.0).map(|f| f.mount);
+        let path = &self.path;
+        let mount = same.unwrap_or_else(|| self.mounts.number(identity.0, || path.clone()));
+        let (depth, fd) = (self.path.len(), Arc::new(fd));
+        let Child { passage, follow, below, .. } = child;
+        if passage {
+            self.listing.clear();
+            self.roots.children(&below, depth).for_each(|(name, _)| self.listing.push(name));
+        } else {
+            self.list(&fd, &below);
+        }
+        if !self.listing.is_done() {
+            self.parent = Arc::from(self.path.as_slice());
+        }
+        let children = VecDeque::new();
+        self.stack.push(Frame { fd: Some(fd), identity, mount, depth, passage, follow, below, children });
+        // The top stays open: from there everything is found again.
+        let deep = self.stack.len().checked_sub(OPEN_MAX + 1).filter(|i| *i > 0);
+        if let Some(frame) = deep.and_then(|i| self.stack.get_mut(i)) {
+            frame.fd = None;
+        }
+    }
+
+    /// Reads the names of a directory that is wanted as a whole.
+    fn list(&mut self, fd: &OwnedFd, below: &Range<usize>) {
+        if let Err(e) = self.listing.fill(fd) {
+            self.errors.push_back(error("list the directory", &self.path, reason(e)));
+        }
+        let listing = &mut self.listing;
+        if let Some(marker) = self.sources.filter.marker(fd.as_fd(), |name| listing.contains(name)) {
+            listing.keep_only(marker);
+        }
+        let mut missing = Vec::new();
+        for (name, lead) in self.roots.children(below, self.path.len()) {
+            if !self.listing.contains(name) {
+                missing.push(lead.below.start - usize::from(lead.is_root)..lead.below.end);
+            }
+        }
+        missing
+            .into_iter()
+            .for_each(|range| self.fail_roots(range, "it does not exist, or a marker leaves it out"));
+    }
+
+    /// Goes back to the directory above.
+    fn leave(&mut self) {
+        let Some(done) = self.stack.pop() else { return };
+        let Some(top) = self.stack.last_mut() else { return };
+        self.path.truncate(top.depth);
+        if top.fd.is_none() {
+            let up = done.fd.and_then(|fd| details::open_passage(fd.as_fd(), b"..", false).ok());
+            top.fd = up.filter(|fd| is_same(fd, top.identity)).map(Arc::new);
+        }
+    }
+
+    /// The deepest directory's descriptor; where `..` did not lead back to it, found again from the top, every step
+    /// recognised by device and inode.
     fn ensure_open(&mut self) -> rustix::io::Result<Arc<OwnedFd>> {
-        let Some(level) = self.levels.last() else { return Err(Errno::NOENT) };
-        if let Some(fd) = &level.fd {
-            return Ok(fd.clone());
-        }
-        // From the nearest open ancestor down; every step is recognised by device and inode.
-        let from = self.levels.iter().rposition(|l| l.fd.is_some()).unwrap_or(0);
-        let mut fd = self.levels.get(from).and_then(|l| l.fd.clone()).ok_or(Errno::NOENT)?;
-        let mut failed = None;
-        for level in self.levels.get(from + 1..).unwrap_or_default() {
-            let name = level.path.rsplit(|b| *b == b'/').next().unwrap_or_default();
-            let next = rustix::fs::openat(&*fd, name, directory_flags(), Mode::empty());
-            match next.and_then(|n| stat::stat_fd(n.as_fd()).map(|s| (n, (device(&s), s.stx_ino)))) {
-                Ok((n, identity)) if identity == level.identity => fd = Arc::new(n),
-                Ok(_) => failed = Some(Errno::STALE),
-                Err(e) => failed = Some(e),
+        let start = self.stack.iter().rposition(|f| f.fd.is_some()).ok_or(Errno::STALE)?;
+        let mut fd = self.stack.get(start).and_then(|f| f.fd.clone()).ok_or(Errno::STALE)?;
+        let mut depth = self.stack.get(start).map_or(0, |f| f.depth);
+        for frame in self.stack.get_mut(start + 1..).unwrap_or_default() {
+            let name = self.path.get(depth + usize::from(depth > 0)..frame.depth).unwrap_or_default();
+            let next = details::open_passage(fd.as_fd(), name, frame.follow)?;
+            if !is_same(&next, frame.identity) {
+                return Err(Errno::STALE);
             }
-            if failed.is_some() {
-                break;
-            }
+            (fd, depth) = (Arc::new(next), frame.depth);
         }
-        if let Some(e) = failed {
-            return Err(self.abandon(e));
-        }
-        if let Some(level) = self.levels.last_mut() {
-            level.fd = Some(fd.clone());
+        if let Some(frame) = self.stack.last_mut() {
+            frame.fd = Some(fd.clone());
         }
         Ok(fd)
     }
-
-    /// Gives up the rest of a directory that cannot be found again; its parents go on.
-    fn abandon(&mut self, e: Errno) -> Errno {
-        if let Some(level) = self.levels.pop() {
-            let path = level.path.clone();
-            self.fail("return to the directory", &path, e);
-        }
-        e
-    }
 }
 
-fn directory_flags() -> OFlags {
-    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK
+fn is_same(fd: &OwnedFd, identity: Identity) -> bool {
+    stat::stat_fd(fd).is_ok_and(|s| stat::identity(&s) == identity)
+}
+
+fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
+    bulla_repo_format::tree::join_path(parent, name)
+}
+
+/// Refuses when no source path can be backed up. Looks no further than the first that can.
+fn check_any(roots: &Roots, filter: &Filter) -> Result<()> {
+    const SHOWN: usize = 8;
+    let mut why = Vec::new();
+    for root in roots.all() {
+        let path = absolute(root);
+        let seen = CString::new(path.as_slice()).map_err(|_| Errno::INVAL);
+        let problem = match seen.and_then(|c| stat::stat(CWD, &c, false)) {
+            // A path that is too long for one call is found step by step.
+            Ok(_) | Err(Errno::NAMETOOLONG) if !filter.excludes(root, false) => return Ok(()),
+            Ok(_) | Err(Errno::NAMETOOLONG) => "it is excluded by a pattern".to_owned(),
+            Err(Errno::NOENT) => "it does not exist".to_owned(),
+            Err(e) => reason(e),
+        };
+        why.push(format!("{}: {problem}", escape(&path)));
+    }
+    let more = why.len().saturating_sub(SHOWN);
+    why.truncate(SHOWN);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    Err(Error::Refused(format!("nothing to back up: {}{more}", why.join("; "))))
 }

@@ -1,0 +1,29 @@
+//! A stream as a source: what a dump command writes, or standard input. Half a stream is no backup, so whoever opened
+//! it has the last word on whether it was whole.
+
+use std::io::Read;
+
+/// Decides at the end of a stream whether it was whole.
+pub type Commit = Box<dyn FnOnce() -> Result<(), String> + Send>;
+
+/// A stream, for instance what a dump command writes.
+pub struct StreamSource {
+    /// Its path in the snapshot.
+    pub name: Vec<u8>,
+    /// The bytes.
+    pub reader: Box<dyn Read + Send>,
+    /// Asked once the stream has ended: an error means that there is no snapshot.
+    pub commit: Option<Commit>,
+}
+
+impl StreamSource {
+    /// A stream whose end is as good as any other.
+    pub fn new(name: impl Into<Vec<u8>>, reader: impl Read + Send + 'static) -> Self {
+        Self { name: name.into(), reader: Box::new(reader), commit: None }
+    }
+
+    /// Asks whether the stream was whole.
+    pub(crate) fn commit(&mut self) -> Result<(), String> {
+        self.commit.take().map_or(Ok(()), |commit| commit())
+    }
+}
