@@ -5,6 +5,7 @@
 mod crash;
 mod damage;
 mod incremental;
+mod moving;
 mod protocol;
 mod support;
 mod tidy;

@@ -13,7 +13,7 @@ use crate::repository::tree::TreeReader;
 use crate::source::{Found, StreamSource, Walk, Walked};
 use bulla_repo_format::tree::{Entry, EntryFlags, EntryKind, Hole, Timestamp};
 use std::cmp::Ordering;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Files up to this size are read whole by a worker; larger ones are cut here and shared out.
@@ -67,13 +67,14 @@ pub struct Producer<'a, 'r> {
     bytes: u64,
     /// True when some entry of the batch needs a worker.
     reads: bool,
-    links: HashSet<(u64, u64)>,
+    /// Members of hard-link groups that were read: size and times they had.
+    links: HashMap<(u64, u64), (u64, Timestamp, Timestamp)>,
 }
 
 impl<'a, 'r> Producer<'a, 'r> {
     /// A producer; without `previous` everything is new.
     pub fn new(shared: &'a Shared<'r>, previous: Option<Previous<'r>>) -> Self {
-        Self { shared, previous, batch: Vec::new(), bytes: 0, reads: false, links: HashSet::new() }
+        Self { shared, previous, batch: Vec::new(), bytes: 0, reads: false, links: HashMap::new() }
     }
 
     /// Walks a source.
@@ -116,8 +117,8 @@ impl<'a, 'r> Producer<'a, 'r> {
             return self.push(Item { finished, found: Some(found) }, 0, feed);
         };
         // The first member of a hard-link group is read, the others follow it.
-        if found.entry.links > 1 && !self.links.insert((found.dev, found.entry.inode)) {
-            finished.filled = Filled::Linked;
+        if found.entry.links > 1 && self.linked(&found) {
+            finished.filled = Filled::Linked(None);
             return self.push(Item { finished, found: Some(found) }, 0, feed);
         }
         let data = size.min(found.allocated.max(512));
@@ -126,6 +127,14 @@ impl<'a, 'r> Producer<'a, 'r> {
         }
         self.flush(feed)?;
         self.large(found, finished, feed)
+    }
+
+    /// True if a member that looks the same was given out before: a number that was used again, or a file that
+    /// changed meanwhile, is another file.
+    fn linked(&mut self, found: &Found) -> bool {
+        let e = &found.entry;
+        let looks = (e.size(), e.mtime, e.ctime);
+        self.links.insert((found.dev, e.inode), looks) == Some(looks)
     }
 
     fn push(&mut self, item: Item, bytes: u64, feed: &mut Feed<'_>) -> Result<()> {
