@@ -4,6 +4,7 @@
 
 mod crash;
 mod damage;
+mod gaps;
 mod incremental;
 mod moving;
 mod protocol;

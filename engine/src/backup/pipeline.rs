@@ -13,7 +13,7 @@ use super::fold::{Done, Fold, Folded};
 use super::store::{Shared, Storer};
 use super::work::{Unit, Work};
 use crate::error::{Error, Result};
-use crate::observer::Observer;
+use crate::observer::{Event, Observer};
 use crate::repository::pack::PackStream;
 use bulla_repo_format::tree::{BuiltTree, TreeBuilder};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -80,6 +80,11 @@ pub struct Feed<'a> {
 }
 
 impl Feed<'_> {
+    /// Says something to the caller.
+    pub fn warn(&self, text: &str) {
+        self.observer.event(&Event::Warning(text));
+    }
+
     /// Gives out one unit; `Err(Interrupted)` when there is no point in going on.
     pub fn give(&mut self, unit: Unit) -> Result<()> {
         while self.next.saturating_sub(self.folded.load(Ordering::Acquire)) > self.window
