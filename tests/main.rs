@@ -5,7 +5,9 @@
 mod crash;
 mod damage;
 mod features;
+mod gaps;
 mod incremental;
+mod moving;
 mod protocol;
 mod support;
 mod tidy;

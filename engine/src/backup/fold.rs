@@ -4,12 +4,14 @@
 //! up; metadata blocks and lists are stored before the node that names them.
 
 use super::known::Known;
-use super::store::Shared;
+use super::store::{Shared, Storer};
+use super::work::{Item, Work};
 use crate::error::{Result, SourceError};
 use crate::observer::{EntryOutcome, Event, Observer};
 use crate::repository::index::Place;
 use crate::repository::pack::{PackStream, Packer};
 use crate::repository::tree::display_path;
+use crate::source::Found;
 use bulla_repo_format::ChunkId;
 use bulla_repo_format::limits::{BLOCK_INLINE_MAX, BLOCK_MAX};
 use bulla_repo_format::snapshot::Statistics;
@@ -35,8 +37,8 @@ pub enum Filled {
         /// Holes between them.
         holes: Vec<Hole>,
     },
-    /// The content of an earlier member of the same hard-link group.
-    Linked,
+    /// The content of an earlier member of the same hard-link group; without one it is read after all.
+    Linked(Option<Box<Found>>),
     /// It could not be read.
     Unreadable(SourceError),
 }
@@ -70,6 +72,8 @@ struct Linked {
     size: u64,
     holes: Block,
     content: Content,
+    /// It changed while it was read.
+    changed: bool,
     left: u64,
 }
 
@@ -167,6 +171,12 @@ impl<'a, 'r> Fold<'a, 'r> {
 
     fn entry(&mut self, finished: Finished) -> Result<()> {
         let Finished { mut entry, xattrs, filled, outcome } = finished;
+        if let Filled::Linked(found) = filled {
+            if !self.follow(&mut entry) {
+                return self.alone(entry, found, outcome);
+            }
+            return self.entry(Finished { entry, xattrs, filled: Filled::Complete, outcome });
+        }
         if let Some(encoded) = xattrs {
             entry.xattrs = match self.block(encoded)? {
                 Some(block) => block,
@@ -182,17 +192,18 @@ impl<'a, 'r> Fold<'a, 'r> {
             };
         }
         match filled {
-            Filled::Complete => {}
+            Filled::Complete | Filled::Linked(_) => {}
             Filled::Refs { refs, holes } => self.fill(&mut entry, &refs, &holes)?,
             Filled::Segments { holes } => {
                 let refs = std::mem::take(&mut self.segments);
                 self.fill(&mut entry, &refs, &holes)?;
             }
-            Filled::Linked => self.follow(&mut entry),
             Filled::Unreadable(e) => {
                 self.segments.clear();
-                unread(&mut entry);
                 self.source_error(e);
+                if !unread(&mut entry) {
+                    return Ok(());
+                }
             }
         }
         if entry.flags.changed_during_read {
@@ -248,15 +259,28 @@ impl<'a, 'r> Fold<'a, 'r> {
         Ok(())
     }
 
-    /// Takes the content of the group's first member; without one, the entry counts as unread.
-    fn follow(&mut self, entry: &mut Entry) {
+    /// Takes the content of the group's earlier member; false if there is none that was read.
+    fn follow(&mut self, entry: &mut Entry) -> bool {
         let first = self.links.get(&(entry.mount, entry.inode));
-        match (first, &mut entry.kind) {
-            (Some(l), EntryKind::File { size, holes, content }) => {
-                (*size, *holes, *content) = (l.size, l.holes.clone(), l.content.clone());
+        let (Some(l), EntryKind::File { size, holes, content }) = (first, &mut entry.kind) else {
+            return false;
+        };
+        (*size, *holes, *content) = (l.size, l.holes.clone(), l.content.clone());
+        entry.flags.changed_during_read = l.changed;
+        true
+    }
+
+    /// Reads a member whose group has nothing to follow: the earlier one vanished, was replaced or failed.
+    fn alone(&mut self, entry: Entry, found: Option<Box<Found>>, outcome: EntryOutcome) -> Result<()> {
+        let finished = Finished { entry, xattrs: None, filled: Filled::Complete, outcome };
+        let work = Work::Batch(vec![Item { finished, found }]);
+        let done = work.execute(&mut Storer::new(self.shared)?)?;
+        if let Done::Entries(list) = done {
+            for finished in list {
+                self.entry(finished)?;
             }
-            _ => unread(entry),
         }
+        Ok(())
     }
 
     /// Keeps the content of a hard-link group until all its links have come by.
@@ -266,16 +290,15 @@ impl<'a, 'r> Fold<'a, 'r> {
             return;
         }
         let key = (entry.mount, entry.inode);
-        let linked = self.links.entry(key).or_insert_with(|| Linked {
-            size: *size,
-            holes: holes.clone(),
-            content: content.clone(),
-            left: entry.links,
-        });
-        linked.left = linked.left.saturating_sub(1);
-        if linked.left == 0 {
+        let known = self.links.get(&key).filter(|l| l.content == *content);
+        let left = known.map_or(entry.links, |l| l.left).saturating_sub(1);
+        if left == 0 {
             self.links.remove(&key);
+            return;
         }
+        let changed = entry.flags.changed_during_read;
+        let linked = Linked { size: *size, holes: holes.clone(), content: content.clone(), changed, left };
+        self.links.insert(key, linked);
     }
 
     fn count(&mut self, entry: &Entry, outcome: EntryOutcome) {
@@ -311,11 +334,17 @@ pub struct Folded {
     pub gids: BTreeSet<u32>,
 }
 
-fn unread(entry: &mut Entry) {
-    entry.flags.read_error = true;
-    if let EntryKind::File { holes, content, .. } = &mut entry.kind {
-        (*holes, *content) = (Block::None, Content::default());
+/// Makes the entry say that it was not read, where the format has words for it (SPEC 9.2); false if there is nothing
+/// to keep of it.
+fn unread(entry: &mut Entry) -> bool {
+    match &mut entry.kind {
+        EntryKind::File { holes, content, .. } => (*holes, *content) = (Block::None, Content::default()),
+        EntryKind::Directory => {}
+        EntryKind::Symlink { target } => return !target.is_empty(),
+        _ => return true,
     }
+    entry.flags.read_error = true;
+    true
 }
 
 fn store_meta(

@@ -3,11 +3,15 @@
 //! Kept true: a chunk is claimed by exactly one worker; a chunk taken from the index puts its pack on the list that
 //! is announced and verified before the commit (SPEC 14), unless the pinned parent vouches for it.
 
+use super::gaps::Gaps;
 use crate::error::{Error, Result};
 use crate::repository::index::{Index, PackRef, Place};
 use bulla_repo_format::index::record_key;
+use bulla_repo_format::pack::PackKind;
+use bulla_repo_format::tree::ChunkRef;
 use bulla_repo_format::{ChunkId, PackName};
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const SHARDS: usize = 64;
@@ -18,6 +22,9 @@ pub struct Known<'r> {
     index: &'r Index,
     /// Packs nothing may be taken from: condemned, or found missing.
     excluded: HashSet<PackName>,
+    gaps: Gaps,
+    /// Set when metadata of the parent was found damaged: then nodes are taken from nowhere but what was read.
+    distrusted: AtomicBool,
     fresh: Vec<Mutex<HashSet<Key>>>,
     foreign: Mutex<HashSet<PackRef>>,
     /// Nodes of the pinned parent's tree that were read: they are safe without a pack check.
@@ -29,10 +36,46 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<'r> Known<'r> {
-    /// What the index knows, packs in `excluded` left out.
-    pub fn new(index: &'r Index, excluded: HashSet<PackName>) -> Self {
+    /// What the index knows, packs in `excluded` and lost ones left out.
+    pub fn new(index: &'r Index, mut excluded: HashSet<PackName>, gaps: Gaps) -> Self {
+        excluded.extend(&gaps.lost);
         let fresh = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { index, excluded, fresh, foreign: Mutex::default(), vouched: Mutex::default() }
+        Self {
+            index,
+            excluded,
+            gaps,
+            distrusted: AtomicBool::new(false),
+            fresh,
+            foreign: Mutex::default(),
+            vouched: Mutex::default(),
+        }
+    }
+
+    /// The index it looks into.
+    pub fn index(&self) -> &'r Index {
+        self.index
+    }
+
+    /// Metadata that should be readable is not: what is not vouched for is stored again.
+    pub fn distrust(&self) {
+        self.distrusted.store(true, Ordering::Relaxed);
+    }
+
+    /// True when the store may have lost chunks of the parent.
+    pub fn doubtful(&self) -> bool {
+        self.gaps.any || self.distrusted.load(Ordering::Relaxed)
+    }
+
+    /// True if a data chunk of the pinned parent can be found in a pack that is there.
+    pub fn has(&self, chunk: &ChunkRef, scratch: &mut Vec<Place>) -> Result<bool> {
+        self.index.places(&chunk.id, scratch)?;
+        for place in scratch.iter().filter(|p| p.len == chunk.len) {
+            let pack = self.index.pack(place.pack)?;
+            if pack.header.kind == PackKind::Data && !self.gaps.lost.contains(&pack.name) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Nodes of the parent's tree the walk has passed.
@@ -65,12 +108,15 @@ impl<'r> Known<'r> {
         if lock(&self.vouched).contains(id) {
             return Ok(false);
         }
+        if self.distrusted.load(Ordering::Relaxed) {
+            lock(&self.vouched).insert(*id);
+            return Ok(true);
+        }
         self.claim(id, len, scratch)
     }
 
     /// Packs of others this run relies on: name, and whether it is a metadata pack.
     pub fn foreign_packs(&self) -> Result<Vec<(PackName, bool)>> {
-        use bulla_repo_format::pack::PackKind;
         let mut out = Vec::new();
         for pack in lock(&self.foreign).iter() {
             let pack = self.index.pack(*pack)?;

@@ -6,6 +6,7 @@
 
 pub mod decide;
 mod fold;
+mod gaps;
 mod known;
 mod lineage;
 mod pipeline;
@@ -21,7 +22,6 @@ use crate::chunker::Chunker;
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer};
 use crate::repository::Repository;
-use crate::repository::index::Index;
 use crate::repository::pack::{PackSink, PackStream};
 use crate::repository::run::Run;
 use crate::repository::tree::TreeReader;
@@ -175,8 +175,16 @@ impl Job<'_> {
         }
         let mut excluded = repository.marked_packs()?;
         excluded.extend(self.excluded);
+        let gaps = gaps::find(repository, &index)?;
+        if !gaps.lost.is_empty() {
+            let text = format!(
+                "{} packs are missing or cut short, their chunks will be stored again; run `bulla check`",
+                gaps.lost.len()
+            );
+            self.observer.event(&Event::Warning(&text));
+        }
         let id = run.as_ref().map_or(RunId::new([0; 16]), Run::id);
-        let mut outcome = self.pipeline(sources, &index, excluded, parent.as_ref(), id)?;
+        let mut outcome = self.pipeline(sources, Known::new(&index, excluded, gaps), parent.as_ref(), id)?;
         if let Sources::Stream(s) = sources {
             s.commit().map_err(|e| Error::Refused(format!("{e}; nothing was committed")))?;
         }
@@ -210,8 +218,7 @@ impl Job<'_> {
     fn pipeline(
         &self,
         sources: &mut Sources,
-        index: &Index,
-        excluded: HashSet<PackName>,
+        known: Known<'_>,
         parent: Option<&Snapshot>,
         run: RunId,
     ) -> Result<Outcome> {
@@ -225,7 +232,7 @@ impl Job<'_> {
         let shared = Shared {
             chunker: Chunker::new(repository.config().chunker, ring)?,
             id_key: ring.id_key(domain, ChunkKind::Data)?,
-            known: Known::new(index, excluded),
+            known,
             data: stream(PackKind::Data),
             counters: Counters::default(),
             totals: Totals::default(),
@@ -234,8 +241,8 @@ impl Job<'_> {
         let builder = TreeBuilder::new(ring.split_key(domain)?, ring.id_key(domain, ChunkKind::Meta)?);
         let previous = match parent {
             Some(p) => {
-                let reader = TreeReader::new(repository, index, p.tree).record_visited();
-                Some(Previous::new(reader, p.start, options.comparison)?)
+                let reader = TreeReader::new(repository, shared.known.index(), p.tree).record_visited();
+                Some(Previous::new(reader, scan_of(p), options.comparison, &shared.known)?)
             }
             None => None,
         };
@@ -311,6 +318,13 @@ impl Job<'_> {
             errors: folded.errors,
         }
     }
+}
+
+/// When a snapshot's scan began, for the comparison. A start after the end was chosen, or a clock was set back: then
+/// nothing is known, and nothing counts as settled.
+fn scan_of(parent: &Snapshot) -> Timestamp {
+    let unknown = Timestamp { seconds: i64::MIN, nanos: 0 };
+    if parent.start > parent.end { unknown } else { parent.start }
 }
 
 fn paths_of(sources: &Sources) -> Vec<Vec<u8>> {

@@ -13,7 +13,7 @@ use super::fold::{Done, Fold, Folded};
 use super::store::{Shared, Storer};
 use super::work::{Unit, Work};
 use crate::error::{Error, Result};
-use crate::observer::Observer;
+use crate::observer::{Event, Observer};
 use crate::repository::pack::PackStream;
 use bulla_repo_format::tree::{BuiltTree, TreeBuilder};
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -45,8 +45,25 @@ impl Abort {
     fn check<T>(&self, result: Result<T>) -> Option<T> {
         result.map_err(|e| self.fail(e)).ok()
     }
+    /// Stops everyone when the stage that holds it panics: nobody waits for a unit that will not come.
+    fn guard<'a>(&'a self, who: &'static str) -> Guard<'a> {
+        Guard { abort: self, who }
+    }
     fn into_error(self) -> Option<Error> {
         self.error.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Guard<'a> {
+    abort: &'a Abort,
+    who: &'static str,
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.abort.fail(panicked(self.who));
+        }
     }
 }
 
@@ -63,6 +80,11 @@ pub struct Feed<'a> {
 }
 
 impl Feed<'_> {
+    /// Says something to the caller.
+    pub fn warn(&self, text: &str) {
+        self.observer.event(&Event::Warning(text));
+    }
+
     /// Gives out one unit; `Err(Interrupted)` when there is no point in going on.
     pub fn give(&mut self, unit: Unit) -> Result<()> {
         while self.next.saturating_sub(self.folded.load(Ordering::Acquire)) > self.window
@@ -100,15 +122,24 @@ pub fn run<'r, U: Send>(
     let (work_in, work_out) = bounded::<(u64, Work)>(width);
     let (done_in, done_out) = bounded::<(u64, Done)>(width * 8 + 64);
     let result = std::thread::scope(|scope| {
-        let uploader = scope.spawn(|| abort.check(upload()));
+        let uploader = scope.spawn(|| {
+            let _guard = abort.guard("the uploader");
+            abort.check(upload())
+        });
         let folder = {
             let (abort, folded) = (&abort, &folded);
-            scope.spawn(move || abort.check(fold(shared, meta, builder, &done_out, observer, folded)))
+            scope.spawn(move || {
+                let _guard = abort.guard("the fold");
+                abort.check(fold(shared, meta, builder, &done_out, observer, folded))
+            })
         };
         let workers: Vec<_> = (0..width)
             .map(|_| {
                 let (work, done, abort) = (work_out.clone(), done_in.clone(), &abort);
-                scope.spawn(move || abort.check(worker(shared, &work, &done, abort)))
+                scope.spawn(move || {
+                    let _guard = abort.guard("a worker");
+                    abort.check(worker(shared, &work, &done, abort))
+                })
             })
             .collect();
         drop(work_out);
@@ -118,23 +149,15 @@ pub fn run<'r, U: Send>(
         abort.check(produce(&mut feed));
         drop(feed);
         for worker in workers {
-            if worker.join().is_err() {
-                abort.fail(panicked("a worker"));
-            }
+            let _ = worker.join();
         }
-        // The data stream's last pack: all workers are done, so nothing is in flight.
+        let built = folder.join().unwrap_or_default();
+        // The data stream's last pack: workers and fold are done, so nothing is in flight.
         if !abort.stopped() {
             abort.check(Storer::new(shared).and_then(|mut s| s.finish()));
         }
-        let built = folder.join().unwrap_or_else(|_| {
-            abort.fail(panicked("the fold"));
-            None
-        });
         hang_up();
-        let stored = uploader.join().unwrap_or_else(|_| {
-            abort.fail(panicked("the uploader"));
-            None
-        });
+        let stored = uploader.join().unwrap_or_default();
         built.zip(stored)
     });
     match (abort.into_error(), result) {

@@ -7,13 +7,14 @@ use super::known::Known;
 use super::pipeline::Feed;
 use super::store::{GATHER, Shared};
 use super::work::{Item, Unit, Work};
-use crate::error::{Result, SourceError};
+use crate::error::{Error, Result, SourceError};
 use crate::observer::EntryOutcome;
+use crate::repository::index::Place;
 use crate::repository::tree::TreeReader;
 use crate::source::{Found, StreamSource, Walk, Walked};
 use bulla_repo_format::tree::{Entry, EntryFlags, EntryKind, Hole, Timestamp};
 use std::cmp::Ordering;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Files up to this size are read whole by a worker; larger ones are cut here and shared out.
@@ -28,33 +29,84 @@ pub struct Previous<'r> {
     /// When the parent's scan began.
     scan: Timestamp,
     comparison: Comparison,
+    /// The first part of it that could not be read, until it is reported.
+    damage: Option<Error>,
+    told: bool,
+    places: Vec<Place>,
 }
 
 impl<'r> Previous<'r> {
     /// Starts at the parent's first entry. `reader` must record the nodes it visits.
-    pub fn new(mut reader: TreeReader<'r>, scan: Timestamp, comparison: Comparison) -> Result<Self> {
-        let next = reader.next()?;
-        Ok(Self { reader, next, scan, comparison })
+    pub fn new(
+        reader: TreeReader<'r>,
+        scan: Timestamp,
+        comparison: Comparison,
+        known: &Known<'_>,
+    ) -> Result<Self> {
+        let mut new =
+            Self { reader, next: None, scan, comparison, damage: None, told: false, places: Vec::new() };
+        new.advance(known)?;
+        Ok(new)
+    }
+
+    /// Goes to the next entry that can be read. What cannot is as if the parent did not have it.
+    fn advance(&mut self, known: &Known<'_>) -> Result<()> {
+        loop {
+            let next = self.reader.next();
+            known.vouch(self.reader.take_visited());
+            match next {
+                Err(e) if e.is_damage() => self.spoiled(e, known),
+                next => {
+                    self.next = next?;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn spoiled(&mut self, e: Error, known: &Known<'_>) {
+        known.distrust();
+        self.damage.get_or_insert(e);
     }
 
     /// The parent's entry of the same path. Paths come in order, so each tree is read once.
     fn find(&mut self, entry: &Entry, known: &Known<'_>) -> Result<Option<Entry>> {
         loop {
             match self.next.as_ref().map(|p| p.compare(entry)) {
-                Some(Ordering::Less) => {
-                    self.next = self.reader.next()?;
-                    known.vouch(self.reader.take_visited());
-                }
+                Some(Ordering::Less) => self.advance(known)?,
                 Some(Ordering::Equal) => {
-                    known.vouch(self.reader.take_visited());
                     let found = self.next.take();
-                    self.next = self.reader.next()?;
-                    known.vouch(self.reader.take_visited());
+                    self.advance(known)?;
                     return Ok(found);
                 }
                 _ => return Ok(None),
             }
         }
+    }
+
+    /// True if all an entry of the parent refers to can be had. Asked only when the store has gaps.
+    fn intact(&mut self, entry: &Entry, known: &Known<'_>) -> Result<bool> {
+        match self.complete(entry, known) {
+            Err(e) if e.is_damage() => {
+                self.spoiled(e, known);
+                Ok(false)
+            }
+            other => other,
+        }
+    }
+
+    fn complete(&mut self, entry: &Entry, known: &Known<'_>) -> Result<bool> {
+        self.reader.block(&entry.xattrs)?;
+        let EntryKind::File { holes, content, .. } = &entry.kind else { return Ok(true) };
+        self.reader.block(holes)?;
+        let refs = self.reader.content(content)?;
+        known.vouch(self.reader.take_visited());
+        for chunk in &refs {
+            if !known.has(chunk, &mut self.places)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -67,13 +119,14 @@ pub struct Producer<'a, 'r> {
     bytes: u64,
     /// True when some entry of the batch needs a worker.
     reads: bool,
-    links: HashSet<(u64, u64)>,
+    /// Members of hard-link groups that were read: size and times they had.
+    links: HashMap<(u64, u64), (u64, Timestamp, Timestamp)>,
 }
 
 impl<'a, 'r> Producer<'a, 'r> {
     /// A producer; without `previous` everything is new.
     pub fn new(shared: &'a Shared<'r>, previous: Option<Previous<'r>>) -> Self {
-        Self { shared, previous, batch: Vec::new(), bytes: 0, reads: false, links: HashSet::new() }
+        Self { shared, previous, batch: Vec::new(), bytes: 0, reads: false, links: HashMap::new() }
     }
 
     /// Walks a source.
@@ -91,14 +144,7 @@ impl<'a, 'r> Producer<'a, 'r> {
     }
 
     fn entry(&mut self, found: Box<Found>, feed: &mut Feed<'_>) -> Result<()> {
-        let before = match &mut self.previous {
-            Some(p) => p.find(&found.entry, &self.shared.known)?,
-            None => None,
-        };
-        let unchanged = match (&before, &self.previous) {
-            (Some(b), Some(p)) => is_unchanged(&found.entry, b, p.scan, p.comparison),
-            _ => false,
-        };
+        let (before, unchanged) = self.before(&found.entry, feed)?;
         let outcome = match (&before, unchanged) {
             (_, true) => EntryOutcome::Unmodified,
             (Some(_), false) if found.entry.flags.implied => EntryOutcome::Unmodified,
@@ -116,8 +162,8 @@ impl<'a, 'r> Producer<'a, 'r> {
             return self.push(Item { finished, found: Some(found) }, 0, feed);
         };
         // The first member of a hard-link group is read, the others follow it.
-        if found.entry.links > 1 && !self.links.insert((found.dev, found.entry.inode)) {
-            finished.filled = Filled::Linked;
+        if found.entry.links > 1 && self.linked(&found) {
+            finished.filled = Filled::Linked(None);
             return self.push(Item { finished, found: Some(found) }, 0, feed);
         }
         let data = size.min(found.allocated.max(512));
@@ -126,6 +172,32 @@ impl<'a, 'r> Producer<'a, 'r> {
         }
         self.flush(feed)?;
         self.large(found, finished, feed)
+    }
+
+    /// True if a member that looks the same was given out before: a number that was used again, or a file that
+    /// changed meanwhile, is another file.
+    fn linked(&mut self, found: &Found) -> bool {
+        let e = &found.entry;
+        let looks = (e.size(), e.mtime, e.ctime);
+        self.links.insert((found.dev, e.inode), looks) == Some(looks)
+    }
+
+    /// The parent's entry of the same path, and whether it can stand for this one.
+    fn before(&mut self, entry: &Entry, feed: &Feed<'_>) -> Result<(Option<Entry>, bool)> {
+        let (Some(p), known) = (&mut self.previous, &self.shared.known) else { return Ok((None, false)) };
+        let before = p.find(entry, known)?;
+        let unchanged = match &before {
+            Some(b) if is_unchanged(entry, b, p.scan, p.comparison) => {
+                !known.doubtful() || p.intact(b, known)?
+            }
+            _ => false,
+        };
+        if let Some(e) = p.damage.take().filter(|_| !std::mem::replace(&mut p.told, true)) {
+            feed.warn(&format!(
+                "the snapshot to compare with is damaged, what is missing is read again: {e}"
+            ));
+        }
+        Ok((before, unchanged))
     }
 
     fn push(&mut self, item: Item, bytes: u64, feed: &mut Feed<'_>) -> Result<()> {
@@ -235,7 +307,7 @@ impl<'a, 'r> Producer<'a, 'r> {
             feed,
         )?;
         // Half a stream is no backup: unlike a file among others, it has no siblings to save.
-        read.map_err(|e| crate::error::Error::Refused(format!("{e}; nothing was committed")))?;
+        read.map_err(|e| Error::Refused(format!("{e}; nothing was committed")))?;
         let kind = EntryKind::File { size: 0, holes: Default::default(), content: Default::default() };
         let entry = invented(&parent, file, kind, 0o600, now);
         let filled = Filled::Segments { holes: Vec::new() };

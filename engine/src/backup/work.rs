@@ -58,7 +58,7 @@ fn batch(items: Vec<Item>, storer: &mut Storer<'_, '_>) -> Result<Done> {
                 Err(e) => finished.filled = Filled::Unreadable(e),
             }
             finished.entry.kind = found.entry.kind.clone();
-            let readable = !matches!(finished.filled, Filled::Unreadable(_) | Filled::Linked);
+            let readable = !matches!(finished.filled, Filled::Unreadable(_) | Filled::Linked(_));
             if readable && matches!(finished.entry.kind, EntryKind::File { .. }) {
                 match read(at, &found, &mut finished, &mut refs, storer)? {
                     Ok(found_holes) => {
@@ -68,6 +68,9 @@ fn batch(items: Vec<Item>, storer: &mut Storer<'_, '_>) -> Result<Done> {
                     }
                     Err(e) => finished.filled = Filled::Unreadable(e),
                 }
+            }
+            if let Filled::Linked(kept) = &mut finished.filled {
+                *kept = Some(found);
             }
         }
         out.push(finished);

@@ -142,6 +142,11 @@ impl Index {
         segment.ok_or_else(|| Error::Refused("a pack of another index".into()))?.pack_name(pack.pack)
     }
 
+    /// True if a run says that the pack was deleted.
+    pub fn is_deleted(&self, pack: &PackName) -> bool {
+        self.graves.contains(pack)
+    }
+
     /// All packs; one named by several runs comes several times.
     pub fn packs(&self) -> impl Iterator<Item = Result<Arc<IndexPack>>> + '_ {
         self.segments.iter().flat_map(|s| (0..s.packs()).map(|p| s.pack(p).map(Arc::new)))

@@ -1,0 +1,42 @@
+//! What the store lost: where index and listing disagree. Nothing may be taken from a pack that is not whole, and a
+//! parent whose chunks may be gone vouches for an unchanged file only as far as the index can find them.
+
+use crate::error::Result;
+use crate::repository::Repository;
+use crate::repository::index::Index;
+use bulla_repo_format::{Area, ObjectName, PackName};
+use std::collections::{HashMap, HashSet};
+
+/// Differences between the index and the listing of packs.
+#[derive(Default)]
+pub struct Gaps {
+    /// Packs the index lists that are missing or of another size.
+    pub lost: HashSet<PackName>,
+    /// False if there is no difference at all.
+    pub any: bool,
+}
+
+/// Compares listing and index. Packs of a backup that runs beside this one count as a difference: that costs this
+/// backup look-ups, nothing else.
+pub fn find(repository: &Repository, index: &Index) -> Result<Gaps> {
+    let mut present: HashMap<PackName, (u64, bool)> = HashMap::new();
+    for area in [Area::Packs, Area::Meta] {
+        for (name, size) in repository.backend().list(area)? {
+            if let ObjectName::Pack(name) | ObjectName::Meta(name) = name {
+                present.insert(name, (size, false));
+            }
+        }
+    }
+    let mut lost = HashSet::new();
+    for pack in index.packs() {
+        let pack = pack?;
+        match present.get_mut(&pack.name) {
+            Some((size, listed)) if *size == pack.size => *listed = true,
+            _ if index.is_deleted(&pack.name) => {}
+            _ => drop(lost.insert(pack.name)),
+        }
+    }
+    let orphans = present.values().any(|(_, listed)| !listed);
+    let any = orphans || !lost.is_empty() || !index.failed().is_empty();
+    Ok(Gaps { lost, any })
+}
