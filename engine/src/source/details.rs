@@ -29,6 +29,8 @@ pub(super) fn xattrs(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Vec<
             Err(e) => return Err(e.into()),
         }
     }
+    out.sort_by(|a, b| a.name.cmp(&b.name));
+    out.dedup_by(|a, b| a.name == b.name);
     Ok(if out.is_empty() { None } else { Some(encode_xattrs(&mut out)) })
 }
 

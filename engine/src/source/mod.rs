@@ -16,6 +16,10 @@ pub use names::Names;
 pub use read::OpenFile;
 pub use walk::{Found, Walk, Walked};
 
+use crate::error::{Error, Result};
+use crate::observer::escape;
+use crate::repository::snapshots::clean_path;
+use bulla_repo_format::limits::{NAME_MAX, PATH_MAX};
 use std::io::Read;
 
 /// Something to back up.
@@ -73,7 +77,7 @@ fn tidy(base: &[u8], path: &[u8]) -> Vec<u8> {
 }
 
 /// Decides at the end of a stream whether it was whole.
-pub type Commit = Box<dyn FnOnce() -> Result<(), String> + Send>;
+pub type Commit = Box<dyn FnOnce() -> std::result::Result<(), String> + Send>;
 
 /// A stream, for instance what a dump command writes.
 pub struct StreamSource {
@@ -86,8 +90,22 @@ pub struct StreamSource {
 }
 
 impl StreamSource {
+    /// Refuses a name that no tree can hold, before a byte is read.
+    pub(crate) fn check_name(&self) -> Result<()> {
+        let path = clean_path(&self.name);
+        let good =
+            |name: &[u8]| !name.is_empty() && name != b".." && name.len() <= NAME_MAX && !name.contains(&0);
+        if path.len() <= PATH_MAX && path.split(|b| *b == b'/').all(good) {
+            return Ok(());
+        }
+        Err(Error::Refused(format!(
+            "a stream cannot be stored as \"{}\": it is no path of a file",
+            escape(&self.name)
+        )))
+    }
+
     /// Asks whether the stream was whole.
-    pub(crate) fn commit(&mut self) -> Result<(), String> {
+    pub(crate) fn commit(&mut self) -> std::result::Result<(), String> {
         self.commit.take().map_or(Ok(()), |commit| commit())
     }
 }

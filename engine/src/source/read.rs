@@ -1,9 +1,9 @@
 //! Reads a file's data extents; notices when it changes under the reader.
 
-use super::stat::{is_regular, stat_fd};
+use super::stat::{is_regular, stat_fd, time};
 use crate::error::SourceError;
 use bulla_repo_format::limits::BLOCK_MAX;
-use bulla_repo_format::tree::{Entry, EntryKind, Hole, Timestamp};
+use bulla_repo_format::tree::{Entry, EntryKind, Hole};
 use rustix::fs::{SeekFrom, Statx};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
@@ -145,8 +145,8 @@ impl OpenFile {
         // /proc and friends tell sizes of 0: no change, just no size.
         let lied = b.stx_size == 0 && !changed;
         entry.flags.changed_during_read = changed || (size != b.stx_size && !lied);
-        entry.mtime = Timestamp { seconds: b.stx_mtime.tv_sec, nanos: b.stx_mtime.tv_nsec };
-        entry.ctime = Timestamp { seconds: b.stx_ctime.tv_sec, nanos: b.stx_ctime.tv_nsec };
+        entry.mtime = time(b.stx_mtime);
+        entry.ctime = time(b.stx_ctime);
         (entry.mode, entry.uid, entry.gid, entry.inode) =
             (b.stx_mode & 0o7777, b.stx_uid, b.stx_gid, b.stx_ino);
         if let EntryKind::File { size: s, .. } = &mut entry.kind {

@@ -304,6 +304,8 @@ impl<'a> Walk<'a> {
             }
         }
         names.sort_unstable();
+        // A directory that changes while it is listed may show a name twice.
+        names.dedup();
         Ok(names.into())
     }
 
