@@ -120,3 +120,21 @@ fn a_stage_that_panics_ends_the_backup() {
     let ended = wait.recv_timeout(std::time::Duration::from_secs(20));
     assert_eq!(ended.expect("the backup hangs"), (true, 0));
 }
+
+#[test]
+fn a_stream_whose_name_no_tree_can_hold_is_refused() {
+    use bulla_engine::source::{Sources, StreamSource};
+    let (repository, _) = in_memory();
+    let stream = |name: &str| {
+        let reader = Box::new(std::io::Cursor::new(b"bytes".to_vec()));
+        let source = Sources::Stream(StreamSource { name: name.into(), reader, commit: None });
+        backup::run(&repository, source, &options(), &Silent)
+    };
+    for name in ["", "/", ".", "..", "../x", "a/../b", "a/..", "a\0b", &"n".repeat(5000)] {
+        assert!(stream(name).is_err(), "{name:?}");
+    }
+    assert_eq!(repository.snapshots().unwrap(), []);
+    let report = stream("/a/./b/").unwrap();
+    assert_eq!(read(&repository, &report, Path::new("/a/b")).unwrap(), b"bytes");
+    clean(&repository);
+}

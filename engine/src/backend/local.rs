@@ -18,6 +18,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 const TMP: &str = "tmp";
+/// Temporary files older than this belong to nobody: no put takes a day. If one did, its writer would get an error at
+/// `link` and fail cleanly.
+const TMP_AGE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
 /// A directory that holds a repository.
 pub struct Local {
@@ -82,6 +85,9 @@ impl Local {
 
     fn write_temporary(&self, parts: &[&[u8]]) -> io::Result<PathBuf> {
         let n = self.counter.fetch_add(1, Ordering::Relaxed);
+        if n == 0 {
+            self.sweep_temporaries();
+        }
         let mut tag = [0u8; 8];
         getrandom::fill(&mut tag).map_err(|e| io::Error::other(e.to_string()))?;
         let path =
@@ -94,6 +100,17 @@ impl Local {
             return Err(e);
         }
         Ok(path)
+    }
+
+    /// Removes what interrupted writers left behind, once per process. Failing costs space, nothing else.
+    fn sweep_temporaries(&self) {
+        let Ok(entries) = std::fs::read_dir(self.root.join(TMP)) else { return };
+        for entry in entries.flatten() {
+            let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+            if age.is_some_and(|age| age > TMP_AGE) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// Records names of one area; `shard` is the directory below it, if any.
@@ -236,4 +253,67 @@ fn make_dirs(path: &Path) -> io::Result<()> {
 
 fn sync_dir(path: &Path) -> io::Result<()> {
     open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bulla_repo_format::{PackName, RunId};
+    use std::fs::{File, FileTimes};
+    use std::time::SystemTime;
+
+    #[test]
+    fn old_temporaries_go_with_the_first_put_and_young_ones_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("repository");
+        Local::new(&root).create_layout().unwrap();
+        for (name, hours) in [("old", 25), ("young", 1)] {
+            let file = File::create(root.join(TMP).join(name)).unwrap();
+            let then = SystemTime::now() - std::time::Duration::from_secs(hours * 3600);
+            file.set_times(FileTimes::new().set_modified(then)).unwrap();
+        }
+        let store = Local::new(&root);
+        store.put(&ObjectName::Verdict(RunId::new([1; 16])), &[b"x"]).unwrap();
+        assert!(!root.join(TMP).join("old").exists() && root.join(TMP).join("young").exists());
+    }
+
+    #[test]
+    fn a_name_is_written_once_whole_private_and_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Local::new(dir.path().join("new/repository"));
+        store.create_layout().unwrap();
+        let name = ObjectName::Pack(PackName::new([0xab; 32]));
+        assert_eq!(store.put(&name, &[b"one", b"two"]).unwrap(), Put::Created);
+        assert_eq!(store.put(&name, &[b"other"]).unwrap(), Put::Exists);
+        store.flush().unwrap();
+        assert_eq!(store.get(&name, 100).unwrap(), b"onetwo");
+        assert_eq!(store.get_range(&name, 3, 3).unwrap(), b"two");
+        assert!(matches!(store.get_range(&name, 3, 4), Err(BackendError::Short { size: 6, .. })));
+        assert!(store.get(&name, 5).is_err(), "larger than allowed");
+        assert_eq!(store.list(Area::Packs).unwrap(), [(name, 6)]);
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(store.path(&name)).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o400);
+        store.delete(&name).unwrap();
+        store.delete(&name).unwrap();
+        assert_eq!(store.stat(&name).unwrap(), None);
+        assert!(store.create_layout().is_err(), "not empty any more");
+    }
+
+    #[test]
+    fn of_many_writers_of_one_name_exactly_one_creates_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("repository");
+        Local::new(&root).create_layout().unwrap();
+        let name = ObjectName::Verdict(RunId::new([3; 16]));
+        let won: usize = std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..8u8)
+                .map(|n| {
+                    let store = Local::new(&root);
+                    scope.spawn(move || store.put(&name, &[&[n; 1000]]).unwrap() == Put::Created)
+                })
+                .collect();
+            writers.into_iter().map(|w| usize::from(w.join().unwrap())).sum()
+        });
+        assert_eq!(won, 1);
+    }
 }

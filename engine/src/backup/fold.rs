@@ -6,7 +6,7 @@
 use super::known::Known;
 use super::store::{Shared, Storer};
 use super::work::{Item, Work};
-use crate::error::{Result, SourceError};
+use crate::error::{Error, Result, SourceError};
 use crate::observer::{EntryOutcome, Event, Observer};
 use crate::repository::index::Place;
 use crate::repository::pack::{PackStream, Packer};
@@ -16,8 +16,8 @@ use bulla_repo_format::ChunkId;
 use bulla_repo_format::limits::{BLOCK_INLINE_MAX, BLOCK_MAX};
 use bulla_repo_format::snapshot::Statistics;
 use bulla_repo_format::tree::{
-    Block, BuiltTree, ChunkRef, Content, Entry, EntryKind, Hole, ListBuilder, TreeBuilder, encode_block,
-    encode_holes,
+    Block, BuiltTree, ChunkRef, Content, Entry, EntryKind, Hole, ListBuilder, Node, TreeBuilder,
+    encode_block, encode_holes,
 };
 use std::collections::{BTreeSet, HashMap};
 
@@ -154,7 +154,7 @@ impl<'a, 'r> Fold<'a, 'r> {
             (&mut self.packer, &mut self.places, &mut self.statistics.meta_bytes_new);
         let built = self
             .builder
-            .finish(&mut |id, node| store_meta(known, meta, packer, places, counter, id, &node))?;
+            .finish(&mut |id, node| store_node(known, meta, packer, places, counter, id, &node))?;
         meta.finish(&mut self.packer)?;
         let folded =
             Folded { statistics: self.statistics, errors: self.errors, uids: self.uids, gids: self.gids };
@@ -219,7 +219,7 @@ impl<'a, 'r> Fold<'a, 'r> {
         let (known, meta) = (&self.shared.known, self.meta);
         let (packer, places, counter) =
             (&mut self.packer, &mut self.places, &mut self.statistics.meta_bytes_new);
-        self.builder.push(&entry, &mut |id, node| store_meta(known, meta, packer, places, counter, id, &node))
+        self.builder.push(&entry, &mut |id, node| store_node(known, meta, packer, places, counter, id, &node))
     }
 
     /// Stores a metadata block, outside the entry if it is large; `None` when it is above all limits.
@@ -362,4 +362,20 @@ fn store_meta(
         meta.append(packer, [(id, plain)])?;
     }
     Ok(())
+}
+
+/// As [`store_meta`], for nodes of the tree: one that cannot be read again must not be committed.
+fn store_node(
+    known: &Known<'_>,
+    meta: &PackStream<'_>,
+    packer: &mut Packer,
+    places: &mut Vec<Place>,
+    counter: &mut u64,
+    id: ChunkId,
+    plain: &[u8],
+) -> Result<()> {
+    if let Err(e) = Node::decode(plain) {
+        return Err(Error::Refused(format!("a tree node would not read back ({e}); nothing was committed")));
+    }
+    store_meta(known, meta, packer, places, counter, id, plain)
 }

@@ -112,6 +112,9 @@ pub fn run(
     observer: &dyn Observer,
 ) -> Result<BackupReport> {
     repository.require_writable()?;
+    if let Sources::Stream(stream) = &sources {
+        stream.check_name()?;
+    }
     let start = repository.env().clock.now();
     let mut excluded = HashSet::new();
     for attempt in 1..=ATTEMPTS {
