@@ -1,235 +1,237 @@
 #!/usr/bin/env python3
-"""Compares bulla with other backup programs on the same work, in one run, on one machine.
+"""Compares bulla with other backup programs: the same work, encryption on, in turn, on one machine, in one run.
 
-usage: compare.py --bulla target/release/bulla [--runs 3] [--quick] [--work DIR] [--files DIR] [--tools DIR]
-
-Every program backs up the same corpora with encryption on, in turn, `--runs` times; what each restores is compared with
-the source. Times are of whole processes (wall, user + system, peak memory), medians with minimum and maximum. Only
-ratios within one run mean anything. Rivals are external commands found on PATH or in --tools; those that are missing are
-left out and named: restic (Debian), rustic (crates.io: rustic-rs), borg (PyPI: borgbackup).
+Only ratios within one run mean anything. What every program restores is compared with the source, byte by byte; a
+difference ends the run. Restores and copies go to a tmpfs where there is one, because ext4 makes new files slow for
+minutes after a large tree was deleted. Each round starts from the same source and from new repositories; the order of
+the programs turns with the rounds. Prints Markdown; raw samples and the machine go to --out.
 """
+
 import argparse
 import json
 import os
-import pathlib
 import platform
 import shutil
 import statistics
-import subprocess
 import sys
+import tempfile
 import time
 
-PASSWORD = "benchmark"
+import corpora
+from identical import differences
+from measure import run, tree_bytes
+from targets import verdicts
+from tools import RIVALS, Bulla, find, install
+
+SIZES = {  # files: count and bytes; large and random: bytes; database: rows
+    "full": {"files": (60_000, 800 << 20), "large": 1 << 30, "random": 1 << 30, "database": 600_000},
+    "quick": {"files": (2_000, 24 << 20), "large": 24 << 20, "random": 16 << 20, "database": 20_000},
+}
+STEPS = {
+    "files": ["first", "no change", "changed", "verify", "restore"],
+    "large": ["first", "verify", "restore"],
+    "random": ["first", "restore"],
+    "database": ["first", "changed", "restore"],
+}
+WORDS = {"first": "first backup", "no change": "no change", "changed": "changed", "verify": "verify all data",
+         "restore": "restore all"}
+# Change detection distrusts files that changed just before a scan; so must the harness not change them then.
+SETTLE_SECONDS = 3
 
 
-def run(argv, env, cwd=None, shell=False):
-    """Runs one command; wall seconds, CPU seconds, peak MiB. A failure ends the comparison."""
-    log = open("/dev/null", "wb")
-    start = time.monotonic()
-    child = subprocess.Popen(argv, env=env, cwd=cwd, stdout=log, stderr=subprocess.PIPE, shell=shell)
-    error = child.stderr.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    wall = time.monotonic() - start
-    if status != 0:
-        sys.exit(f"{argv} failed: {error.decode(errors='replace')[-2000:]}")
-    return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "rss": usage.ru_maxrss / 1024}
+class Round:
+    """One round over one corpus: every step by every program, and the references."""
+
+    def __init__(self, args, corpus, source, change, samples, number):
+        self.args, self.corpus, self.source, self.change = args, corpus, source, change
+        self.samples, self.number = samples, number
+
+    def note(self, step, who, cost, **more):
+        self.samples.setdefault(self.corpus, {}).setdefault(step, {}).setdefault(who, []).append(cost | more)
+        print(f"  {self.corpus} {step} {who}: {cost['wall']:.2f} s, CPU {cost['cpu']:.2f} s, {cost['rss_mib']:.0f} MiB",
+              file=sys.stderr, flush=True)
+
+    def run(self, programs):
+        turn = self.number % len(programs)
+        order = programs[turn:] + programs[:turn]
+        with tempfile.TemporaryDirectory(dir=self.args.work, prefix="round-") as work:
+            time.sleep(SETTLE_SECONDS)
+            self.references(work)
+            for program in order:
+                place = os.path.join(work, program.name)
+                os.makedirs(place)
+                program.place(place)
+                run(program.init(), program.env)
+            for step in STEPS[self.corpus]:
+                self.step(step, order)
+        if self.change:
+            self.change.undo()
+
+    def step(self, step, order):
+        if step == "changed":
+            self.changed = self.change.apply()
+            time.sleep(SETTLE_SECONDS)
+        for program in order:
+            if step == "verify":
+                if program.verifies:
+                    self.note(step, program.name, run(program.verify(), program.env))
+            elif step == "restore":
+                self.restore(program)
+            else:
+                cost = run(program.backup(self.source), program.env)
+                self.note(step, program.name, cost, size=tree_bytes(program.repo))
+
+    def restore(self, program):
+        with tempfile.TemporaryDirectory(dir=self.args.restore_to, prefix="bulla-compare-") as target:
+            cost = run(program.restore(self.source, target), program.env)
+            wrong, metadata = differences(self.source, program.restored(self.source, target))
+            if wrong:
+                sys.exit(f"{program.name} restored something else: {len(wrong)} differences, as {wrong[:5]}")
+            self.note("restore", program.name, cost, metadata_differs=metadata)
+
+    def references(self, work):
+        env = {"PATH": os.environ["PATH"], "HOME": work}
+        shell = lambda words, *rest: run(["sh", "-c", words, "sh", self.source, *rest], env)
+        note = lambda who, cost: self.note("reference", who, cost)
+        if self.corpus == "files":
+            note("tar | zstd -2 -T2", shell('tar c -C "$1" . | zstd -q -2 -T2 > "$2"', work + "/reference"))
+            note("find -printf", run(["find", self.source, "-printf", "%s %T@ %C@ %i\n"], env))
+        elif self.corpus == "random":
+            note("dd fdatasync", shell('dd if="$1" of="$2" bs=4M conv=fdatasync', work + "/reference"))
+        else:
+            note("zstd -2 -T2", shell('zstd -q -2 -T2 < "$1" > "$2"', work + "/reference"))
+        with tempfile.TemporaryDirectory(dir=self.args.restore_to, prefix="bulla-compare-") as target:
+            note("cp -a", run(["cp", "-a", self.source, target + "/copy"], env))
 
 
-class Program:
-    """One program: how it makes a repository, backs up, restores and verifies."""
+def build(args, workspace, sizes):
+    """Makes the corpora: name → (source, what changes it, a description)."""
+    made = {}
+    place = lambda name: os.path.join(args.work, name)
+    for corpus in args.corpora:
+        print(f"making {corpus}", file=sys.stderr, flush=True)
+        source, change = place(corpus), None
+        if corpus == "files":
+            roots = args.files or [place("vendor"), *corpora.SMALL_ROOTS]
+            if not args.files:
+                corpora.vendor(workspace, place("vendor"))
+            count, size = corpora.copy_files(roots, source, *sizes["files"])
+            shutil.rmtree(place("vendor"), ignore_errors=True)
+            change = corpora.Change(source, place("stash"))
+        elif corpus == "large":
+            count, size = corpora.tar_of("/usr/lib", source, sizes["large"])
+        elif corpus == "random":
+            count, size = corpora.random_file(source, sizes["random"])
+        else:
+            count, size = corpora.database(source, sizes["database"])
+            change = corpora.EditDatabase(source, sizes["database"], place("stash"))
+        made[corpus] = (source, change, {"files": count, "bytes": size})
+    return made
 
-    def __init__(self, name, binary, repo, **commands):
-        self.name, self.binary, self.repo = name, binary, pathlib.Path(repo)
-        self.commands = commands
-        self.env = dict(os.environ, RESTIC_PASSWORD=PASSWORD, RUSTIC_PASSWORD=PASSWORD, BORG_PASSPHRASE=PASSWORD,
-                        RESTIC_CACHE_DIR=f"{repo}-cache", XDG_CACHE_HOME=f"{repo}-cache", BULLA_CACHE_DIR=f"{repo}-cache",
-                        BORG_CACHE_DIR=f"{repo}-cache", BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK="yes", TZ="UTC")
 
-    def do(self, word, **fields):
-        argv = [a.format(binary=self.binary, repo=self.repo, **fields) for a in self.commands[word].split()]
-        return run(argv, self.env, cwd=fields.get("target"))
-
-    def fresh(self):
-        for path in (self.repo, pathlib.Path(f"{self.repo}-cache"), pathlib.Path(f"{self.repo}.key")):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-        self.do("init")
-
-    def size(self):
-        return sum(f.stat().st_size for f in self.repo.rglob("*") if f.is_file())
+def cell(samples):
+    median = lambda key: statistics.median(s[key] for s in samples)
+    walls = [s["wall"] for s in samples]
+    return f"**{median('wall'):.2f}** [{min(walls):.2f}–{max(walls):.2f}] ({median('cpu'):.2f}, {median('rss_mib'):.0f})"
 
 
-def programs(args, work):
-    found, missing = [], []
-    path = os.pathsep.join([args.tools or "", os.environ["PATH"]])
-    for name, commands in {
-        "bulla": dict(
-            init="{binary} -r {repo} init --key-file-out {repo}.key",
-            backup="{binary} -q -r {repo} --key-file {repo}.key backup {source}",
-            restore="{binary} -q -r {repo} --key-file {repo}.key restore latest --target {target}",
-            verify="{binary} -q -r {repo} --key-file {repo}.key check --read-data"),
-        "restic": dict(
-            init="{binary} -q -r {repo} init --repository-version 2",
-            backup="{binary} -q -r {repo} backup {source}",
-            restore="{binary} -q -r {repo} restore latest --target {target}",
-            verify="{binary} -q -r {repo} check --read-data"),
-        "rustic": dict(
-            init="{binary} -r {repo} init",
-            backup="{binary} --no-progress -r {repo} backup {source}",
-            restore="{binary} --no-progress -r {repo} restore latest {target}",
-            verify="{binary} --no-progress -r {repo} check --read-data"),
-        "borg": dict(
-            init="{binary} init -e repokey-blake2 {repo}",
-            backup="{binary} create -C zstd,3 {repo}::{{now:%H%M%S%f}} {source}",
-            restore="",
-            verify="{binary} check --verify-data {repo}"),
-    }.items():
-        binary = args.bulla if name == "bulla" else shutil.which(name, path=path)
-        if not binary:
-            missing.append(name)
-            continue
-        found.append(Program(name, os.path.abspath(binary), work / f"repo-{name}", **commands))
+def code(words):
+    """A name as code in a table."""
+    return "`" + words.replace("|", "\\|") + "`" if words else "–"
+
+
+def to_best(by, rivals):
+    """Wall and processor time of bulla as ratios to the best rival in each, by medians."""
+    for key in ("wall", "cpu"):
+        best = [statistics.median(s[key] for s in by[n]) for n in rivals if n in by]
+        if best:
+            yield statistics.median(s[key] for s in by["bulla"]) / min(best)
+
+
+def table(results, names):
+    """The whole run as Markdown."""
+    rivals = [n for n in names if n != "bulla"]
+    lines = ["| wall s [min–max] (CPU s, peak MiB) | " + " | ".join(names) + " | bulla / best rival: wall, CPU |",
+             "|---" * (len(names) + 2) + "|"]
+    for corpus, steps in results.items():
+        for step in (s for s in STEPS[corpus] if s in steps):
+            by = steps[step]
+            ratio = ", ".join(f"{r:.2f}" for r in to_best(by, rivals)) or "–"
+            cells = [cell(by[n]) if n in by else "–" for n in names]
+            lines.append(f"| {corpus}: {WORDS[step]} | " + " | ".join(cells) + f" | {ratio} |")
+            if step in ("first", "changed"):
+                size = {n: statistics.median(s["size"] for s in by[n]) for n in names}
+                ratio = f"{size['bulla'] / min(size[n] for n in rivals):.2f}" if rivals else "–"
+                cells = [f"{size[n] / 1e6:.1f}" for n in names]
+                lines.append(f"| … repository MB | " + " | ".join(cells) + f" | {ratio} |")
+    lines += ["", "| reference | wall s [min–max] (CPU s, peak MiB) |", "|---|---|"]
+    for corpus, steps in results.items():
+        lines += [f"| {corpus}: {code(who)} | {cell(samples)} |" for who, samples in steps["reference"].items()]
+    lines += ["", "| target | against | at most | reached [min–max] | |", "|---|---|---|---|---|"]
+    for target, against, middle, low, high in verdicts(results):
+        verdict = "yes" if middle <= target.limit else "**no**"
+        lines.append(f"| {target.words} | {code(against)} | {target.limit} | {middle:.2f} [{low:.2f}–{high:.2f}] | {verdict} |")
+    return "\n".join(lines)
+
+
+def machine():
+    model = ""
+    with open("/proc/cpuinfo") as f:
+        model = next((l.split(":", 1)[1].strip() for l in f if l.startswith("model name")), "")
+    with open("/proc/meminfo") as f:
+        memory = int(f.readline().split()[1]) // 1024
+    return {"cpus": os.cpu_count(), "model": model, "memory_mib": memory, "kernel": platform.release(),
+            "load_average_at_start": os.getloadavg()}
+
+
+def programs(args):
+    found, missing = [Bulla(os.path.abspath(args.bulla))], []
+    for name in args.rivals:
+        path = find(name, args.tools)
+        if not path and args.install:
+            install(RIVALS[name], args.install)
+            path = find(name, [os.path.join(args.install, "bin")])
+        found, missing = (found + [RIVALS[name](path)], missing) if path else (found, missing + [name])
     return found, missing
 
 
-def borg_restore(program, target):
-    """borg extracts into the working directory, and wants the archive's name."""
-    last = subprocess.run([program.binary, "list", "--last", "1", "--short", str(program.repo)], env=program.env,
-                          capture_output=True, text=True, check=True).stdout.strip()
-    return run([program.binary, "extract", f"{program.repo}::{last}"], program.env, cwd=target)
-
-
-def corpora(args, work):
-    """Directories to back up: many files (and the same with some changed), one large file, random bytes."""
-    scale = 20 if args.quick else 1
-    files = work / "files"
-    if not files.exists():
-        shutil.copytree(args.files, files, symlinks=True, ignore_dangling_symlinks=True)
-        if args.quick:
-            for extra in sorted(files.iterdir())[10:]:
-                shutil.rmtree(extra) if extra.is_dir() and not extra.is_symlink() else extra.unlink()
-    large, random = work / "large", work / "random"
-    if not large.exists():
-        large.mkdir()
-        limit = (1 << 30) // scale
-        subprocess.run(f"tar c /usr/lib 2>/dev/null | head -c {limit} > {large}/image", shell=True, check=True)
-    if not random.exists():
-        random.mkdir()
-        subprocess.run(f"head -c {(512 << 20) // scale} /dev/urandom > {random}/noise", shell=True, check=True)
-    return {"many files": files, "one large file": large, "random": random}
-
-
-def change(source, run_number):
-    """Edits about two files in a hundred, as a day's work does."""
-    for number, path in enumerate(sorted(p for p in source.rglob("*") if p.is_file() and not p.is_symlink())):
-        if number % 50 == run_number % 50:
-            path.chmod(path.stat().st_mode | 0o200)
-            with path.open("a") as f:
-                f.write(f"\nchanged in run {run_number}\n")
-
-
-def restore(program, target, source):
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir()
-    taken = borg_restore(program, target) if program.name == "borg" else program.do("restore", target=str(target))
-    differ = subprocess.run(["diff", "-rq", "--no-dereference", str(source), f"{target}{source}"], capture_output=True, text=True)
-    if differ.returncode != 0:
-        sys.exit(f"{program.name} restored something else:\n{differ.stdout[:2000]}")
-    return taken
-
-
-def references(source, work):
-    env = dict(os.environ)
-    tar = run(f"tar c {source} 2>/dev/null | zstd -2 -T2 -q > {work}/reference.zst", env, shell=True)
-    find = run(["find", str(source), "-printf", "%s %T@ %C@ %i"], env)
-    shutil.rmtree(work / "copy", ignore_errors=True)
-    copy = run(["cp", "-a", str(source), str(work / "copy")], env)
-    return {"tar | zstd -2 -T2": tar, "find -printf": find, "cp -a": copy}
-
-
-def summary(values, key):
-    data = [v[key] for v in values]
-    return statistics.median(data), min(data), max(data)
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bulla", default="target/release/bulla", help="the binary under test")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="small corpora: proves that it works, measures nothing")
+    parser.add_argument("--corpora", nargs="+", default=list(STEPS), choices=list(STEPS))
+    parser.add_argument("--rivals", nargs="*", default=list(RIVALS), choices=list(RIVALS))
+    parser.add_argument("--files", nargs="+", help="directories for the corpus of many files, instead of the default")
+    parser.add_argument("--tools", nargs="*", default=[], help="directories looked into for rivals before PATH")
+    parser.add_argument("--install", metavar="DIR", help="install rivals that are missing, into DIR")
+    parser.add_argument("--work", default="/tmp", help="where corpora and repositories go")
+    parser.add_argument("--restore-to", default="/dev/shm" if os.path.ismount("/dev/shm") else "/tmp")
+    parser.add_argument("--out", help="file for the raw results (JSON)")
+    return parser.parse_args()
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bulla", default="target/release/bulla")
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="small corpora: shows that it works, measures nothing")
-    parser.add_argument("--work", default="/tmp/bulla-compare")
-    parser.add_argument("--files", default=str(pathlib.Path.home() / ".cargo/registry/src"), help="a directory of many files")
-    parser.add_argument("--tools", help="a directory with further programs")
-    parser.add_argument("--out", help="where the raw results go")
-    args = parser.parse_args()
-    work = pathlib.Path(args.work)
-    work.mkdir(parents=True, exist_ok=True)
-    ours, missing = programs(args, work)
+    args = arguments()
+    workspace = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    about = {"date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "machine": machine(), "runs": args.runs}
+    tools, about["missing"] = programs(args)
+    about["programs"] = {t.name: t.version() for t in tools}
     results = {}
-
-    def note(corpus, step, who, taken):
-        results.setdefault(f"{corpus}: {step}", {}).setdefault(who, []).append(taken)
-
-    sizes = {}
-    for number in range(args.runs):
-        for corpus, source in corpora(args, work).items():
-            for who, taken in references(source, work).items():
-                note(corpus, "reference", who, taken)
-            for p in ours:
-                p.fresh()
-                note(corpus, "first backup", p.name, p.do("backup", source=str(source)))
-                sizes.setdefault(corpus, {})[p.name] = p.size()
-                note(corpus, "no change", p.name, p.do("backup", source=str(source)))
-                note(corpus, "restore", p.name, restore(p, work / "target", source))
-                note(corpus, "verify", p.name, p.do("verify"))
-            if corpus == "many files":
-                change(source, number)
-                for p in ours:
-                    note(corpus, "2 % changed", p.name, p.do("backup", source=str(source)))
-            for p in ours:
-                shutil.rmtree(p.repo, ignore_errors=True)
-    report(args, ours, missing, results, sizes, work)
-
-
-def report(args, ours, missing, results, sizes, work):
-    print(f"{time.strftime('%Y-%m-%d')} · {os.cpu_count()} cores · {platform.system()} {platform.release()} · runs: {args.runs}")
-    if missing:
-        print(f"not found, so not compared: {', '.join(missing)}")
-    names = [p.name for p in ours]
-    print("\n| wall s [min–max] (CPU s, peak MiB) | " + " | ".join(names) + " | bulla / fastest other |")
-    print("|---" * (len(names) + 2) + "|")
-    for step, by in results.items():
-        if step.endswith("reference"):
-            continue
-        cells = []
-        for n in names:
-            wall, low, high = summary(by[n], "wall")
-            cells.append(f"{wall:.2f} [{low:.2f}–{high:.2f}] ({summary(by[n], 'cpu')[0]:.2f}, {summary(by[n], 'rss')[0]:.0f})")
-        others = [summary(by[n], "wall")[0] for n in names if n != "bulla"]
-        ratio = f"{summary(by['bulla'], 'wall')[0] / min(others):.2f}" if others else "–"
-        print(f"| {step} | " + " | ".join(cells) + f" | {ratio} |")
-    for corpus, by in sizes.items():
-        others = [v for k, v in by.items() if k != "bulla"]
-        ratio = f"{by['bulla'] / min(others):.2f}" if others else "–"
-        print(f"| {corpus}: repository MB | " + " | ".join(f"{by[n] / 1e6:.1f}" for n in names) + f" | {ratio} |")
-    print("\n| reference | wall s (CPU s) | bulla's first backup: wall, CPU ratio |\n|---|---|---|")
-    for step, by in results.items():
-        corpus = step.removesuffix(": reference")
-        if corpus == step:
-            continue
-        for who, taken in by.items():
-            wall, cpu = summary(taken, "wall")[0], summary(taken, "cpu")[0]
-            mine = results[f"{corpus}: first backup"]["bulla"]
-            if who.startswith("find"):
-                mine = results[f"{corpus}: no change"]["bulla"]
-            if who.startswith("cp"):
-                mine = results[f"{corpus}: restore"]["bulla"]
-            ratio = f"{summary(mine, 'wall')[0] / wall:.2f}, {summary(mine, 'cpu')[0] / cpu:.2f}" if wall and cpu else "–"
-            print(f"| {corpus}: {who} | {wall:.2f} ({cpu:.2f}) | {ratio} |")
-    raw = {"date": time.strftime("%Y-%m-%d"), "cpus": os.cpu_count(), "kernel": platform.release(), "results": results,
-           "sizes": sizes, "missing": missing}
+    with tempfile.TemporaryDirectory(dir=args.work, prefix="bulla-compare-") as args.work:
+        made = build(args, workspace, SIZES["quick" if args.quick else "full"])
+        about["corpora"] = {name: facts for name, (_, _, facts) in made.items()}
+        for number in range(args.runs):
+            for corpus, (source, change, _) in made.items():
+                print(f"round {number + 1}: {corpus}, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
+                Round(args, corpus, source, change, results, number).run(tools)
+    about["load_average_at_end"] = os.getloadavg()
     if args.out:
-        pathlib.Path(args.out).write_text(json.dumps(raw, indent=1) + "\n")
-    shutil.rmtree(work / "copy", ignore_errors=True)
+        with open(args.out, "w") as out:
+            json.dump(about | {"results": results}, out, indent=1)
+            out.write("\n")
+    print("\n".join(f"{key}: {value}" for key, value in about.items()), end="\n\n")
+    print(table(results, [t.name for t in tools]))
 
 
 if __name__ == "__main__":
