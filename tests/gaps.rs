@@ -60,7 +60,7 @@ fn only_the_index_run_of_the_data_packs_is_lost() {
     std::fs::write(dir.path().join("old"), noise("old", 50_000)).unwrap();
     let (repository, memory) = in_memory();
     backup(&repository, dir.path()).unwrap();
-    let first: Vec<_> = memory.snapshot().into_iter().map(|(n, _)| n).collect();
+    let first: Vec<_> = memory.snapshot().into_keys().collect();
     // Every node of the second tree is in the second run, and so readable; the old file's chunks are not.
     std::fs::write(dir.path().join("new"), b"new").unwrap();
     backup(&repository, dir.path()).unwrap();

@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime};
 
 /// True when `tool` is there; in CI it must be.
 fn have(tool: &str) -> bool {
-    let found = Command::new("sh").args(["-c", &format!("command -v {tool}")]).output().unwrap().status.success();
+    let found =
+        Command::new("sh").args(["-c", &format!("command -v {tool}")]).output().unwrap().status.success();
     assert!(found || std::env::var_os("CI").is_none(), "CI needs {tool}");
     found
 }
@@ -23,7 +24,7 @@ fn sh(dir: &Path, script: &str) {
 
 fn noise(len: usize) -> Vec<u8> {
     let mut x = len as u64 | 1;
-    let step = || {
+    let step = move || {
         x ^= x << 13;
         x ^= x >> 7;
         x ^= x << 17;
@@ -57,8 +58,17 @@ fn sparse(dir: &Path) {
 
 fn names(dir: &Path) {
     let long = "n".repeat(255);
-    let all: [&[u8]; 9] =
-        [b"\xff\xfe not utf-8", b"new\nline", b"\x1b[31mred", b"-rf", b" ", b"\\x41", b".dot", b"a-b", long.as_bytes()];
+    let all: [&[u8]; 9] = [
+        b"\xff\xfe not utf-8",
+        b"new\nline",
+        b"\x1b[31mred",
+        b"-rf",
+        b" ",
+        b"\\x41",
+        b".dot",
+        b"a-b",
+        long.as_bytes(),
+    ];
     for name in all {
         fs::write(dir.join(OsStr::from_bytes(name)), name).unwrap();
     }
@@ -101,13 +111,22 @@ fn special(dir: &Path) {
     sh(dir, "mkfifo pipe");
     std::os::unix::net::UnixListener::bind(dir.join("socket")).unwrap();
     if rustix::process::geteuid().is_root() {
-        sh(dir, "mknod char c 1 3; mknod block b 7 99; echo o > owned; chown 54321:12345 owned pipe; chown -h 7:8 dangling");
+        sh(
+            dir,
+            "mknod char c 1 3; mknod block b 7 99; echo o > owned; chown 54321:12345 owned pipe; chown -h 7:8 dangling",
+        );
     }
     if have("setfattr") {
-        sh(dir, "echo x > attr; setfattr -n user.comment -v 'a value' attr; setfattr -n user.big -v $(head -c 3000 /dev/zero | tr '\\0' b) attr; setfattr -n user.dir -v 1 other");
+        sh(
+            dir,
+            "echo x > attr; setfattr -n user.comment -v 'a value' attr; setfattr -n user.big -v $(head -c 3000 /dev/zero | tr '\\0' b) attr; setfattr -n user.dir -v 1 other",
+        );
     }
     if have("setfacl") {
-        sh(dir, "echo x > acl; setfacl -m u:12345:rw,g:54321:r acl; mkdir acl-dir; setfacl -d -m u:12345:rwx acl-dir");
+        sh(
+            dir,
+            "echo x > acl; setfacl -m u:12345:rw,g:54321:r acl; mkdir acl-dir; setfacl -d -m u:12345:rwx acl-dir",
+        );
     }
     if have("setcap") && rustix::process::geteuid().is_root() {
         sh(dir, "cp one capable; setcap cap_net_raw+ep capable");
@@ -137,75 +156,54 @@ fn every_kind_of_entry_comes_back_identical() {
     if !have("rsync") {
         return;
     }
-    let home = Home::new();
-    let src = home.path().join("src");
+    let home = Home::with_repository();
+    let src = home.path("tree");
     fs::create_dir(&src).unwrap();
     build(&src);
-    let bulla = |args: &[&str]| {
-        let out = Command::new(env!("CARGO_BIN_EXE_bulla"))
-            .args(["-q", "-r", "repo", "--key-file", "key"])
-            .args(args)
-            .env("BULLA_CACHE_DIR", home.path().join("cache"))
-            .current_dir(home.path())
-            .output()
-            .unwrap();
-        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
-        String::from_utf8_lossy(&out.stdout).into_owned()
-    };
-    let init = Command::new(env!("CARGO_BIN_EXE_bulla"))
-        .args(["-q", "-r", "repo", "init", "--key-file-out", "key"])
-        .current_dir(home.path())
-        .output()
-        .unwrap();
-    assert!(init.status.success(), "{}", String::from_utf8_lossy(&init.stderr));
-    bulla(&["backup", "src"]);
-    let before = size(&home.path().join("repo"));
-    bulla(&["backup", "src"]);
-    let grown = size(&home.path().join("repo")) - before;
+    home.bulla("backup tree").ok();
+    let before = size(&home.path("repo"));
+    home.bulla("backup tree").ok();
+    let grown = size(&home.path("repo")) - before;
     assert!(grown < 100 << 10, "an unchanged backup added {grown} bytes");
-    bulla(&["check", "--read-data"]);
+    home.bulla("check --read-data").ok();
+    let restored = format!("out{}/", src.display());
     for round in 0..2 {
         // The second round finds everything there already.
-        bulla(&["restore", "latest", "--target", "out"]);
-        let restored = format!("out{}/", src.display());
+        home.bulla("restore latest --target out").ok();
         let differ = Command::new("rsync")
-            .args(["-aHAXn", "--numeric-ids", "--checksum", "--delete", "--itemize-changes", "src/", &restored])
-            .current_dir(home.path())
+            .args([
+                "-aHAXn",
+                "--numeric-ids",
+                "--checksum",
+                "--delete",
+                "--itemize-changes",
+                "tree/",
+                &restored,
+            ])
+            .current_dir(home.path(""))
             .output()
             .unwrap();
-        let text = String::from_utf8_lossy(&differ.stdout).into_owned() + &String::from_utf8_lossy(&differ.stderr);
+        let text =
+            String::from_utf8_lossy(&differ.stdout).into_owned() + &String::from_utf8_lossy(&differ.stderr);
         assert!(differ.status.success() && text.is_empty(), "round {round}:\n{text}");
     }
     for name in ["hole-front", "hole-middle", "hole-end", "hole-all"] {
         let blocks = |p: &Path| fs::metadata(p.join(name)).unwrap().blocks();
-        let out = home.path().join(format!("out{}", src.display()));
-        assert!(blocks(&out) <= blocks(&src) + 16, "{name} was filled in");
+        assert!(blocks(&home.path(&restored)) <= blocks(&src) + 16, "{name} was filled in");
     }
 }
 
 #[test]
 fn a_terabyte_of_nothing_takes_seconds() {
-    let home = Home::new();
-    let src = home.path().join("src");
-    fs::create_dir(&src).unwrap();
-    let file = File::create(src.join("huge")).unwrap();
+    let home = Home::with_repository();
+    fs::create_dir(home.path("huge")).unwrap();
+    let file = File::create(home.path("huge/file")).unwrap();
+    // ext4 ends a file at 16 TiB, tmpfs where memory does; one terabyte goes everywhere but on FAT.
     file.set_len(1 << 40).unwrap();
     file.write_all_at(b"something", 1 << 39).unwrap();
-    let bulla = |args: &[&str]| {
-        let out = Command::new(env!("CARGO_BIN_EXE_bulla"))
-            .args(["-q", "-r", "repo"])
-            .args(args)
-            .env("BULLA_KEY_FILE", "key")
-            .env("BULLA_CACHE_DIR", home.path().join("cache"))
-            .current_dir(home.path())
-            .output()
-            .unwrap();
-        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
-    };
-    sh(home.path(), &format!("{} -q -r repo init --key-file-out key", env!("CARGO_BIN_EXE_bulla")));
-    bulla(&["backup", "src"]);
-    bulla(&["restore", "latest", "--target", "out"]);
-    let out = home.path().join(format!("out{}/huge", src.display()));
+    home.bulla("backup huge").ok();
+    home.bulla("restore latest --target out").ok();
+    let out = home.path(&format!("out{}/file", home.shown("huge")));
     let meta = fs::metadata(&out).unwrap();
     assert_eq!(meta.len(), 1 << 40);
     assert!(meta.blocks() < 4096);

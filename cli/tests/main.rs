@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod codes;
+mod fidelity;
 mod help;
 mod home;
 mod json;
+mod kill;
 mod names;
 mod quick_start;
 mod restore;

@@ -291,7 +291,9 @@ mod tests {
         assert!(matches!(store.get_range(&name, 3, 4), Err(BackendError::Short { size: 6, .. })));
         assert!(store.get(&name, 5).is_err(), "larger than allowed");
         assert_eq!(store.list(Area::Packs).unwrap(), [(name, 6)]);
-        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(store.path(&name)).unwrap().permissions());
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &std::fs::metadata(store.path(&name)).unwrap().permissions(),
+        );
         assert_eq!(mode & 0o777, 0o400);
         store.delete(&name).unwrap();
         store.delete(&name).unwrap();

@@ -21,6 +21,8 @@ use std::sync::Arc;
 const SMALL: u64 = 1 << 20;
 /// Entries per batch.
 const BATCH: usize = 512;
+/// Directories whose files wait to be read, per batch: each keeps a descriptor, and a few batches are in flight.
+const DIRECTORIES: usize = 64;
 
 /// The parent's tree beside the walk.
 pub struct Previous<'r> {
@@ -119,6 +121,8 @@ pub struct Producer<'a, 'r> {
     bytes: u64,
     /// True when some entry of the batch needs a worker.
     reads: bool,
+    /// Directories those lie in.
+    directories: usize,
     /// Members of hard-link groups that were read: size and times they had.
     links: HashMap<(u64, u64), (u64, Timestamp, Timestamp)>,
 }
@@ -126,7 +130,15 @@ pub struct Producer<'a, 'r> {
 impl<'a, 'r> Producer<'a, 'r> {
     /// A producer; without `previous` everything is new.
     pub fn new(shared: &'a Shared<'r>, previous: Option<Previous<'r>>) -> Self {
-        Self { shared, previous, batch: Vec::new(), bytes: 0, reads: false, links: HashMap::new() }
+        Self {
+            shared,
+            previous,
+            batch: Vec::new(),
+            bytes: 0,
+            reads: false,
+            directories: 0,
+            links: HashMap::new(),
+        }
     }
 
     /// Walks a source.
@@ -203,8 +215,13 @@ impl<'a, 'r> Producer<'a, 'r> {
     fn push(&mut self, item: Item, bytes: u64, feed: &mut Feed<'_>) -> Result<()> {
         self.reads |= item.found.is_some();
         self.bytes += bytes;
+        let parent = |i: &Item| i.found.is_some().then(|| i.finished.entry.parent.clone());
+        if let Some(new) = parent(&item).filter(|p| self.batch.last().and_then(parent).as_ref() != Some(p)) {
+            self.directories += usize::from(!new.is_empty());
+        }
         self.batch.push(item);
-        if self.batch.len() >= BATCH || self.bytes >= GATHER as u64 { self.flush(feed) } else { Ok(()) }
+        let full = self.batch.len() >= BATCH || self.directories >= DIRECTORIES;
+        if full || self.bytes >= GATHER as u64 { self.flush(feed) } else { Ok(()) }
     }
 
     /// Gives out the batch: to a worker if it has something to read.
@@ -214,7 +231,7 @@ impl<'a, 'r> Producer<'a, 'r> {
         }
         let batch = std::mem::take(&mut self.batch);
         let reads = std::mem::take(&mut self.reads);
-        self.bytes = 0;
+        (self.bytes, self.directories) = (0, 0);
         feed.give(if reads {
             Unit::Work(Work::Batch(batch))
         } else {

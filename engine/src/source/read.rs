@@ -3,20 +3,12 @@
 //! Kept true: what was read plus the holes is exactly the size that goes into the entry, and the times that go into
 //! it were taken before the first byte, so that a later change is seen by the next run.
 
-<<<<<<< HEAD
 use super::details::{error, reason};
 use super::holes;
 use super::stat::{self, Identity};
 use crate::error::SourceError;
 use bulla_repo_format::tree::{Entry, EntryKind, Hole};
 use rustix::fs::Statx;
-=======
-use super::stat::{is_regular, stat_fd, time};
-use crate::error::SourceError;
-use bulla_repo_format::limits::BLOCK_MAX;
-use bulla_repo_format::tree::{Entry, EntryKind, Hole};
-use rustix::fs::{SeekFrom, Statx};
->>>>>>> attack
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 
@@ -94,30 +86,10 @@ impl OpenFile {
     /// Puts size and metadata of what was read into `entry`, and says whether the file changed meanwhile: then its
     /// content is a mixture of moments, which the entry is told too.
     pub fn finish(self, entry: &mut Entry) -> bool {
-<<<<<<< HEAD
         let read = self.position;
         stat::refresh(entry, &self.before);
         if entry.atime.is_some() {
             entry.atime = Some(stat::atime(&self.before));
-=======
-        let after = stat_fd(self.fd.as_fd());
-        let size = self.bytes + self.holes.iter().map(|h| h.len).sum::<u64>();
-        let b = &self.before;
-        let changed = after.as_ref().map_or(true, |a| {
-            let same_time =
-                a.stx_mtime.tv_sec == b.stx_mtime.tv_sec && a.stx_mtime.tv_nsec == b.stx_mtime.tv_nsec;
-            !same_time || a.stx_size != b.stx_size
-        });
-        // /proc and friends tell sizes of 0: no change, just no size.
-        let lied = b.stx_size == 0 && !changed;
-        entry.flags.changed_during_read = changed || (size != b.stx_size && !lied);
-        entry.mtime = time(b.stx_mtime);
-        entry.ctime = time(b.stx_ctime);
-        (entry.mode, entry.uid, entry.gid, entry.inode) =
-            (b.stx_mode & 0o7777, b.stx_uid, b.stx_gid, b.stx_ino);
-        if let EntryKind::File { size: s, .. } = &mut entry.kind {
-            *s = size;
->>>>>>> attack
         }
         if let EntryKind::File { size, .. } = &mut entry.kind {
             *size = read;

@@ -24,14 +24,8 @@ pub(super) fn device(s: &Statx) -> u64 {
     rustix::fs::makedev(s.stx_dev_major, s.stx_dev_minor)
 }
 
-<<<<<<< HEAD
 pub(super) fn identity(s: &Statx) -> Identity {
     (device(s), s.stx_ino)
-=======
-pub(super) fn time(t: rustix::fs::StatxTimestamp) -> Timestamp {
-    // What user space file systems say is not checked by the kernel; the format has no word for more (R-ENTRY-4).
-    Timestamp { seconds: t.tv_sec, nanos: t.tv_nsec.min(999_999_999) }
->>>>>>> attack
 }
 
 fn time(t: StatxTimestamp) -> Timestamp {

@@ -297,13 +297,6 @@ impl<'a> Walk<'a> {
                 self.fail_roots(child.below, format!("{}: {why}", escape(&absolute(&path))));
             }
         }
-<<<<<<< HEAD
-=======
-        names.sort_unstable();
-        // A directory that changes while it is listed may show a name twice.
-        names.dedup();
-        Ok(names.into())
->>>>>>> attack
     }
 
     /// Makes a directory the deepest one and lists it.
