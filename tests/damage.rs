@@ -132,3 +132,32 @@ fn a_damaged_pack_is_named_with_the_paths_it_hurts_and_the_rest_reads() {
     assert!(good.values().any(|g| *g) && good.values().any(|g| !*g));
     assert!(contents(&repository, &snapshot).is_err());
 }
+
+#[test]
+fn an_index_run_that_points_elsewhere_is_noticed() {
+    use bulla_engine::format::envelope::ObjectType;
+    use bulla_engine::format::index::IndexRun;
+    use bulla_engine::format::{ClientId, IndexName};
+    let (_dir, memory) = mini();
+    let repository = open(memory.clone(), 8).unwrap();
+    let names: Vec<_> = memory.snapshot().into_keys().filter(|n| matches!(n, ObjectName::Index(_))).collect();
+    let mut wrong = IndexRun::new(ClientId::new(*repository.client().id().as_bytes()));
+    for name in names {
+        let run = IndexRun::decode(&repository.get_object(&name, ObjectType::Index).unwrap().0).unwrap();
+        wrong.packs = run.packs;
+        wrong.records = run.records;
+        memory.overwrite(name, None);
+    }
+    for record in wrong.records.iter_mut().filter(|r| r.len == 17) {
+        record.offset += 1;
+    }
+    let strange = ObjectName::Index(IndexName { generation: 0, hash: [1; 32] });
+    repository.put_object(&strange, ObjectType::Index, wrong.encode()).unwrap();
+    let bytes = memory.snapshot().remove(&strange).unwrap();
+    memory.overwrite(strange, None);
+    let hash = *blake3::hash(&bytes).as_bytes();
+    memory.overwrite(ObjectName::Index(IndexName { generation: 0, hash }), Some(bytes));
+    let report = read_all(&memory).unwrap();
+    assert!(report.findings.iter().any(|f| f.reason.contains("wrong place")), "{:?}", report.findings);
+    assert!(report.findings.iter().any(|f| !f.hurts.is_empty()), "{:?}", report.findings);
+}

@@ -5,7 +5,7 @@ use super::{Bad, CheckOptions, CheckReport, ReadData};
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer};
 use crate::repository::Repository;
-use crate::repository::index::Index;
+use crate::repository::index::{Index, Place};
 use crate::repository::pack::{PackReader, object_name, tail};
 use bulla_repo_format::frame::Expander;
 use bulla_repo_format::keys::{ChunkKind, IdKey};
@@ -51,7 +51,7 @@ pub(super) fn check(
         ));
     }
     let chosen: Vec<(Key, u64)> = choose(repository, options.read_data, &present);
-    read_all(repository, &chosen, observer, report, bad)
+    read_all(repository, index, &chosen, observer, report, bad)
 }
 
 fn list(repository: &Repository) -> Result<BTreeMap<Key, u64>> {
@@ -115,6 +115,7 @@ enum Read {
 
 fn read_all(
     repository: &Repository,
+    index: &Index,
     chosen: &[(Key, u64)],
     observer: &dyn Observer,
     report: &mut CheckReport,
@@ -127,7 +128,7 @@ fn read_all(
     std::thread::scope(|scope| {
         for _ in 0..repository.env().width.clamp(1, chosen.len().max(1)) {
             scope.spawn(|| {
-                let mut worker = Worker::new(repository);
+                let mut worker = Worker::new(repository, index);
                 while let Some((key, size)) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let read =
                         if observer.interrupted() { Err(Error::Interrupted) } else { worker.read(*key) };
@@ -173,6 +174,8 @@ fn read_all(
 
 struct Worker<'r> {
     repository: &'r Repository,
+    index: &'r Index,
+    places: Vec<Place>,
     expander: Expander,
     plain: Vec<u8>,
     chunk: Vec<u8>,
@@ -180,8 +183,16 @@ struct Worker<'r> {
 }
 
 impl<'r> Worker<'r> {
-    fn new(repository: &'r Repository) -> Self {
-        Self { repository, expander: Expander::new(), plain: Vec::new(), chunk: Vec::new(), key: None }
+    fn new(repository: &'r Repository, index: &'r Index) -> Self {
+        Self {
+            repository,
+            index,
+            places: Vec::new(),
+            expander: Expander::new(),
+            plain: Vec::new(),
+            chunk: Vec::new(),
+            key: None,
+        }
     }
 
     /// Reads one pack whole. Damage is a finding; a store that cannot be reached is an error.
@@ -207,12 +218,37 @@ impl<'r> Worker<'r> {
         };
         let kind = if kind == PackKind::Data { ChunkKind::Data } else { ChunkKind::Meta };
         let (chunks, reason) = self.chunks(&reader, &tail.directory.chunks, kind, &mut bytes)?;
-        match flaw.or(reason) {
+        let (lost, misplaced) = self.misplaced(name, &tail.directory.chunks)?;
+        let chunks = [chunks, lost].concat();
+        match flaw.or(reason).or(misplaced) {
             None if chunks.is_empty() => Ok(Read::Good),
             reason => {
                 Ok(Read::Chunks(chunks, reason.unwrap_or_else(|| "chunks are not what they say".into())))
             }
         }
+    }
+
+    /// Chunks of a pack that the index lists, but nowhere in it where they are.
+    fn misplaced(&mut self, name: PackName, table: &[ChunkEntry]) -> Result<(Vec<ChunkId>, Option<String>)> {
+        let (mut bad, mut reason, mut offset) = (Vec::new(), None, 0u64);
+        for entry in table {
+            self.index.places(&entry.id, &mut self.places)?;
+            let (mut listed, mut right) = (false, false);
+            for place in &self.places {
+                if self.index.pack_name(place.pack)? == name {
+                    listed = true;
+                    right |= u64::from(place.offset) == offset && place.len == entry.len;
+                }
+            }
+            // The same chunk may be in a pack twice; one place that is right will do.
+            if listed && !right && table.iter().filter(|e| e.id == entry.id).nth(1).is_none() {
+                bad.push(entry.id);
+                reason =
+                    reason.or_else(|| Some(format!("the index has chunk {} at a wrong place", entry.id)));
+            }
+            offset += u64::from(entry.len);
+        }
+        Ok((bad, reason))
     }
 
     /// Opens all frames in order and identifies all chunks; those that are bad, and the first reason.

@@ -43,6 +43,8 @@ impl Bytes {
 pub struct Segment {
     name: IndexName,
     bytes: Bytes,
+    /// The cache file, which goes when it is found damaged: the next one who opens the index fetches the run again.
+    file: Option<PathBuf>,
     body_len: usize,
     packs: u32,
     records: u32,
@@ -144,7 +146,9 @@ fn map(file: &Path, name: &IndexName, key: [u8; 32]) -> Option<Segment> {
     // cache. Contents are authenticated page by page before use, so a change between check and use can give a
     // wrong location, which the chunk's id then refutes.
     let mapped = unsafe { Mmap::map(&f) }.ok()?;
-    parse(Bytes::Mapped(mapped), name, key)
+    let mut segment = parse(Bytes::Mapped(mapped), name, key)?;
+    segment.file = Some(file.to_path_buf());
+    Some(segment)
 }
 
 fn parse(bytes: Bytes, name: &IndexName, key: [u8; 32]) -> Option<Segment> {
@@ -165,8 +169,17 @@ fn parse(bytes: Bytes, name: &IndexName, key: [u8; 32]) -> Option<Segment> {
         return None;
     }
     let verified = (0..pages.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-    let mut segment =
-        Segment { name: *name, bytes, body_len, packs, records, graves: Vec::new(), key, verified };
+    let mut segment = Segment {
+        name: *name,
+        bytes,
+        file: None,
+        body_len,
+        packs,
+        records,
+        graves: Vec::new(),
+        key,
+        verified,
+    };
     segment.graves = segment.read_graves(graves).ok()?;
     Some(segment)
 }
@@ -191,7 +204,11 @@ impl Segment {
 
     /// Bytes of the covered part, every page they lie in verified.
     fn slice(&self, start: usize, len: usize) -> Result<&[u8]> {
-        let bad = || damaged(&self.name, "its cached form is damaged");
+        let bad = || {
+            let removed = self.file.as_ref().is_some_and(|f| std::fs::remove_file(f).is_ok());
+            let next = if removed { " and was removed: run this again" } else { "" };
+            damaged(&self.name, &format!("its cached form on this machine is damaged{next}"))
+        };
         let end = start.checked_add(len).ok_or_else(bad)?;
         let covered = self.body_len + self.packs as usize * 4;
         if end > covered {
