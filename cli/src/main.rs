@@ -1,5 +1,10 @@
 //! The command: parse → resolve → run → exit. What was typed is in [`args`], what it means here in [`context`],
 //! one file per word in [`commands`], what people and programs read in [`ui`].
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::invalid_html_tags,
+    reason = "comments on arguments are help texts: [X] is an environment variable"
+)]
 
 mod args;
 mod commands;
