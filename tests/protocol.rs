@@ -4,11 +4,12 @@ use crate::support::{backup, contents, env, in_memory, noise, on_disk, populate}
 use bulla_engine::Error;
 use bulla_engine::backend::{Backend, Put};
 use bulla_engine::format::envelope::ObjectType;
+use bulla_engine::format::pack::PackKind;
 use bulla_engine::format::record::{Mark, Pin, RunKind};
 use bulla_engine::format::snapshot::Verdict;
 use bulla_engine::format::{Area, ObjectName, PackName, RunId};
 use bulla_engine::repository::Repository;
-use bulla_engine::repository::run::Run;
+use bulla_engine::repository::run::{ForeignPack, Run};
 
 fn mark_all(repository: &Repository, memory: &bulla_engine::backend::Memory) -> Vec<PackName> {
     let victims: Vec<PackName> = memory
@@ -120,4 +121,22 @@ fn a_forged_death_kills_nothing() {
     assert!(repository.alive(&first.id).unwrap());
     let (alive, failed) = repository.readable_snapshots().unwrap();
     assert_eq!((alive.len(), failed.len()), (1, 1), "alive, and the forgery is reported");
+}
+
+#[test]
+fn a_foreign_pack_that_was_cut_is_not_relied_on() {
+    let dir = tempfile::tempdir().unwrap();
+    populate(dir.path());
+    let (repository, memory) = in_memory();
+    backup(&repository, dir.path()).unwrap();
+    let (name, bytes) =
+        memory.snapshot().into_iter().find(|(n, _)| matches!(n, ObjectName::Pack(_))).unwrap();
+    let ObjectName::Pack(pack) = name else { unreachable!() };
+    let foreign = ForeignPack { name: pack, kind: PackKind::Data, size: bytes.len() as u64 };
+    let (run, _) = Run::open(&repository, RunKind::Writer, &[]).unwrap();
+    assert_eq!(run.unreliable(&[foreign]).unwrap(), []);
+    memory.overwrite(name, Some(bytes[..bytes.len() - 1].to_vec()));
+    assert_eq!(run.unreliable(&[foreign]).unwrap(), [pack]);
+    memory.overwrite(name, None);
+    assert_eq!(run.unreliable(&[foreign]).unwrap(), [pack]);
 }

@@ -6,6 +6,7 @@
 use super::gaps::Gaps;
 use crate::error::{Error, Result};
 use crate::repository::index::{Index, PackRef, Place};
+use crate::repository::run::ForeignPack;
 use bulla_repo_format::index::record_key;
 use bulla_repo_format::pack::PackKind;
 use bulla_repo_format::tree::ChunkRef;
@@ -115,12 +116,12 @@ impl<'r> Known<'r> {
         self.claim(id, len, scratch)
     }
 
-    /// Packs of others this run relies on: name, and whether it is a metadata pack.
-    pub fn foreign_packs(&self) -> Result<Vec<(PackName, bool)>> {
+    /// Packs of others this run relies on.
+    pub fn foreign_packs(&self) -> Result<Vec<ForeignPack>> {
         let mut out = Vec::new();
         for pack in lock(&self.foreign).iter() {
             let pack = self.index.pack(*pack)?;
-            out.push((pack.name, pack.header.kind == PackKind::Meta));
+            out.push(ForeignPack { name: pack.name, kind: pack.header.kind, size: pack.size });
         }
         out.sort_unstable();
         out.dedup();

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::observer::{Event, Observer};
 use crate::repository::Repository;
 use crate::repository::pack::{PackSink, PackStream};
-use crate::repository::run::Run;
+use crate::repository::run::{ForeignPack, Run};
 use crate::repository::tree::TreeReader;
 use crate::source::{Sources, Walk};
 use bulla_repo_format::frame::Compression;
@@ -154,7 +154,7 @@ struct Outcome {
     folded: Folded,
     stored: u64,
     mounts: Vec<Mount>,
-    foreign: Vec<(PackName, bool)>,
+    foreign: Vec<ForeignPack>,
 }
 
 impl Job<'_> {
@@ -203,7 +203,7 @@ impl Job<'_> {
             return report(None, true);
         }
         if !outcome.foreign.is_empty() {
-            let names: Vec<PackName> = outcome.foreign.iter().map(|(n, _)| *n).collect();
+            let names: Vec<PackName> = outcome.foreign.iter().map(|p| p.name).collect();
             run.announce(&pins, true, &names)?;
             let bad = run.unreliable(&outcome.foreign)?;
             if !bad.is_empty() {

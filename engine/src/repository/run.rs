@@ -2,13 +2,26 @@
 //! before it looks whether that is still there, and because its verdict is one put-if-absent.
 
 use super::Repository;
+use super::pack::object_name;
 use crate::backend::Put;
 use crate::error::{Error, Result};
 use bulla_repo_format::envelope::ObjectType;
+use bulla_repo_format::pack::PackKind;
 use bulla_repo_format::record::{Announcement, Mark, Pin, RunKind};
 use bulla_repo_format::snapshot::{Snapshot, Verdict};
 use bulla_repo_format::{Area, ObjectName, PackName, RunId};
 use std::collections::HashSet;
+
+/// A pack another run wrote and this one relies on, as the index lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ForeignPack {
+    /// The pack.
+    pub name: PackName,
+    /// Data or metadata.
+    pub kind: PackKind,
+    /// The size it must have: a cut object is as good as none.
+    pub size: u64,
+}
 
 /// A run without verdict.
 pub struct Run<'r> {
@@ -63,17 +76,18 @@ impl<'r> Run<'r> {
         Ok(())
     }
 
-    /// Those of `packs` that are marked or missing now; call it after announcing them (w3).
-    pub fn unreliable(&self, packs: &[(PackName, bool)]) -> Result<Vec<PackName>> {
+    /// Those of `packs` that are marked, missing or of another size now; call it after announcing them (w3).
+    pub fn unreliable(&self, packs: &[ForeignPack]) -> Result<Vec<PackName>> {
         if packs.is_empty() {
             return Ok(Vec::new());
         }
         let marked = self.repository.marked_packs()?;
         let mut bad = Vec::new();
-        for (name, meta) in packs {
-            let object = if *meta { ObjectName::Meta(*name) } else { ObjectName::Pack(*name) };
-            if marked.contains(name) || self.repository.backend().stat(&object)?.is_none() {
-                bad.push(*name);
+        for pack in packs {
+            let object = object_name(pack.kind, pack.name);
+            let there = self.repository.backend().stat(&object)? == Some(pack.size);
+            if marked.contains(&pack.name) || !there {
+                bad.push(pack.name);
             }
         }
         Ok(bad)
