@@ -148,9 +148,9 @@ fn no_change() -> Case {
     let dir = Rc::new(source());
     let other = dir.clone();
     let repository = repository(1);
-    // What changed just before a scan is read again; so wait until that is past, and scan once more.
+    // What changed within two whole seconds before a scan is read again; so wait until that is past, and scan once more.
     back_up(&repository, dir.path());
-    std::thread::sleep(std::time::Duration::from_millis(2500));
+    std::thread::sleep(std::time::Duration::from_secs(4));
     back_up(&repository, dir.path());
     let ours = move || {
         let report = back_up(&repository, dir.path());
