@@ -36,7 +36,7 @@ STEPS = {
 WORDS = {"first": "first backup", "no change": "no change", "changed": "changed", "verify": "verify all data",
          "restore": "restore all"}
 # Change detection distrusts files that changed just before a scan; so must the harness not change them then.
-SETTLE_SECONDS = 3
+SETTLE_SECONDS = 4
 
 
 class Round:
@@ -195,11 +195,26 @@ def programs(args):
     return found, missing
 
 
+def sizes(args):
+    full = SIZES["quick" if args.quick else "full"]
+    scaled = lambda n: tuple(map(scaled, n)) if isinstance(n, tuple) else int(n * args.scale)
+    return {corpus: scaled(size) for corpus, size in full.items()}
+
+
+def keep(out, raw):
+    """Writes what is known so far: a run that is cut short is not lost."""
+    if out:
+        with open(out, "w") as f:
+            json.dump(raw, f, indent=1)
+            f.write("\n")
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bulla", default="target/release/bulla", help="the binary under test")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="small corpora: proves that it works, measures nothing")
+    parser.add_argument("--scale", type=float, default=1.0, help="corpora this much of their full size")
     parser.add_argument("--corpora", nargs="+", default=list(STEPS), choices=list(STEPS))
     parser.add_argument("--rivals", nargs="*", default=list(RIVALS), choices=list(RIVALS))
     parser.add_argument("--files", nargs="+", help="directories for the corpus of many files, instead of the default")
@@ -219,17 +234,14 @@ def main():
     about["programs"] = {t.name: t.version() for t in tools}
     results = {}
     with tempfile.TemporaryDirectory(dir=args.work, prefix="bulla-compare-") as args.work:
-        made = build(args, workspace, SIZES["quick" if args.quick else "full"])
+        made = build(args, workspace, sizes(args))
         about["corpora"] = {name: facts for name, (_, _, facts) in made.items()}
         for number in range(args.runs):
             for corpus, (source, change, _) in made.items():
                 print(f"round {number + 1}: {corpus}, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
                 Round(args, corpus, source, change, results, number).run(tools)
-    about["load_average_at_end"] = os.getloadavg()
-    if args.out:
-        with open(args.out, "w") as out:
-            json.dump(about | {"results": results}, out, indent=1)
-            out.write("\n")
+                about["load_average_at_end"] = os.getloadavg()
+                keep(args.out, about | {"results": results})
     print("\n".join(f"{key}: {value}" for key, value in about.items()), end="\n\n")
     print(table(results, [t.name for t in tools]))
 
