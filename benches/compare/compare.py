@@ -180,7 +180,7 @@ def machine():
         model = next((l.split(":", 1)[1].strip() for l in f if l.startswith("model name")), "")
     with open("/proc/meminfo") as f:
         memory = int(f.readline().split()[1]) // 1024
-    return {"cpus": os.cpu_count(), "model": model, "memory_mib": memory, "kernel": platform.release(),
+    return {"cpus": os.cpu_count(), "model": model, "memory_mib": memory, "kernel": ".".join(platform.release().split(".")[:2]),
             "load_average_at_start": os.getloadavg()}
 
 
