@@ -51,12 +51,13 @@ pub(super) struct Sealer<'r> {
 }
 
 impl Sealer<'_> {
-    /// Seals a pack. `tail` is true for a run's last pack, whose size is blurred.
+    /// Seals a pack. `tail` is true for a run's last pack, whose size is blurred; `scratch` is lent for verification.
     pub(super) fn seal(
         &self,
         mut frames: Vec<Payload>,
         chunks: Vec<ChunkEntry>,
         tail: bool,
+        scratch: (&mut Vec<u8>, &mut Vec<u8>),
     ) -> Result<SealedPack> {
         let (repository, env) = (self.repository, self.repository.env());
         let signer = repository.client();
@@ -69,12 +70,12 @@ impl Sealer<'_> {
         let salt = directory.salt(&env.random());
         let (header, key) = PackHeader::create(self.kind, repository.keyring(), &repository.id(), salt)?;
         let mut hasher = blake3::Hasher::new();
-        let mut copies = (Vec::new(), Vec::new());
+        let (before, again) = scratch;
         let mut parts = Vec::with_capacity(frames.len() + 2);
         parts.push(header.encode().to_vec());
         hasher.update(&header.encode());
         for (number, payload) in (0u32..).zip(frames) {
-            let sealed = self.seal_frame(&key, number, payload.bytes, &mut copies)?;
+            let sealed = self.seal_frame(&key, number, payload.bytes, before, again)?;
             hasher.update(&sealed);
             parts.push(sealed);
         }
@@ -140,7 +141,8 @@ impl Sealer<'_> {
         key: &FrameKey,
         number: u32,
         mut payload: Vec<u8>,
-        (before, again): &mut (Vec<u8>, Vec<u8>),
+        before: &mut Vec<u8>,
+        again: &mut Vec<u8>,
     ) -> Result<Vec<u8>> {
         if !self.verify {
             key.seal(number, &mut payload)?;

@@ -206,7 +206,7 @@ impl<'r> PackStream<'r> {
             self.compress(packer, job)?;
         }
         // A pack whose last frame was compressed before it closed has nobody else to seal it.
-        closed.iter().try_for_each(|pack| self.seal_if_complete(pack))
+        closed.iter().try_for_each(|pack| self.seal_if_complete(packer, pack))
     }
 
     fn compress(&self, packer: &mut Packer, mut job: Job) -> Result<()> {
@@ -234,10 +234,10 @@ impl<'r> PackStream<'r> {
             }
             inner.missing -= 1;
         }
-        self.seal_if_complete(&job.pack)
+        self.seal_if_complete(packer, &job.pack)
     }
 
-    fn seal_if_complete(&self, pack: &OpenPack) -> Result<()> {
+    fn seal_if_complete(&self, packer: &mut Packer, pack: &OpenPack) -> Result<()> {
         let (frames, chunks, tail) = {
             let mut inner = lock(&pack.inner);
             if inner.missing > 0 {
@@ -247,6 +247,8 @@ impl<'r> PackStream<'r> {
             (std::mem::take(&mut inner.payloads), chunks, tail)
         };
         let frames = frames.into_iter().flatten().collect();
-        self.sink.store(self.sealer.seal(frames, chunks, tail)?)
+        // The packer's buffers are idle now: a worker seals between two frames.
+        let scratch = (&mut packer.compressed, &mut packer.expanded);
+        self.sink.store(self.sealer.seal(frames, chunks, tail, scratch)?)
     }
 }
