@@ -3,7 +3,7 @@
 //!
 //! `cargo run --example custom_backend -- SOURCE`
 
-use bulla_engine::backend::{Backend, Capabilities, Memory, Put, Result};
+use bulla_engine::backend::{Backend, Capabilities, Memory, Put, Result, Stat};
 use bulla_engine::backup::{self, BackupOptions};
 use bulla_engine::env::Env;
 use bulla_engine::format::keys::Secret;
@@ -50,7 +50,7 @@ impl Backend for Counting {
     fn list(&self, area: Area) -> Result<Vec<(ObjectName, u64)>> {
         self.call().list(area)
     }
-    fn stat(&self, name: &ObjectName) -> Result<Option<u64>> {
+    fn stat(&self, name: &ObjectName) -> Result<Option<Stat>> {
         self.call().stat(name)
     }
     fn delete(&self, name: &ObjectName) -> Result<()> {

@@ -6,7 +6,7 @@
 //! then, so no object ever depends on a directory entry that was not durable. Files are 0400, directories 0700,
 //! whatever the umask.
 
-use super::{Backend, BackendError, Capabilities, Put, Result};
+use super::{Backend, BackendError, Capabilities, Put, Result, Stat};
 use bulla_repo_format::{Area, ObjectName};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use std::collections::BTreeSet;
@@ -18,6 +18,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 const TMP: &str = "tmp";
+/// What a prune on a full disk lives on: its announcement, mark, deaths and graves.
+const RESERVE: &str = "reserve";
+const RESERVE_LEN: usize = 4 << 20;
 /// Temporary files older than this belong to nobody: no put takes a day. If one did, its writer would get an error at
 /// `link` and fail cleanly.
 const TMP_AGE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
@@ -207,9 +210,10 @@ impl Backend for Local {
         Ok(out)
     }
 
-    fn stat(&self, name: &ObjectName) -> Result<Option<u64>> {
+    fn stat(&self, name: &ObjectName) -> Result<Option<Stat>> {
+        use std::os::unix::fs::MetadataExt;
         match std::fs::metadata(self.path(name)) {
-            Ok(m) => Ok(Some(m.len())),
+            Ok(m) => Ok(Some(Stat { size: m.len(), modified: m.mtime() })),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(self.error("stat", name, e)),
         }
@@ -220,6 +224,42 @@ impl Backend for Local {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.error("delete", name, e)),
             _ => Ok(()),
         }
+    }
+
+    fn settle(&self) -> Result<()> {
+        self.flush()?;
+        let synced = open(&self.root).and_then(|dir| Ok(rustix::fs::syncfs(&dir)?));
+        synced.map_err(|e| self.error("sync", "the file system", e))
+    }
+
+    fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
+        let fail = |e| self.error("write", name, e);
+        let (path, temporary) = (self.path(name), self.write_temporary(parts).map_err(fail)?);
+        let renamed =
+            std::fs::rename(&temporary, &path).and_then(|()| path.parent().map_or(Ok(()), sync_dir));
+        if renamed.is_err() {
+            let _ = std::fs::remove_file(&temporary);
+        }
+        renamed.map_err(fail)
+    }
+
+    /// A file of random bytes, because a file system that compresses would keep nothing of zeros.
+    fn reserve(&self, keep: bool) -> Result<()> {
+        let path = self.root.join(RESERVE);
+        let fail = |e| self.error("write", RESERVE, e);
+        if !keep {
+            return match std::fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(fail(e)),
+                _ => Ok(()),
+            };
+        }
+        if std::fs::metadata(&path).is_ok_and(|m| m.len() == RESERVE_LEN as u64) {
+            return Ok(());
+        }
+        let mut bytes = vec![0; RESERVE_LEN];
+        getrandom::fill(&mut bytes).map_err(|e| fail(io::Error::other(e.to_string())))?;
+        let temporary = self.write_temporary(&[&bytes]).map_err(fail)?;
+        std::fs::rename(&temporary, &path).and_then(|()| sync_dir(&self.root)).map_err(fail)
     }
 }
 
@@ -291,6 +331,9 @@ mod tests {
         assert!(matches!(store.get_range(&name, 3, 4), Err(BackendError::Short { size: 6, .. })));
         assert!(store.get(&name, 5).is_err(), "larger than allowed");
         assert_eq!(store.list(Area::Packs).unwrap(), [(name, 6)]);
+        store.heal(&name, &[b"healed"]).unwrap();
+        assert_eq!(store.get(&name, 100).unwrap(), b"healed");
+        assert_eq!(store.stat(&name).unwrap().unwrap().size, 6);
         let mode = std::os::unix::fs::PermissionsExt::mode(
             &std::fs::metadata(store.path(&name)).unwrap().permissions(),
         );

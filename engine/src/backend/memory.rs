@@ -1,14 +1,18 @@
 //! Objects in memory: for tests, and for embedders that keep repositories elsewhere.
 
-use super::{Backend, BackendError, Capabilities, Put, Result};
+use super::{Backend, BackendError, Capabilities, Put, Result, Stat};
 use bulla_repo_format::{Area, ObjectName};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A store in memory.
 #[derive(Default)]
 pub struct Memory {
     objects: Mutex<BTreeMap<ObjectName, Vec<u8>>>,
+    /// The store's clock, and when what was put.
+    clock: AtomicI64,
+    times: Mutex<BTreeMap<ObjectName, i64>>,
 }
 
 impl Memory {
@@ -19,6 +23,11 @@ impl Memory {
 
     fn objects(&self) -> MutexGuard<'_, BTreeMap<ObjectName, Vec<u8>>> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves the store's clock; it stands still otherwise.
+    pub fn advance(&self, seconds: i64) {
+        self.clock.fetch_add(seconds, Ordering::SeqCst);
     }
 
     /// Everything, for tests that damage or compare.
@@ -49,6 +58,8 @@ impl Backend for Memory {
             return Ok(Put::Exists);
         }
         objects.insert(*name, parts.concat());
+        let now = self.clock.load(Ordering::SeqCst);
+        self.times.lock().unwrap_or_else(PoisonError::into_inner).insert(*name, now);
         Ok(Put::Created)
     }
     fn flush(&self) -> Result<()> {
@@ -82,8 +93,10 @@ impl Backend for Memory {
         let objects = self.objects();
         Ok(objects.iter().filter(|(n, _)| n.area() == area).map(|(n, b)| (*n, b.len() as u64)).collect())
     }
-    fn stat(&self, name: &ObjectName) -> Result<Option<u64>> {
-        Ok(self.objects().get(name).map(|b| b.len() as u64))
+    fn stat(&self, name: &ObjectName) -> Result<Option<Stat>> {
+        let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        let modified = times.get(name).copied().unwrap_or_default();
+        Ok(self.objects().get(name).map(|b| Stat { size: b.len() as u64, modified }))
     }
     fn delete(&self, name: &ObjectName) -> Result<()> {
         self.objects().remove(name);

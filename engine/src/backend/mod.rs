@@ -1,4 +1,4 @@
-//! Where objects lie: the storage seam. Seven methods, synchronous; a backend that is asynchronous inside hides it.
+//! Where objects lie: the storage seam. Ten methods, synchronous; a backend that is asynchronous inside hides it.
 //!
 //! # Contract
 //! - A name is written once. [`Backend::put`] never replaces: it answers [`Put::Created`] or [`Put::Exists`], and
@@ -9,6 +9,8 @@
 //! - `list` gives every object that existed before the call and was not deleted meanwhile, in any order, and
 //!   nothing that is not an object (temporary files, strangers).
 //! - `delete` of an absent object succeeds.
+//! - `stat` tells when the *store* says that the object was put. Such times are compared with each other only, never
+//!   with a clock of this machine, and only to be patient: no value of them makes live data deletable (SPEC 14).
 //! - Every error names the object.
 
 mod local;
@@ -40,6 +42,15 @@ pub struct Capabilities {
     pub conditional_put: bool,
     /// Reading is local and cheap: small ranges are as good as large ones.
     pub local: bool,
+}
+
+/// What a store says about an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// Bytes.
+    pub size: u64,
+    /// When it was put, by the store's clock: seconds since 1970.
+    pub modified: i64,
 }
 
 /// Why a store failed.
@@ -132,8 +143,25 @@ pub trait Backend: Send + Sync {
     fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>>;
     /// All objects of an area with their sizes.
     fn list(&self, area: Area) -> Result<Vec<(ObjectName, u64)>>;
-    /// An object's size, or `None`.
-    fn stat(&self, name: &ObjectName) -> Result<Option<u64>>;
+    /// An object's size and time, or `None`.
+    fn stat(&self, name: &ObjectName) -> Result<Option<Stat>>;
     /// Removes an object.
     fn delete(&self, name: &ObjectName) -> Result<()>;
+    /// Makes durable what *others* put and this process has seen, and waits as long as this store may show old
+    /// states. Called before the first step that destroys or relies on what another process made.
+    fn settle(&self) -> Result<()> {
+        self.flush()
+    }
+    /// Replaces the bytes of an object whose name is the hash of its content (pack, parity sidecar), which the caller
+    /// has checked: the only write that replaces, and it can only put right what is wrong.
+    fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
+        self.delete(name)?;
+        self.put(name, parts)?;
+        self.flush()
+    }
+    /// Gives back (`false`) or takes again (`true`) the space kept aside so that a prune can run on a full store. A
+    /// store without such a limit keeps none.
+    fn reserve(&self, _keep: bool) -> Result<()> {
+        Ok(())
+    }
 }

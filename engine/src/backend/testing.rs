@@ -1,6 +1,6 @@
 //! Backends that record calls and fail on purpose. Only with the feature `testing`.
 
-use super::{Backend, BackendError, Capabilities, Put, Result};
+use super::{Backend, BackendError, Capabilities, Put, Result, Stat};
 use bulla_repo_format::{Area, ObjectName};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,13 +50,23 @@ impl<B: Backend> Backend for Recorder<B> {
         self.note("list", area);
         self.inner.list(area)
     }
-    fn stat(&self, name: &ObjectName) -> Result<Option<u64>> {
+    fn stat(&self, name: &ObjectName) -> Result<Option<Stat>> {
         self.note("stat", name.area());
         self.inner.stat(name)
     }
     fn delete(&self, name: &ObjectName) -> Result<()> {
         self.note("delete", name.area());
         self.inner.delete(name)
+    }
+    fn settle(&self) -> Result<()> {
+        self.inner.settle()
+    }
+    fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
+        self.note("heal", name.area());
+        self.inner.heal(name, parts)
+    }
+    fn reserve(&self, keep: bool) -> Result<()> {
+        self.inner.reserve(keep)
     }
 }
 
@@ -136,10 +146,20 @@ impl<B: Backend> Backend for Faulty<B> {
     fn list(&self, area: Area) -> Result<Vec<(ObjectName, u64)>> {
         self.run(area.dir(), false, || self.inner.list(area))
     }
-    fn stat(&self, name: &ObjectName) -> Result<Option<u64>> {
+    fn stat(&self, name: &ObjectName) -> Result<Option<Stat>> {
         self.run(name, false, || self.inner.stat(name))
     }
     fn delete(&self, name: &ObjectName) -> Result<()> {
-        self.run(name, true, || self.inner.delete(name))
+        // A full store can still delete.
+        self.run(name, false, || self.inner.delete(name))
+    }
+    fn settle(&self) -> Result<()> {
+        self.run("what was seen", false, || self.inner.settle())
+    }
+    fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
+        self.run(name, true, || self.inner.heal(name, parts))
+    }
+    fn reserve(&self, keep: bool) -> Result<()> {
+        self.run("the reserve", keep, || self.inner.reserve(keep))
     }
 }

@@ -85,7 +85,7 @@ impl<'r> Run<'r> {
         let mut bad = Vec::new();
         for pack in packs {
             let object = object_name(pack.kind, pack.name);
-            let there = self.repository.backend().stat(&object)? == Some(pack.size);
+            let there = self.repository.backend().stat(&object)?.is_some_and(|s| s.size == pack.size);
             if marked.contains(&pack.name) || !there {
                 bad.push(pack.name);
             }
