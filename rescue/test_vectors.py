@@ -14,13 +14,13 @@ from bulla_rescue import check_verdict, fits
 REPO = b"\x41" * 32
 KEYRING = f.Keyring([b"\x11" * 32, b"\x12" * 32], [b"\x21" * 32])
 RING_KEY = b"\x31" * 32
-SIGNED = {"announcement": 5, "verdict": 6, "death": 7, "mark": 8, "hold": 9, "certificate": 10}
-CONTEXTS = f.CONTEXTS | {5: "announcement", 9: "hold"}
+SIGNED = {"announcement": 5, "verdict": 6, "death": 7, "mark": 8, "hold": 9, "certificate": 10, "forget": 13}
+CONTEXTS = f.CONTEXTS | {5: "announcement", 9: "hold", 13: "forget"}
 # libsodium does not say which of two things is wrong with a signature; a certificate signs itself wrongly in one way.
 EQUAL = {("SIG-1", "R-SIG-2"), ("SIG-1", "R-TRUST-2")}
 SHAPES = [
     "config/[0-9a-f]{8}",
-    "(keys|snap|gone|marks|locks|clients)/[0-9a-f]{32}",
+    "(keys|snap|gone|marks|locks|forget|clients)/[0-9a-f]{32}",
     "(packs|meta|parity)/([0-9a-f]{2})/\\2[0-9a-f]{62}",
     "index/[0-9a-f]{8}-[0-9a-f]{64}",
     "pend/[0-9a-f]{32}\\.[0-9a-f]{8}",

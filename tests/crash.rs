@@ -1,20 +1,12 @@
 //! Die at every operation: a backup fails, is killed, or loses an acknowledgement at each backend call in turn. What
 //! was acknowledged restores, the next backup needs no help, and `check` is clean (I1, I3, I5 of the fault matrix).
 
-use crate::support::{backup, contents, in_memory, noise, on_disk, open, populate};
+use crate::support::{backup, contents, copy_of, in_memory, noise, on_disk, open, populate};
 use bulla_engine::backend::Memory;
 use bulla_engine::backend::testing::{Fault, Faulty};
 use bulla_engine::check::{self, CheckOptions, ReadData};
 use bulla_engine::observer::Silent;
 use std::sync::Arc;
-
-fn copy_of(memory: &Memory) -> Arc<Memory> {
-    let copy = Memory::new();
-    for (name, bytes) in memory.snapshot() {
-        copy.overwrite(name, Some(bytes));
-    }
-    Arc::new(copy)
-}
 
 fn clean(memory: &Arc<Memory>, context: &str) {
     let repository = open(memory.clone(), 77).unwrap();

@@ -9,5 +9,6 @@ mod gaps;
 mod incremental;
 mod moving;
 mod protocol;
+mod prune;
 mod support;
 mod tidy;

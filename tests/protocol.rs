@@ -19,7 +19,7 @@ fn mark_all(repository: &Repository, memory: &bulla_engine::backend::Memory) -> 
         .filter_map(|(n, _)| if let ObjectName::Pack(p) = n { Some(p) } else { None })
         .collect();
     let run = RunId::new([9; 16]);
-    let mark = Mark { run, client: repository.client().id(), victims: victims.clone() };
+    let mark = Mark { run, client: repository.client().id(), victims: victims.clone(), damaged: false };
     repository.put_object(&ObjectName::Mark(run), ObjectType::Mark, mark.encode()).unwrap();
     victims
 }

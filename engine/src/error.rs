@@ -116,6 +116,10 @@ impl Error {
     pub fn io(verb: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Self::Io { verb, path: path.into(), source }
     }
+    /// True when an object is not there.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Backend(BackendError::NotFound { .. }))
+    }
     /// True when content or objects are damaged, as opposed to unreachable.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Object { .. })

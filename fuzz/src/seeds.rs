@@ -34,6 +34,7 @@ fn open(kind: &str, bytes: &[u8]) -> Option<Vec<u8>> {
         "verdict" => ObjectType::Verdict,
         "announcement" => ObjectType::Announcement,
         "mark" => ObjectType::Mark,
+        "forget" => ObjectType::Forget,
         "death" => ObjectType::Death,
         "hold" => ObjectType::Hold,
         "certificate" => ObjectType::Client,

@@ -8,7 +8,7 @@ use bulla_repo_format::frame::Expander;
 use bulla_repo_format::index::IndexRun;
 use bulla_repo_format::keys::{Keyring, Secret};
 use bulla_repo_format::pack::{Directory, PackHeader, TRAILER_LEN, Trailer};
-use bulla_repo_format::record::{Announcement, Certificate, Death, Hold, Mark};
+use bulla_repo_format::record::{Announcement, Certificate, Death, Forget, Hold, Mark};
 use bulla_repo_format::slot::{self, Slot};
 use bulla_repo_format::snapshot::Verdict;
 use bulla_repo_format::tree::{
@@ -194,6 +194,7 @@ fn records(b: &[u8]) -> bool {
     let client = ClientId::new(*id.as_bytes());
     let all = [
         Mark::decode(b, &id).is_ok(),
+        Forget::decode(b, &id).is_ok(),
         Death::decode(b, &id).is_ok(),
         Hold::decode(b, &id).is_ok(),
         Certificate::decode(b, &client).is_ok(),

@@ -224,6 +224,13 @@ impl Fields {
         let b = self.bytes(key)?;
         b.try_into().or_else(|_| self.wrong())
     }
+    /// A required truth value.
+    pub fn bool(&mut self, key: u64) -> Result<bool> {
+        match self.need(key)? {
+            Value::Bool(b) => Ok(b),
+            _ => self.wrong(),
+        }
+    }
     /// A required text.
     pub fn text(&mut self, key: u64) -> Result<String> {
         match self.need(key)? {

@@ -42,6 +42,8 @@ pub enum ObjectType {
     Record = 11,
     /// A parity sidecar.
     Parity = 12,
+    /// A forget.
+    Forget = 13,
 }
 
 impl ObjectType {
@@ -60,6 +62,7 @@ impl ObjectType {
             Self::Client => "client certificate",
             Self::Record => "record",
             Self::Parity => "parity",
+            Self::Forget => "forget",
         }
     }
 }

@@ -26,6 +26,8 @@ pub enum Area {
     Marks,
     /// `locks/`: holds that never expire.
     Holds,
+    /// `forget/`: snapshots to be forgotten once their grace is over.
+    Forgets,
     /// `clients/`: certificates.
     Clients,
     /// `records/`: the ledger.
@@ -36,7 +38,7 @@ pub enum Area {
 
 impl Area {
     /// All of them, in the order of SPEC 3.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Config,
         Self::Keys,
         Self::Packs,
@@ -47,6 +49,7 @@ impl Area {
         Self::Deaths,
         Self::Marks,
         Self::Holds,
+        Self::Forgets,
         Self::Clients,
         Self::Records,
         Self::Parity,
@@ -65,6 +68,7 @@ impl Area {
             Self::Deaths => "gone",
             Self::Marks => "marks",
             Self::Holds => "locks",
+            Self::Forgets => "forget",
             Self::Clients => "clients",
             Self::Records => "records",
             Self::Parity => "parity",
@@ -100,6 +104,8 @@ pub enum ObjectName {
     Mark(RunId),
     /// A hold.
     Hold(RunId),
+    /// The wish to forget a snapshot.
+    Forget(RunId),
     /// A client's certificate.
     Client(ClientId),
     /// A ledger record: writer and sequence number.
@@ -122,6 +128,7 @@ impl ObjectName {
             Self::Death(_) => Area::Deaths,
             Self::Mark(_) => Area::Marks,
             Self::Hold(_) => Area::Holds,
+            Self::Forget(_) => Area::Forgets,
             Self::Client(_) => Area::Clients,
             Self::Record(..) => Area::Records,
             Self::Parity(_) => Area::Parity,
@@ -152,6 +159,7 @@ impl ObjectName {
             "gone" => rest.parse().ok().map(Self::Death),
             "marks" => rest.parse().ok().map(Self::Mark),
             "locks" => rest.parse().ok().map(Self::Hold),
+            "forget" => rest.parse().ok().map(Self::Forget),
             "clients" => rest.parse().ok().map(Self::Client),
             "records" => {
                 let (writer, seq) = rest.split_once('/')?;
@@ -174,7 +182,9 @@ impl fmt::Display for ObjectName {
             }
             Self::Index(name) => write!(f, "{name}"),
             Self::Announcement(run, k) => write!(f, "{run}.{k:08x}"),
-            Self::Verdict(run) | Self::Death(run) | Self::Mark(run) | Self::Hold(run) => write!(f, "{run}"),
+            Self::Verdict(run) | Self::Death(run) | Self::Mark(run) | Self::Hold(run) | Self::Forget(run) => {
+                write!(f, "{run}")
+            }
             Self::Client(id) => write!(f, "{id}"),
             Self::Record(writer, seq) => write!(f, "{writer}/{seq:016x}"),
         }
@@ -201,6 +211,7 @@ mod tests {
             ObjectName::Death(r),
             ObjectName::Mark(r),
             ObjectName::Hold(r),
+            ObjectName::Forget(r),
             ObjectName::Client(c),
             ObjectName::Record(c, u64::MAX),
         ];

@@ -66,6 +66,21 @@ pub struct Mark {
     pub client: ClientId,
     /// The packs.
     pub victims: Vec<PackName>,
+    /// True when they were found damaged: then they are as good as lost to everyone who looks for a chunk.
+    pub damaged: bool,
+}
+
+/// `forget/<snapshot>`: the snapshot is to die once its grace is over. Until then it is a root like any other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forget {
+    /// The snapshot.
+    pub snapshot: RunId,
+    /// Who forgot it.
+    pub client: ClientId,
+    /// No grace: the next collector may let it die.
+    pub now: bool,
+    /// Why, for the journal of deletions.
+    pub reason: String,
 }
 
 /// `locks/<id>`: a pin that never expires.
@@ -163,10 +178,7 @@ impl Announcement {
                 _ => return Err(FormatError::invalid(WHAT, "unknown kind of run")),
             },
             pins,
-            verified: match f.take(6) {
-                Some(Value::Bool(verified)) => verified,
-                _ => return Err(FormatError::invalid(WHAT, "says not whether its pins are verified")),
-            },
+            verified: f.bool(6)?,
             packs: packs(f.bytes_list(7)?)?,
         };
         ensure(a.run == *run && a.number == number, WHAT, "lies under another run's name")?;
@@ -210,6 +222,7 @@ impl Mark {
             (1, Some(Value::bytes(self.run.as_bytes()))),
             (2, Some(Value::bytes(self.client.as_bytes()))),
             (3, pack_values(&self.victims)),
+            (4, Some(Value::Bool(self.damaged))),
         ];
         map(fields, &[]).encode()
     }
@@ -220,9 +233,35 @@ impl Mark {
             run: RunId::new(f.array(1)?),
             client: ClientId::new(f.array(2)?),
             victims: packs(f.bytes_list(3)?)?,
+            damaged: f.bool(4)?,
         };
         ensure(m.run == *run, "mark", "lies under another run's name")?;
         Ok(m)
+    }
+}
+
+impl Forget {
+    /// The unsigned body.
+    pub fn encode(&self) -> Vec<u8> {
+        let fields = [
+            (1, Some(Value::bytes(self.snapshot.as_bytes()))),
+            (2, Some(Value::bytes(self.client.as_bytes()))),
+            (3, Some(Value::Bool(self.now))),
+            (4, Some(Value::text(&self.reason))),
+        ];
+        map(fields, &[]).encode()
+    }
+    /// Decodes a body that must forget `snapshot`.
+    pub fn decode(body: &[u8], snapshot: &RunId) -> Result<Self> {
+        let mut f = Fields::decode("forget", body)?;
+        let forget = Self {
+            snapshot: RunId::new(f.array(1)?),
+            client: ClientId::new(f.array(2)?),
+            now: f.bool(3)?,
+            reason: f.text(4)?,
+        };
+        ensure(forget.snapshot == *snapshot, "forget", "lies under another snapshot's name")?;
+        Ok(forget)
     }
 }
 

@@ -4,9 +4,12 @@ use bulla_engine::backend::{Backend, Memory};
 use bulla_engine::backup::{self, BackupOptions, BackupReport};
 use bulla_engine::env::{Clock, Entropy, Env};
 use bulla_engine::format::chunker::ChunkerParams;
+use bulla_engine::format::envelope::ObjectType;
 use bulla_engine::format::keys::Secret;
+use bulla_engine::format::record::{Announcement, Mark, RunKind};
 use bulla_engine::format::snapshot::Snapshot;
 use bulla_engine::format::tree::{EntryKind, Timestamp};
+use bulla_engine::format::{ObjectName, PackName, RunId};
 use bulla_engine::observer::Silent;
 use bulla_engine::repository::{InitOptions, Repository, SlotSecret};
 use bulla_engine::source::{Filter, PathSources, Sources};
@@ -60,6 +63,14 @@ pub(crate) fn small() -> InitOptions {
         meta_pack: 64 << 10,
         ..InitOptions::default()
     }
+}
+
+/// As [`in_memory`], with packs large enough that their padding does not count.
+pub(crate) fn with_large_packs() -> (Repository, Arc<Memory>) {
+    let memory = Arc::new(Memory::new());
+    let options = InitOptions { data_pack: 512 << 10, ..small() };
+    let made = Repository::init(memory.clone(), &options, &secret(), env(1)).unwrap();
+    (made.repository, memory)
 }
 
 /// A new repository in `backend`.
@@ -182,4 +193,74 @@ pub(crate) fn on_disk(dir: &Path) -> BTreeMap<String, String> {
         out.insert(name(&path.as_os_str().as_bytes()[1..]), digest(&bytes));
     }
     out
+}
+
+/// A store that is a copy of another.
+pub(crate) fn copy_of(memory: &Memory) -> Arc<Memory> {
+    let copy = Memory::new();
+    for (name, bytes) in memory.snapshot() {
+        copy.overwrite(name, Some(bytes));
+    }
+    Arc::new(copy)
+}
+
+/// Condemns packs, as a collector does that stops right after.
+pub(crate) fn mark(repository: &Repository, victims: &[PackName], damaged: bool) {
+    let run = RunId::new(repository.env().random());
+    let mark = Mark { run, client: repository.client().id(), victims: victims.to_vec(), damaged };
+    repository.put_object(&ObjectName::Mark(run), ObjectType::Mark, mark.encode()).unwrap();
+}
+
+/// A backup that was killed right before its verdict; the number of packs it left.
+pub(crate) fn interrupted(repository: &Repository, memory: &Arc<Memory>, path: &Path) -> usize {
+    let kept = memory.snapshot();
+    let done = backup(repository, path).unwrap().snapshot.unwrap();
+    let after = memory.snapshot();
+    let packs = |n: &ObjectName| matches!(n, ObjectName::Pack(_) | ObjectName::Meta(_));
+    let left = after.keys().filter(|n| packs(n) && !kept.contains_key(n)).count();
+    memory.overwrite(ObjectName::Verdict(done.id), None);
+    let client = repository.client().id();
+    let open = Announcement {
+        run: done.id,
+        number: 0,
+        client,
+        kind: RunKind::Writer,
+        pins: Vec::new(),
+        verified: false,
+        packs: Vec::new(),
+    };
+    let name = ObjectName::Announcement(done.id, 0);
+    repository.put_object(&name, ObjectType::Announcement, open.encode()).unwrap();
+    left
+}
+
+/// Snapshots of a tree that changes, with what each must restore to: some alive, one forgotten.
+pub(crate) struct Histories {
+    /// Alive, with their contents.
+    pub(crate) alive: Vec<(Snapshot, BTreeMap<String, String>)>,
+}
+
+impl Histories {
+    /// Three backups of `dir`, the middle one forgotten. Every pack is partly needed, some not at all.
+    pub(crate) fn make(repository: &Repository, dir: &Path) -> Self {
+        populate(dir);
+        let mut taken = Vec::new();
+        for round in 0..3 {
+            std::fs::write(dir.join("changing"), noise(&format!("round {round}"), 120_000)).unwrap();
+            std::fs::write(dir.join(format!("d{round}/noise")), noise(&format!("new {round}"), 9_000))
+                .unwrap();
+            let snapshot = backup(repository, dir).unwrap().snapshot.unwrap();
+            taken.push((snapshot, on_disk(dir)));
+        }
+        let forgotten = taken.remove(1).0.id;
+        bulla_engine::forget::forget(repository, &forgotten, true, "test").unwrap();
+        Self { alive: taken }
+    }
+
+    /// Every snapshot that is to be alive restores as it was.
+    pub(crate) fn verify(&self, repository: &Repository, context: &str) {
+        for (snapshot, expected) in &self.alive {
+            assert_eq!(&contents(repository, snapshot).unwrap(), expected, "{context}");
+        }
+    }
 }

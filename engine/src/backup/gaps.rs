@@ -4,7 +4,7 @@
 use crate::error::Result;
 use crate::repository::Repository;
 use crate::repository::index::Index;
-use bulla_repo_format::{Area, ObjectName, PackName};
+use bulla_repo_format::PackName;
 use std::collections::{HashMap, HashSet};
 
 /// Differences between the index and the listing of packs.
@@ -19,14 +19,8 @@ pub struct Gaps {
 /// Compares listing and index. Packs of a backup that runs beside this one count as a difference: that costs this
 /// backup look-ups, nothing else.
 pub fn find(repository: &Repository, index: &Index) -> Result<Gaps> {
-    let mut present: HashMap<PackName, (u64, bool)> = HashMap::new();
-    for area in [Area::Packs, Area::Meta] {
-        for (name, size) in repository.backend().list(area)? {
-            if let ObjectName::Pack(name) | ObjectName::Meta(name) = name {
-                present.insert(name, (size, false));
-            }
-        }
-    }
+    let mut present: HashMap<PackName, (u64, bool)> =
+        repository.present_packs()?.into_iter().map(|((name, _), size)| (name, (size, false))).collect();
     let mut lost = HashSet::new();
     for pack in index.packs() {
         let pack = pack?;

@@ -4,11 +4,11 @@ use super::BackupOptions;
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer};
 use crate::repository::Repository;
+use crate::repository::snapshots::Position;
 use bulla_repo_format::envelope::ObjectType;
 use bulla_repo_format::record::{Capabilities, Certificate};
-use bulla_repo_format::snapshot::{Head, Snapshot};
+use bulla_repo_format::snapshot::Snapshot;
 use bulla_repo_format::{ObjectName, RunId};
-use std::collections::HashSet;
 
 /// What a backup is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,12 +25,8 @@ pub enum Parent {
 pub struct Lineage {
     /// The snapshot to compare with.
     pub parent: Option<Snapshot>,
-    /// This client's snapshots that no other of its snapshots follows.
-    pub heads: Vec<Head>,
-    /// The next sequence number.
-    pub seq: u64,
-    /// All snapshots seen.
-    pub seen: Vec<RunId>,
+    /// Where the new snapshot will stand.
+    pub(crate) position: Position,
 }
 
 impl Lineage {
@@ -55,21 +51,22 @@ impl Lineage {
                 Some(found.ok_or_else(|| Error::UnknownSnapshot { selector: id.to_string() })?)
             }
             Parent::Auto => {
-                let fits = |s: &Snapshot| s.host == options.host && s.paths == paths;
+                let forgotten = repository.forgotten()?;
+                let fits = |s: &Snapshot| {
+                    s.host == options.host && s.paths == paths && !forgotten.contains_key(&s.id)
+                };
                 alive.iter().map(|(s, _)| s).rfind(|s| fits(s)).cloned()
             }
         };
-        let own: Vec<_> = alive.iter().filter(|(s, _)| s.client == repository.client().id()).collect();
-        let followed: HashSet<RunId> = own.iter().flat_map(|(s, _)| s.prev.iter().map(|h| h.id)).collect();
-        let heads = own.iter().filter(|(s, _)| !followed.contains(&s.id)).map(|(_, h)| *h).collect();
-        let seq = own.iter().map(|(s, _)| s.seq).max().unwrap_or(0).saturating_add(1);
-        let seen = alive.iter().map(|(s, _)| s.id).collect();
-        Ok(Self { parent, heads, seq, seen })
+        let position = Position::of(repository, &alive);
+        Ok(Self { parent, position })
     }
+}
 
+impl Repository {
     /// Puts this client's certificate unless it is there (SPEC 13).
-    pub fn certify(&self, repository: &Repository) -> Result<()> {
-        let client = repository.client();
+    pub(crate) fn certify(&self) -> Result<()> {
+        let (repository, client) = (self, self.client());
         let name = ObjectName::Client(client.id());
         if repository.backend().stat(&name)?.is_some() {
             return Ok(());

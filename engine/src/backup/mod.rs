@@ -13,7 +13,6 @@ mod pipeline;
 mod produce;
 mod scan;
 mod store;
-mod upload;
 mod work;
 
 pub use lineage::Parent;
@@ -21,10 +20,10 @@ pub use lineage::Parent;
 use crate::chunker::Chunker;
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer};
-use crate::repository::Repository;
 use crate::repository::pack::{PackSink, PackStream};
 use crate::repository::run::{ForeignPack, Run};
 use crate::repository::tree::TreeReader;
+use crate::repository::{Repository, upload};
 use crate::source::{Sources, Walk};
 use bulla_repo_format::frame::Compression;
 use bulla_repo_format::keys::ChunkKind;
@@ -213,7 +212,7 @@ impl Job<'_> {
         if self.observer.interrupted() {
             return Err(Error::Interrupted);
         }
-        lineage.certify(repository)?;
+        repository.certify()?;
         let snapshot = self.snapshot(run.id(), &lineage, parent.as_ref(), sources, outcome);
         report(Some(run.commit(snapshot)?), false)
     }
@@ -298,9 +297,9 @@ impl Job<'_> {
         Snapshot {
             id,
             client: self.repository.client().id(),
-            seq: lineage.seq,
-            prev: lineage.heads.clone(),
-            seen: lineage.seen.clone(),
+            seq: lineage.position.seq,
+            prev: lineage.position.heads.clone(),
+            seen: lineage.position.seen.clone(),
             config_generation: self.repository.config().generation,
             start: options.time.unwrap_or(self.start),
             end: env.clock.now(),

@@ -6,7 +6,7 @@ use crate::repository::Repository;
 use bulla_repo_format::config::{self, Config};
 use bulla_repo_format::envelope::ObjectType;
 use bulla_repo_format::limits::OBJECT_MAX;
-use bulla_repo_format::record::{Announcement, Certificate, Death, Hold, Mark};
+use bulla_repo_format::record::{Announcement, Certificate, Death, Forget, Hold, Mark};
 use bulla_repo_format::slot::{SLOT_LEN, Slot};
 use bulla_repo_format::{Area, ClientId, FormatError, ObjectName};
 
@@ -14,13 +14,13 @@ type Format<T> = std::result::Result<T, FormatError>;
 
 /// Opens everything but packs, index runs and snapshots, which have phases of their own.
 pub(super) fn check(repository: &Repository, report: &mut CheckReport) -> Result<()> {
-    use Area::{Announcements, Clients, Config, Deaths, Holds, Keys, Marks};
-    for area in [Config, Keys, Announcements, Deaths, Marks, Holds, Clients] {
+    use Area::{Announcements, Clients, Config, Deaths, Forgets, Holds, Keys, Marks};
+    for area in [Config, Keys, Announcements, Deaths, Marks, Holds, Forgets, Clients] {
         for (name, _) in repository.backend().list(area)? {
             match object(repository, &name) {
                 Ok(()) => {}
                 // Announcements come and go while others work.
-                Err(e) if is_gone(&e) && area == Announcements => {}
+                Err(e) if e.is_missing() && area == Announcements => {}
                 Err(e) if e.is_damage() => drop(report.add(name.to_string(), e)),
                 Err(e) => return Err(e),
             }
@@ -33,10 +33,6 @@ pub(super) fn check(repository: &Repository, report: &mut CheckReport) -> Result
             .push(format!("{} announcements of runs without verdict (running, or interrupted)", runs.len()));
     }
     Ok(())
-}
-
-fn is_gone(e: &Error) -> bool {
-    matches!(e, Error::Backend(crate::backend::BackendError::NotFound { .. }))
 }
 
 fn object(repository: &Repository, name: &ObjectName) -> Result<()> {
@@ -67,6 +63,9 @@ fn object(repository: &Repository, name: &ObjectName) -> Result<()> {
         }
         ObjectName::Hold(id) => {
             signed(repository, name, ObjectType::Hold, |body| Hold::decode(body, id).map(|h| h.client))
+        }
+        ObjectName::Forget(id) => {
+            signed(repository, name, ObjectType::Forget, |body| Forget::decode(body, id).map(|f| f.client))
         }
         ObjectName::Client(id) => {
             let (body, signature) = repository.get_object(name, ObjectType::Client)?;

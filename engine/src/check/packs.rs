@@ -11,7 +11,7 @@ use bulla_repo_format::frame::Expander;
 use bulla_repo_format::keys::{ChunkKind, IdKey};
 use bulla_repo_format::limits::PACK_SIZE_MAX;
 use bulla_repo_format::pack::{ChunkEntry, HEADER_LEN, PackKind};
-use bulla_repo_format::{Area, ChunkId, ObjectName, PackName};
+use bulla_repo_format::{ChunkId, PackName};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -27,13 +27,13 @@ pub(super) fn check(
     report: &mut CheckReport,
     bad: &mut Bad,
 ) -> Result<()> {
-    let present = list(repository)?;
+    let present = repository.present_packs()?;
     report.packs = present.len() as u64;
     let mut listed: HashSet<Key> = HashSet::new();
     for pack in index.packs() {
         let pack = pack?;
         let key = (pack.name, pack.header.kind);
-        if !listed.insert(key) {
+        if index.is_deleted(&pack.name) || !listed.insert(key) {
             continue;
         }
         let reason = match present.get(&key) {
@@ -52,20 +52,6 @@ pub(super) fn check(
     }
     let chosen: Vec<(Key, u64)> = choose(repository, options.read_data, &present);
     read_all(repository, index, &chosen, observer, report, bad)
-}
-
-fn list(repository: &Repository) -> Result<BTreeMap<Key, u64>> {
-    let mut out = BTreeMap::new();
-    for area in [Area::Packs, Area::Meta] {
-        for (name, size) in repository.backend().list(area)? {
-            match name {
-                ObjectName::Pack(name) => out.insert((name, PackKind::Data), size),
-                ObjectName::Meta(name) => out.insert((name, PackKind::Meta), size),
-                _ => None,
-            };
-        }
-    }
-    Ok(out)
 }
 
 fn choose(repository: &Repository, which: ReadData, present: &BTreeMap<Key, u64>) -> Vec<(Key, u64)> {

@@ -43,8 +43,18 @@ impl<'r> ChunkReader<'r> {
         self.decoded
     }
 
-    /// Replaces `out` by a chunk's plaintext. Every location is tried; the id is always checked.
+    /// Replaces `out` by a chunk's plaintext. Every location is tried; the id is always checked. A chunk that cannot
+    /// be had may have been moved by a prune: then the index has something new, and that is tried as well.
     pub fn read(&mut self, kind: ChunkKind, id: &ChunkId, out: &mut Vec<u8>) -> Result<()> {
+        loop {
+            match self.read_known(kind, id, out) {
+                Err(e) if e.is_damage() && self.index.refresh(self.repository)? => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn read_known(&mut self, kind: ChunkKind, id: &ChunkId, out: &mut Vec<u8>) -> Result<()> {
         let wanted = match kind {
             ChunkKind::Data => PackKind::Data,
             ChunkKind::Meta => PackKind::Meta,
@@ -64,7 +74,8 @@ impl<'r> ChunkReader<'r> {
         Err(Error::Damaged { what: format!("chunk {id}"), reason })
     }
 
-    fn read_at(
+    /// As [`ChunkReader::read`], from this one place.
+    pub fn read_at(
         &mut self,
         kind: ChunkKind,
         id: &ChunkId,

@@ -12,6 +12,7 @@ pub mod pack;
 pub mod run;
 pub mod snapshots;
 pub mod tree;
+pub(crate) mod upload;
 
 pub use bulla_repo_format::slot::SlotSecret;
 pub use init::{InitOptions, Initialised};

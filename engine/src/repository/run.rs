@@ -149,9 +149,24 @@ impl Repository {
         }
     }
 
+    /// Reads `pend/<run>.<number>`, signature checked.
+    pub(crate) fn read_announcement(&self, run: &RunId, number: u32) -> Result<Announcement> {
+        let name = ObjectName::Announcement(*run, number);
+        let (body, signature) = self.get_object(&name, ObjectType::Announcement)?;
+        let read = Announcement::decode(&body, run, number).map_err(|e| Error::object(&name, e))?;
+        self.verify(ObjectType::Announcement, &read.client, &body, &signature)
+            .map_err(|e| Error::object(&name, e))?;
+        Ok(read)
+    }
+
     /// Packs condemned by any collector. A mark that cannot be read stops the caller: it may condemn anything.
     pub fn marked_packs(&self) -> Result<HashSet<PackName>> {
-        let mut out = HashSet::new();
+        Ok(self.marks()?.into_iter().flat_map(|m| m.victims).collect())
+    }
+
+    /// All marks, in no order.
+    pub(crate) fn marks(&self) -> Result<Vec<Mark>> {
+        let mut out = Vec::new();
         for run in self.list_runs(Area::Marks)? {
             let name = ObjectName::Mark(run);
             let (body, signature) = match self.get_object(&name, ObjectType::Mark) {
@@ -161,7 +176,7 @@ impl Repository {
             let mark = Mark::decode(&body, &run).map_err(|e| Error::object(&name, e))?;
             self.verify(ObjectType::Mark, &mark.client, &body, &signature)
                 .map_err(|e| Error::object(&name, e))?;
-            out.extend(mark.victims);
+            out.push(mark);
         }
         Ok(out)
     }

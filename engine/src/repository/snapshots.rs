@@ -4,11 +4,11 @@ use super::Repository;
 use crate::error::{Error, Result};
 use crate::observer::escape;
 use bulla_repo_format::envelope::ObjectType;
-use bulla_repo_format::record::Death;
+use bulla_repo_format::record::{Death, Forget};
 use bulla_repo_format::snapshot::{Head, Snapshot, Verdict};
 use bulla_repo_format::tree::is_within;
 use bulla_repo_format::{Area, ObjectName, RunId};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Which snapshots are meant. Empty fields match everything.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +29,29 @@ impl SnapshotFilter {
         let trim = |p: &[u8]| p.strip_prefix(b"/").unwrap_or(p).to_vec();
         let covers = |p: &Vec<u8>| s.paths.iter().any(|have| is_within(&trim(p), &trim(have)));
         host && tags && self.paths.iter().all(covers)
+    }
+}
+
+/// Where a client's next snapshot stands in its lineage (SPEC 11).
+pub(crate) struct Position {
+    /// This client's snapshots that no other of its snapshots follows.
+    pub(crate) heads: Vec<Head>,
+    /// The next sequence number.
+    pub(crate) seq: u64,
+    /// All snapshots seen.
+    pub(crate) seen: Vec<RunId>,
+}
+
+impl Position {
+    /// After the snapshots that are alive.
+    pub(crate) fn of(repository: &Repository, alive: &[(Snapshot, Head)]) -> Self {
+        let own: Vec<_> = alive.iter().filter(|(s, _)| s.client == repository.client().id()).collect();
+        let followed: HashSet<RunId> = own.iter().flat_map(|(s, _)| s.prev.iter().map(|h| h.id)).collect();
+        Self {
+            heads: own.iter().filter(|(s, _)| !followed.contains(&s.id)).map(|(_, h)| *h).collect(),
+            seq: own.iter().map(|(s, _)| s.seq).max().unwrap_or(0).saturating_add(1),
+            seen: alive.iter().map(|(s, _)| s.id).collect(),
+        }
     }
 }
 
@@ -80,6 +103,8 @@ impl Repository {
             match self.read_verdict(&run) {
                 Ok(ReadVerdict { verdict: Verdict::Snapshot(s), head }) => alive.push((*s, head)),
                 Ok(_) => {}
+                // A collector removes a dead snapshot; this one died after the first listing.
+                Err(e) if e.is_missing() && self.is_dead(&run).is_ok_and(|dead| dead) => {}
                 Err(e) => failed.push(e),
             }
         }
@@ -87,14 +112,46 @@ impl Repository {
         Ok((alive, failed))
     }
 
-    /// Snapshots that are alive, oldest first. One that cannot be read is an error: see
+    /// Snapshots that are alive and not forgotten, oldest first. One that cannot be read is an error: see
     /// [`crate::check`] for which.
     pub fn snapshots(&self) -> Result<Vec<Snapshot>> {
         let (alive, failed) = self.read_snapshots()?;
-        match failed.into_iter().next() {
-            Some(e) => Err(e),
-            None => Ok(alive.into_iter().map(|(s, _)| s).collect()),
+        if let Some(e) = failed.into_iter().next() {
+            return Err(e);
         }
+        let forgotten = self.forgotten()?;
+        Ok(alive.into_iter().map(|(s, _)| s).filter(|s| !forgotten.contains_key(&s.id)).collect())
+    }
+
+    /// Forgets that are authentic, by snapshot. Others are ignored, as `check` reports: a store must not hide a
+    /// snapshot with an empty file.
+    pub fn forgotten(&self) -> Result<HashMap<RunId, Forget>> {
+        let mut out = HashMap::new();
+        for id in self.list_runs(Area::Forgets)? {
+            match self.read_forget(&id) {
+                Ok(Some(forget)) => drop(out.insert(id, forget)),
+                Ok(None) => {}
+                Err(e) if e.is_damage() => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(out)
+    }
+
+    /// A new edition of a snapshot: the same tree, described as it was, in this client's lineage.
+    pub(crate) fn new_edition(&self, old: &Snapshot, id: RunId) -> Result<Snapshot> {
+        let (alive, _) = self.read_snapshots()?;
+        let position = Position::of(self, &alive);
+        Ok(Snapshot {
+            id,
+            client: self.client().id(),
+            seq: position.seq,
+            prev: position.heads,
+            seen: position.seen,
+            config_generation: self.config().generation,
+            origin: Some(old.id),
+            ..old.clone()
+        })
     }
 
     /// All readable snapshots that are alive, and the errors of the others.
@@ -105,9 +162,11 @@ impl Repository {
 
     pub(crate) fn list_runs(&self, area: Area) -> Result<Vec<RunId>> {
         let run = |(name, _)| match name {
-            ObjectName::Verdict(r) | ObjectName::Death(r) | ObjectName::Mark(r) | ObjectName::Hold(r) => {
-                Some(r)
-            }
+            ObjectName::Verdict(r)
+            | ObjectName::Death(r)
+            | ObjectName::Mark(r)
+            | ObjectName::Hold(r)
+            | ObjectName::Forget(r) => Some(r),
             ObjectName::Announcement(r, _) => Some(r),
             _ => None,
         };
@@ -124,6 +183,8 @@ impl Repository {
         let (all, mut failed) = self.read_snapshots()?;
         let mut fitting: Vec<_> = all.into_iter().map(|(s, _)| s).filter(|s| filter.matches(s)).collect();
         if let Some(rest) = word.strip_prefix("latest") {
+            let forgotten = self.forgotten()?;
+            fitting.retain(|s| !forgotten.contains_key(&s.id));
             let back = match rest.strip_prefix('~') {
                 Some(n) => n.parse::<usize>().map_err(|_| unknown())?,
                 None if rest.is_empty() => 0,

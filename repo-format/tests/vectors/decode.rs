@@ -11,7 +11,7 @@ use bulla_repo_format::frame::Expander;
 use bulla_repo_format::id::{from_hex, to_hex};
 use bulla_repo_format::index::IndexRun;
 use bulla_repo_format::keys::{ChunkKind, Secret, verify};
-use bulla_repo_format::record::{Announcement, Certificate, Death, Hold, Mark};
+use bulla_repo_format::record::{Announcement, Certificate, Death, Forget, Hold, Mark};
 use bulla_repo_format::slot::{self, Slot, SlotSecret};
 use bulla_repo_format::snapshot::Verdict;
 use bulla_repo_format::tree::{ListNode, Node, decode_block, decode_holes, decode_xattrs};
@@ -188,6 +188,7 @@ fn small(v: &Vector) -> Result<Facts> {
         "death" => ObjectType::Death,
         "mark" => ObjectType::Mark,
         "hold" => ObjectType::Hold,
+        "forget" => ObjectType::Forget,
         "certificate" => ObjectType::Client,
         other => panic!("{}: unknown object {other}", v.name),
     };
@@ -213,6 +214,10 @@ fn small(v: &Vector) -> Result<Facts> {
         }
         (ObjectType::Hold, ObjectName::Hold(id)) => {
             let a = Hold::decode(&body, &id)?;
+            (ring.client_key(&a.client), debug(&a))
+        }
+        (ObjectType::Forget, ObjectName::Forget(id)) => {
+            let a = Forget::decode(&body, &id)?;
             (ring.client_key(&a.client), debug(&a))
         }
         (ObjectType::Client, ObjectName::Client(id)) => {

@@ -178,7 +178,7 @@ fn config_seals() -> Vec<Vector> {
 fn envelopes() -> Vec<Vector> {
     let ty = ObjectType::Mark;
     let name = ObjectName::Mark(RUN);
-    let body = Mark { run: RUN, client: client_id(), victims: vec![] }.encode();
+    let body = Mark { run: RUN, client: client_id(), victims: vec![], damaged: false }.encode();
     let content = signed(ty, &body, &client());
     let with = |rule: &str, case: &str, note: &str, change: &dyn Fn(&mut Seal)| {
         let mut seal = Seal::derived(ty);
@@ -410,10 +410,13 @@ fn records() -> Vec<Vector> {
         object(ObjectType::Death, &d.encode())
     };
     let good = death(keyring().body_hash(&body));
-    let mark = Mark { run: RUN, client: client_id(), victims: vec![PackName::new([0xe4; 32])] };
+    let mark =
+        Mark { run: RUN, client: client_id(), victims: vec![PackName::new([0xe4; 32])], damaged: true };
     let mark = object(ObjectType::Mark, &mark.encode());
     let hold = Hold { snapshot: RUN, client: client_id(), reason: "audit".into() };
     let hold = object(ObjectType::Hold, &hold.encode());
+    let forget = Forget { snapshot: RUN, client: client_id(), now: true, reason: "policy".into() };
+    let forget = object(ObjectType::Forget, &forget.encode());
     vec![
         Vector::ok("death", "snapshot", "a death and the body it keeps", good.clone())
             .with("name", ObjectName::Death(RUN)),
@@ -430,6 +433,16 @@ fn records() -> Vec<Vector> {
         no("mark", "R-MARK-1", "name", "under another run's name", ObjectName::Mark(OTHER), mark),
         Vector::ok("hold", "one", "held for an audit", hold.clone()).with("name", ObjectName::Hold(RUN)),
         no("hold", "R-HOLD-1", "name", "under another snapshot's name", ObjectName::Hold(OTHER), hold),
+        Vector::ok("forget", "one", "forgotten without grace", forget.clone())
+            .with("name", ObjectName::Forget(RUN)),
+        no(
+            "forget",
+            "R-FORGET-1",
+            "name",
+            "under another snapshot's name",
+            ObjectName::Forget(OTHER),
+            forget,
+        ),
     ]
 }
 

@@ -1,21 +1,27 @@
 //! The index as a reader and a writer see it: where a chunk lies, and whether it is stored.
 //!
 //! Runs are looked up, never loaded: each is a memory-mapped cache file ([`segment`]) searched by interpolation.
-//! An unreadable run is skipped with its error kept; its packs can be found again from their tails.
+//! An unreadable run is skipped with its error kept; its packs can be found again from their tails. Kept true: an
+//! opened index only grows ([`Index::refresh`]), so whatever was found in it keeps its meaning while other processes
+//! merge runs and move chunks.
 
+mod merge;
 pub mod segment;
 mod write;
 
+pub use merge::Merged;
+pub(crate) use merge::put as put_run;
 pub use write::IndexWriter;
 
 use super::Repository;
+use crate::backend::BackendError;
 use crate::error::{Error, Result};
 use bulla_repo_format::envelope::ObjectType;
-use bulla_repo_format::index::{IndexPack, IndexRun, KEY_LEN, record_key};
+use bulla_repo_format::index::{IndexPack, IndexRecord, IndexRun, KEY_LEN, record_key};
 use bulla_repo_format::{Area, ChunkId, IndexName, ObjectName, PackName};
 use segment::Segment;
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// Where a chunk lies.
 #[derive(Debug, Clone)]
@@ -35,6 +41,15 @@ pub struct PackRef {
     pack: u32,
 }
 
+/// Names a record within one opened index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordRef {
+    /// The segment's position.
+    pub segment: u32,
+    /// The record's position in it.
+    pub record: u32,
+}
+
 /// A record without its pack's details.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
@@ -44,38 +59,37 @@ pub struct Place {
     pub offset: u32,
     /// Plain length.
     pub len: u32,
+    /// The record that says so.
+    pub record: RecordRef,
 }
 
-/// All index runs of a repository, as they were when it was opened.
+/// All index runs of a repository, as they were when it was opened or last refreshed.
 pub struct Index {
-    segments: Vec<Segment>,
-    graves: HashSet<PackName>,
+    runs: RwLock<Runs>,
     failed: Vec<Error>,
+}
+
+#[derive(Default, Clone)]
+struct Runs {
+    segments: Vec<Arc<Segment>>,
+    graves: Arc<HashSet<PackName>>,
 }
 
 impl Repository {
     /// Opens the index: fetches runs that are not cached, maps the rest.
     pub fn open_index(&self) -> Result<Index> {
-        let mut names: Vec<IndexName> = self
-            .backend()
-            .list(Area::Index)?
-            .into_iter()
-            .filter_map(|(name, _)| if let ObjectName::Index(n) = name { Some(n) } else { None })
-            .collect();
-        names.sort_unstable();
-        let mut index = Index { segments: Vec::new(), graves: HashSet::new(), failed: Vec::new() };
-        for name in &names {
-            match segment::open(self, name) {
-                Ok(segment) => {
-                    index.graves.extend(segment.graves().iter().copied());
-                    index.segments.push(segment);
-                }
-                Err(e) if e.is_damage() => index.failed.push(e),
-                Err(e) => return Err(e),
-            }
-        }
+        let mut index = Index { runs: RwLock::default(), failed: Vec::new() };
+        let (names, failed) = index.load(self)?;
+        index.failed = failed;
         segment::remove_stale(self, &names);
         Ok(index)
+    }
+
+    fn index_names(&self) -> Result<Vec<IndexName>> {
+        let run = |(name, _)| if let ObjectName::Index(n) = name { Some(n) } else { None };
+        let mut names: Vec<_> = self.backend().list(Area::Index)?.into_iter().filter_map(run).collect();
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// Fetches one run from the store and checks everything about it.
@@ -95,27 +109,104 @@ impl Repository {
 }
 
 impl Index {
+    fn runs(&self) -> Runs {
+        self.runs.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Adds the runs that are listed and not here yet, until two listings agree: a run that was merged away
+    /// meanwhile is in the one it was merged into (SPEC 14).
+    fn load(&self, repository: &Repository) -> Result<(Vec<IndexName>, Vec<Error>)> {
+        let mut names = repository.index_names()?;
+        loop {
+            let mut failed = Vec::new();
+            let mut have: HashSet<IndexName> = self.runs().segments.iter().map(|s| *s.name()).collect();
+            for name in &names {
+                if !have.insert(*name) {
+                    continue;
+                }
+                match segment::open(repository, name) {
+                    Ok(segment) => self.push(segment),
+                    Err(Error::Backend(BackendError::NotFound { .. })) => {}
+                    Err(e) if e.is_damage() => failed.push(e),
+                    Err(e) => return Err(e),
+                }
+            }
+            let again = repository.index_names()?;
+            if again.iter().all(|n| have.contains(n)) {
+                return Ok((again, failed));
+            }
+            names = again;
+        }
+    }
+
+    fn push(&self, segment: Segment) {
+        let mut runs = self.runs.write().unwrap_or_else(PoisonError::into_inner);
+        if !segment.graves().is_empty() {
+            Arc::make_mut(&mut runs.graves).extend(segment.graves().iter().copied());
+        }
+        runs.segments.push(Arc::new(segment));
+    }
+
+    /// Takes in what other processes have put since; true if there was anything.
+    pub fn refresh(&self, repository: &Repository) -> Result<bool> {
+        let before = self.segments();
+        self.load(repository)?;
+        Ok(self.segments() > before)
+    }
+
+    /// Takes in packs that no run in the store lists, for this process only.
+    pub(crate) fn add_unlisted(&self, repository: &Repository, run: &mut IndexRun) -> Result<()> {
+        self.push(segment::in_memory(repository, run)?);
+        Ok(())
+    }
+
     /// Runs that could not be read; their packs are found by `check`.
     pub fn failed(&self) -> &[Error] {
         &self.failed
     }
 
+    /// How many segments there are; [`RecordRef::segment`] is below it.
+    pub fn segments(&self) -> usize {
+        self.runs.read().unwrap_or_else(PoisonError::into_inner).segments.len()
+    }
+
     /// Records in all runs, several of one chunk counted each.
     pub fn records(&self) -> u64 {
-        self.segments.iter().map(|s| u64::from(s.records())).sum()
+        self.runs().segments.iter().map(|s| u64::from(s.records())).sum()
+    }
+
+    /// Records of each segment.
+    pub(crate) fn segment_records(&self) -> Vec<u32> {
+        self.runs().segments.iter().map(|s| s.records()).collect()
+    }
+
+    /// Every record of every segment with its pack, in order.
+    pub(crate) fn each_record(&self, mut each: impl FnMut(RecordRef, PackRef, &IndexRecord)) -> Result<()> {
+        for (segment, run) in (0u32..).zip(&self.runs().segments) {
+            let mut record = 0;
+            run.each_record(|r| {
+                each(RecordRef { segment, record }, PackRef { segment, pack: r.pack }, &r);
+                record += 1;
+            })?;
+        }
+        Ok(())
     }
 
     /// Every place of a chunk, cheapest form. Places in packs known to be deleted are left out.
     pub fn places(&self, id: &ChunkId, out: &mut Vec<Place>) -> Result<()> {
         out.clear();
         let key: [u8; KEY_LEN] = record_key(id);
-        for (number, segment) in (0u32..).zip(&self.segments) {
-            segment.find(&key, |pack, offset, len| {
-                out.push(Place { pack: PackRef { segment: number, pack }, offset, len });
+        let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
+        for (number, segment) in (0u32..).zip(&runs.segments) {
+            segment.find(&key, |record, pack, offset, len| {
+                let (pack, record) =
+                    (PackRef { segment: number, pack }, RecordRef { segment: number, record });
+                out.push(Place { pack, offset, len, record });
             })?;
         }
-        if !self.graves.is_empty() {
-            out.retain(|p| self.pack_name(p.pack).is_ok_and(|n| !self.graves.contains(&n)));
+        if !runs.graves.is_empty() {
+            let name = |p: PackRef| runs.segments.get(p.segment as usize).map(|s| s.pack_name(p.pack));
+            out.retain(|p| name(p.pack).is_some_and(|n| n.is_ok_and(|n| !runs.graves.contains(&n))));
         }
         Ok(())
     }
@@ -130,25 +221,37 @@ impl Index {
             .collect()
     }
 
+    fn segment(&self, number: u32) -> Result<Arc<Segment>> {
+        let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
+        let segment = runs.segments.get(number as usize).cloned();
+        segment.ok_or_else(|| Error::Refused("a pack of another index".into()))
+    }
+
     /// The details of a pack.
     pub fn pack(&self, pack: PackRef) -> Result<Arc<IndexPack>> {
-        let segment = self.segments.get(pack.segment as usize);
-        segment.ok_or_else(|| Error::Refused("a pack of another index".into()))?.pack(pack.pack).map(Arc::new)
+        self.segment(pack.segment)?.pack(pack.pack).map(Arc::new)
     }
 
     /// The name of a pack.
     pub fn pack_name(&self, pack: PackRef) -> Result<PackName> {
-        let segment = self.segments.get(pack.segment as usize);
-        segment.ok_or_else(|| Error::Refused("a pack of another index".into()))?.pack_name(pack.pack)
+        self.segment(pack.segment)?.pack_name(pack.pack)
     }
 
     /// True if a run says that the pack was deleted.
     pub fn is_deleted(&self, pack: &PackName) -> bool {
-        self.graves.contains(pack)
+        self.runs.read().unwrap_or_else(PoisonError::into_inner).graves.contains(pack)
     }
 
-    /// All packs; one named by several runs comes several times.
-    pub fn packs(&self) -> impl Iterator<Item = Result<Arc<IndexPack>>> + '_ {
-        self.segments.iter().flat_map(|s| (0..s.packs()).map(|p| s.pack(p).map(Arc::new)))
+    /// All packs with their names in this index; one listed by several runs comes several times.
+    pub fn pack_refs(&self) -> impl Iterator<Item = (PackRef, Result<Arc<IndexPack>>)> + use<> {
+        let segments = (0u32..).zip(self.runs().segments);
+        segments.flat_map(|(segment, s)| {
+            (0..s.packs()).map(move |pack| (PackRef { segment, pack }, s.pack(pack).map(Arc::new)))
+        })
+    }
+
+    /// All packs; one listed by several runs comes several times.
+    pub fn packs(&self) -> impl Iterator<Item = Result<Arc<IndexPack>>> + use<> {
+        self.pack_refs().map(|(_, pack)| pack)
     }
 }

@@ -73,6 +73,14 @@ pub(super) fn open(repository: &Repository, name: &IndexName) -> Result<Segment>
     parse(Bytes::Owned(bytes), name, key).ok_or_else(|| damaged(name, "its local form does not read back"))
 }
 
+/// A run that is in no store yet: what a collector knows of packs without an index run.
+pub(super) fn in_memory(repository: &Repository, run: &mut IndexRun) -> Result<Segment> {
+    let key = *repository.keyring().cache_key().expose();
+    let name = IndexName { generation: u32::MAX, hash: repository.env().random() };
+    let bytes = encode(&name, run, &key);
+    parse(Bytes::Owned(bytes), &name, key).ok_or_else(|| damaged(&name, "its local form does not read back"))
+}
+
 fn directory(repository: &Repository) -> Option<PathBuf> {
     Some(repository.env().cache.as_ref()?.join(repository.id().to_string()).join("index"))
 }
@@ -189,6 +197,10 @@ fn damaged(name: &IndexName, reason: &str) -> Error {
 }
 
 impl Segment {
+    /// The run it is of.
+    pub fn name(&self) -> &IndexName {
+        &self.name
+    }
     /// Records in the run.
     pub fn records(&self) -> u32 {
         self.records
@@ -239,8 +251,8 @@ impl Segment {
         self.slice(self.body_len - (self.records as usize - at) * RECORD_LEN, KEY_LEN)
     }
 
-    /// Calls `found` with pack, offset and length of every record under `key`.
-    pub fn find(&self, key: &[u8; KEY_LEN], mut found: impl FnMut(u32, u32, u32)) -> Result<()> {
+    /// Calls `found` with number, pack, offset and length of every record under `key`.
+    pub fn find(&self, key: &[u8; KEY_LEN], mut found: impl FnMut(u32, u32, u32, u32)) -> Result<()> {
         let n = self.records as usize;
         let mut at = self.lower_bound(key)?;
         while at < n {
@@ -248,8 +260,18 @@ impl Segment {
             let Some(rest) = record.strip_prefix(key) else { break };
             let mut r = Reader::new("index cache", rest);
             let (pack, offset, len) = (r.u32()?, r.u32()?, r.u32()?);
-            found(pack, offset, len);
+            found(u32::try_from(at).unwrap_or(u32::MAX), pack, offset, len);
             at += 1;
+        }
+        Ok(())
+    }
+
+    /// The records in order, from first to last: what merging and accounting read.
+    pub fn each_record(&self, mut each: impl FnMut(IndexRecord)) -> Result<()> {
+        let start = self.body_len - self.records as usize * RECORD_LEN;
+        for at in 0..self.records as usize {
+            let mut r = Reader::new("index cache", self.slice(start + at * RECORD_LEN, RECORD_LEN)?);
+            each(IndexRecord { key: r.array()?, pack: r.u32()?, offset: r.u32()?, len: r.u32()? });
         }
         Ok(())
     }
@@ -360,7 +382,8 @@ mod tests {
             for i in 0..n + 100 {
                 let id = ChunkId::new(*blake3::hash(&i.to_le_bytes()).as_bytes());
                 let mut hits = Vec::new();
-                s.find(&bulla_repo_format::index::record_key(&id), |p, o, l| hits.push((p, o, l))).unwrap();
+                s.find(&bulla_repo_format::index::record_key(&id), |_, p, o, l| hits.push((p, o, l)))
+                    .unwrap();
                 let mut want = if i < n { vec![(i % 3, i, 7)] } else { vec![] };
                 if i < n && i % 10 == 0 && i % 3 != 2 {
                     want.push((2, i, 7));

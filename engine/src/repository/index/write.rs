@@ -1,11 +1,10 @@
 //! Writes index runs: packs come in, runs go out, each within the bounds of one run.
 
 use super::super::Repository;
+use super::merge::put;
 use crate::error::Result;
-use bulla_repo_format::envelope::ObjectType;
 use bulla_repo_format::index::{IndexPack, IndexRecord, IndexRun, KEY_LEN};
 use bulla_repo_format::limits::INDEX_RECORDS_MAX;
-use bulla_repo_format::{IndexName, ObjectName};
 
 /// Records per run at which a run is put even though the backup goes on: what is indexed need not be stored again
 /// if the backup is interrupted.
@@ -49,12 +48,8 @@ impl<'r> IndexWriter<'r> {
         }
         let mut run = std::mem::replace(&mut self.run, IndexRun::new(self.repository.client().id()));
         self.repository.backend().flush()?;
-        let sealed =
-            self.repository.seal_object(self.repository.client(), ObjectType::Index, run.encode())?;
-        let name = IndexName { generation: 0, hash: *blake3::hash(&sealed).as_bytes() };
-        self.repository.backend().put(&ObjectName::Index(name), &[&sealed])?;
-        self.repository.backend().flush()?;
-        self.stored += sealed.len() as u64;
+        let (_, size) = put(self.repository, &mut run)?;
+        self.stored += size;
         Ok(())
     }
 

@@ -1,9 +1,9 @@
 //! Where sealed packs go: one thread puts and indexes them, so that fsync and network overlap with the work.
 
+use super::Repository;
+use super::index::IndexWriter;
+use super::pack::{PackSink, SealedPack};
 use crate::error::{Error, Result};
-use crate::repository::Repository;
-use crate::repository::index::IndexWriter;
-use crate::repository::pack::{PackSink, SealedPack};
 use bulla_repo_format::pack::PackKind;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,0 +1,431 @@
+//! Prune: the verb in one screen. Let forgotten snapshots die, find what nothing needs, say so, look again, copy what
+//! is still needed, delete.
+//!
+//! Runs beside backups, restores, checks and other prunes; any step may be the last one, and any later prune finishes
+//! what this one began (SPEC 14). No decision compares clocks of different machines: grace and expiry compare times of
+//! the store with a time of the store, and only decide *when* something may go, never whether it is needed.
+
+mod plan;
+mod reach;
+mod survey;
+mod sweep;
+
+pub use plan::{MaxUnused, PackUse, Plan};
+
+use crate::backend::BackendError;
+use crate::error::{Error, Result};
+use crate::observer::{Event, Observer};
+use crate::protocol::{Outcome, may_void};
+use crate::repository::Repository;
+use crate::repository::index::{Index, Merged};
+use crate::repository::pack::{object_name, tail};
+use crate::repository::run::Run;
+use bulla_repo_format::envelope::ObjectType;
+use bulla_repo_format::index::{IndexRecord, IndexRun, record_key};
+use bulla_repo_format::limits::INDEX_RECORDS_MAX;
+use bulla_repo_format::pack::PackKind;
+use bulla_repo_format::record::{Death, Mark, RunKind};
+use bulla_repo_format::snapshot::Verdict;
+use bulla_repo_format::{Area, ObjectName, PackName, RunId};
+use reach::Reach;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use survey::Before;
+use sweep::{Sweep, Swept, Victim};
+
+/// How to prune.
+#[derive(Debug, Clone)]
+pub struct PruneOptions {
+    /// Seconds a forgotten snapshot can still be brought back. 0 is as safe for everything else.
+    pub grace: i64,
+    /// Seconds without a new announcement after which a run without verdict is declared void. 0 is as safe: a run that
+    /// lives begins again.
+    pub run_expiry: i64,
+    /// How much unused space may stay.
+    pub max_unused: MaxUnused,
+    /// At most so many bytes of packs are read for copying.
+    pub max_repack: Option<u64>,
+    /// Runs a human knows to be dead: on stores without exact put-if-absent nothing else ends a run.
+    pub assume_dead: Vec<RunId>,
+    /// Say what would be done, write nothing.
+    pub dry_run: bool,
+}
+
+impl Default for PruneOptions {
+    fn default() -> Self {
+        Self {
+            grace: 7 * 24 * 3600,
+            run_expiry: 24 * 3600,
+            max_unused: MaxUnused::Percent(5.0),
+            max_repack: None,
+            assume_dead: Vec::new(),
+            dry_run: false,
+        }
+    }
+}
+
+/// What a prune did, or would do.
+#[derive(Debug, Clone, Default)]
+pub struct PruneReport {
+    /// Snapshots whose grace was over.
+    pub died: Vec<RunId>,
+    /// Runs declared void.
+    pub voided: Vec<RunId>,
+    /// Snapshots that are alive.
+    pub snapshots: u64,
+    /// What is in the packs, and what to do with them.
+    pub plan: Plan,
+    /// Packs that were deleted, those that earlier prunes had condemned included.
+    pub deleted: u64,
+    /// Bytes of those.
+    pub deleted_bytes: u64,
+    /// Chunks copied before.
+    pub copied: u64,
+    /// Bytes of new packs and index runs.
+    pub stored_bytes: u64,
+    /// Condemned packs that stay for now, and why.
+    pub left: Vec<(String, String)>,
+    /// Chunks that snapshots refer to and no pack is known to hold: damage that was there before.
+    pub lost_chunks: u64,
+    /// Index runs merged.
+    pub merged: Merged,
+    /// The store was full: only what needed no copy was deleted.
+    pub without_copies: bool,
+}
+
+/// Prunes a repository.
+pub fn run(repository: &Repository, options: &PruneOptions, observer: &dyn Observer) -> Result<PruneReport> {
+    repository.require_writable()?;
+    if options.dry_run {
+        return Collector { repository, options, observer, copies: true }.rehearse();
+    }
+    let report = match (Collector { repository, options, observer, copies: true }).collect() {
+        Err(Error::Backend(BackendError::NoSpace { .. })) => {
+            observer
+                .event(&Event::Notice("the store is full; using its reserve to delete what needs no copy"));
+            repository.backend().reserve(false)?;
+            (Collector { repository, options, observer, copies: false }).collect()?
+        }
+        other => other?,
+    };
+    if let Err(e) = repository.backend().reserve(true) {
+        observer.event(&Event::Warning(&format!("the reserve for a full store could not be kept: {e}")));
+    }
+    Ok(report)
+}
+
+struct Collector<'a> {
+    repository: &'a Repository,
+    options: &'a PruneOptions,
+    observer: &'a dyn Observer,
+    copies: bool,
+}
+
+impl Collector<'_> {
+    fn collect(&self) -> Result<PruneReport> {
+        let repository = self.repository;
+        repository.backend().settle()?;
+        let (run, _) = Run::open(repository, RunKind::Collector, &[])?;
+        let now = self.store_time(&run.id())?;
+        let mut report = PruneReport { without_copies: !self.copies, ..PruneReport::default() };
+        self.clear_dead()?;
+        report.died = self.let_die(now, true)?;
+        report.voided = self.expire(&run.id(), now)?;
+        let adopted: HashSet<PackName> = repository.marked_packs()?;
+
+        let before = survey::before(repository)?;
+        let index = repository.open_index()?;
+        let present = self.know_all_packs(&index)?;
+        let mut reach = Reach::new(repository, &index, adopted.clone());
+        for (done, snapshot) in before.roots().enumerate() {
+            self.check_interrupt()?;
+            reach.root(&snapshot.tree)?;
+            self.progress(done as u64 + 1, before.snapshots.len() as u64);
+        }
+        report.snapshots = before.roots().count() as u64;
+        report.lost_chunks = reach.live().lost() as u64;
+        report.plan = self.plan(&index, &reach, &present, &adopted)?;
+        let mut victims: HashSet<PackName> =
+            report.plan.delete.iter().chain(&report.plan.repack).map(|p| p.name).collect();
+        if !victims.is_empty() {
+            self.mark(&run.id(), &victims)?;
+        }
+        let marked = !victims.is_empty();
+        victims.extend(adopted);
+        let victims = there(&victims, &present);
+        if !victims.is_empty() {
+            let swept = self.sweep(&before, &index, &mut reach, &run.id(), marked, &victims)?;
+            report.add(swept);
+        }
+        index.refresh(repository)?;
+        if self.copies {
+            report.merged = index.merge(repository)?;
+        }
+        Ok(report)
+    }
+
+    /// The same survey and plan, with nothing written.
+    fn rehearse(&self) -> Result<PruneReport> {
+        let repository = self.repository;
+        let died = self.let_die(repository.env().clock.now().seconds, false)?;
+        let marked = repository.marked_packs()?;
+        let mut before = survey::before(repository)?;
+        before.dead.extend(&died);
+        let index = repository.open_index()?;
+        let present = self.know_all_packs(&index)?;
+        let mut reach = Reach::new(repository, &index, marked.clone());
+        for snapshot in before.roots() {
+            reach.root(&snapshot.tree)?;
+        }
+        let plan = self.plan(&index, &reach, &present, &marked)?;
+        let snapshots = before.roots().count() as u64;
+        let lost_chunks = reach.live().lost() as u64;
+        Ok(PruneReport { died, snapshots, plan, lost_chunks, ..PruneReport::default() })
+    }
+
+    fn check_interrupt(&self) -> Result<()> {
+        if self.observer.interrupted() { Err(Error::Interrupted) } else { Ok(()) }
+    }
+
+    fn progress(&self, files: u64, total_files: u64) {
+        self.observer.event(&Event::Progress { files, bytes: 0, total_files, total_bytes: 0 });
+    }
+
+    /// Now, by the store's clock: the time it gave this run's own announcement.
+    fn store_time(&self, own: &RunId) -> Result<i64> {
+        let name = ObjectName::Announcement(*own, 0);
+        let stat = self.repository.backend().stat(&name)?;
+        stat.map(|s| s.modified).ok_or_else(|| Error::Damaged {
+            what: name.to_string(),
+            reason: "it is missing though it was just put; nothing was deleted".into(),
+        })
+    }
+
+    /// Snapshots that an earlier collector let die: the body is in the death, so the object may go.
+    fn clear_dead(&self) -> Result<()> {
+        let repository = self.repository;
+        let gone: HashSet<RunId> = repository.list_runs(Area::Deaths)?.into_iter().collect();
+        for run in repository.list_runs(Area::Verdicts)? {
+            if gone.contains(&run) && matches!(repository.is_dead(&run), Ok(true)) {
+                repository.backend().delete(&ObjectName::Verdict(run))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgotten snapshots whose grace is over die, unless they are held; with `write`, durably.
+    fn let_die(&self, now: i64, write: bool) -> Result<Vec<RunId>> {
+        let repository = self.repository;
+        let there: HashSet<RunId> = repository.list_runs(Area::Verdicts)?.into_iter().collect();
+        let gone: HashSet<RunId> = repository.list_runs(Area::Deaths)?.into_iter().collect();
+        // Forgets before holds: a hold that came before its snapshot was forgotten is seen (engine::forget).
+        let forgets = repository.list_runs(Area::Forgets)?;
+        let held: HashSet<RunId> = repository.list_runs(Area::Holds)?.into_iter().collect();
+        let mut died = Vec::new();
+        for id in forgets {
+            if held.contains(&id) || !there.contains(&id) || gone.contains(&id) {
+                continue;
+            }
+            let forget = match repository.read_forget(&id) {
+                Ok(Some(forget)) => forget,
+                Ok(None) => continue,
+                Err(e) if e.is_damage() => {
+                    self.observer.event(&Event::Warning(&format!("a forget is ignored: {e}")));
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            let name = ObjectName::Forget(id);
+            let Some(stat) = repository.backend().stat(&name)? else { continue };
+            if !forget.now && now.saturating_sub(stat.modified) < self.options.grace {
+                continue;
+            }
+            if write {
+                self.write_death(&id)?;
+            }
+            died.push(id);
+        }
+        if !died.is_empty() && write {
+            repository.backend().flush()?;
+        }
+        Ok(died)
+    }
+
+    fn write_death(&self, id: &RunId) -> Result<()> {
+        let repository = self.repository;
+        let name = ObjectName::Verdict(*id);
+        let (body, signature) = repository.get_object(&name, ObjectType::Verdict)?;
+        let fail = |e| Error::object(&name, e);
+        let verdict = Verdict::decode(&body, id).map_err(fail)?;
+        repository.verify(ObjectType::Verdict, &verdict.client(), &body, &signature).map_err(fail)?;
+        let hash = repository.keyring().body_hash(&body);
+        let death = Death { snapshot: *id, client: repository.client().id(), hash, body };
+        repository.put_object(&ObjectName::Death(*id), ObjectType::Death, death.encode())?;
+        Ok(())
+    }
+
+    /// Runs that were silent for long get a VOID; announcements of runs with a verdict, and of silent readers, go.
+    fn expire(&self, own: &RunId, now: i64) -> Result<Vec<RunId>> {
+        let repository = self.repository;
+        let exact = repository.backend().describe().conditional_put;
+        let mut voided = Vec::new();
+        for (run, announced) in repository.announcements()? {
+            let dead = self.options.assume_dead.contains(&run);
+            let silent = now.saturating_sub(announced.newest) >= self.options.run_expiry;
+            if run == *own {
+                continue;
+            }
+            let mut outcome = repository.outcome(&run)?;
+            let reader = announced.is_reader();
+            if !reader && (silent || dead) && may_void(outcome, exact, dead) {
+                let void = Verdict::Void { run, client: repository.client().id() };
+                repository.put_object(&ObjectName::Verdict(run), ObjectType::Verdict, void.encode())?;
+                repository.backend().flush()?;
+                outcome = repository.outcome(&run)?;
+                if outcome == Outcome::Void {
+                    voided.push(run);
+                }
+            }
+            if outcome != Outcome::Open || (reader && silent) {
+                for number in announced.numbers {
+                    repository.backend().delete(&ObjectName::Announcement(run, number))?;
+                }
+            }
+        }
+        Ok(voided)
+    }
+
+    /// Packs no index run lists are read from their tails, so that they are planned like any other; the runs that
+    /// would list them are put only if something in them is needed, which `sweep` finds out by copying it.
+    fn know_all_packs(&self, index: &Index) -> Result<BTreeMap<(PackName, PackKind), u64>> {
+        let repository = self.repository;
+        let present = repository.present_packs()?;
+        index.refresh(repository)?;
+        let mut unlisted: BTreeMap<_, _> = present.clone();
+        for pack in index.packs() {
+            let pack = pack?;
+            unlisted.remove(&(pack.name, pack.header.kind));
+        }
+        let mut run = IndexRun::new(repository.client().id());
+        for ((name, kind), size) in unlisted {
+            let tail = match tail::read(repository, kind, name, size) {
+                Ok(tail) => tail,
+                Err(e) if e.is_damage() => {
+                    let text =
+                        format!("{} is in no index run and cannot be read: {e}", object_name(kind, name));
+                    self.observer.event(&Event::Warning(&text));
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            if run.records.len() + tail.directory.chunks.len() > INDEX_RECORDS_MAX as usize {
+                index.add_unlisted(repository, &mut run)?;
+                run = IndexRun::new(repository.client().id());
+            }
+            let pack = u32::try_from(run.packs.len()).unwrap_or(u32::MAX);
+            let mut offset = 0u32;
+            for chunk in &tail.directory.chunks {
+                run.records.push(IndexRecord { key: record_key(&chunk.id), pack, offset, len: chunk.len });
+                offset = offset.saturating_add(chunk.len);
+            }
+            run.packs.push(tail.pack);
+        }
+        if !run.packs.is_empty() {
+            index.add_unlisted(repository, &mut run)?;
+        }
+        Ok(present)
+    }
+
+    /// Packs that are there and that nobody has condemned yet, and what to do with them. Those of runs that are not
+    /// finished are left out: their mark would only wait.
+    fn plan(
+        &self,
+        index: &Index,
+        reach: &Reach<'_>,
+        present: &BTreeMap<(PackName, PackKind), u64>,
+        marked: &HashSet<PackName>,
+    ) -> Result<Plan> {
+        let announced = self.repository.announcements()?;
+        let named: HashSet<PackName> =
+            announced.values().flat_map(|a| a.read.iter().flat_map(|r| r.packs.iter().copied())).collect();
+        let live = reach.live().live_bytes()?;
+        let mut uses: HashMap<PackName, PackUse> = HashMap::new();
+        for pack in index.packs() {
+            let pack = pack?;
+            let (name, kind) = (pack.name, pack.header.kind);
+            let Some(size) = present.get(&(name, kind)) else { continue };
+            if marked.contains(&name) || named.contains(&name) || announced.contains_key(&pack.run) {
+                continue;
+            }
+            let live = live.get(&name).copied().unwrap_or(0);
+            uses.insert(name, PackUse { name, kind, size: *size, plain: pack.raw_len(), live });
+        }
+        let mut uses: Vec<PackUse> = uses.into_values().collect();
+        uses.sort_by_key(|u| u.name);
+        let config = self.repository.config();
+        let full = (config.data_pack, config.meta_pack);
+        Ok(plan::plan(&uses, full, self.options.max_unused, self.options.max_repack))
+    }
+
+    /// g2.
+    fn mark(&self, run: &RunId, victims: &HashSet<PackName>) -> Result<()> {
+        let mut victims: Vec<PackName> = victims.iter().copied().collect();
+        victims.sort_unstable();
+        let mark = Mark { run: *run, client: self.repository.client().id(), victims, damaged: false };
+        self.repository.put_object(&ObjectName::Mark(*run), ObjectType::Mark, mark.encode())?;
+        Ok(self.repository.backend().flush()?)
+    }
+
+    /// g3 to g5.
+    fn sweep(
+        &self,
+        before: &Before,
+        index: &Index,
+        reach: &mut Reach<'_>,
+        run: &RunId,
+        marked: bool,
+        victims: &[Victim],
+    ) -> Result<Swept> {
+        let repository = self.repository;
+        repository.backend().settle()?;
+        let after = survey::after(repository, before, run, marked)?;
+        index.refresh(repository)?;
+        for snapshot in &after.roots {
+            reach.root(&snapshot.tree)?;
+        }
+        // After all roots: what a pin lacks must not hide what a root has.
+        for pin in &after.pins {
+            reach.pin(&pin.tree)?;
+        }
+        let sweep = Sweep {
+            repository,
+            index,
+            live: reach.live(),
+            after: &after,
+            run: *run,
+            copies: self.copies,
+            observer: self.observer,
+        };
+        let swept = sweep.run(victims)?;
+        if !swept.delete.is_empty() {
+            sweep.bury(&swept.delete)?;
+        }
+        Ok(swept)
+    }
+}
+
+impl PruneReport {
+    fn add(&mut self, swept: Swept) {
+        self.deleted = swept.delete.len() as u64;
+        self.deleted_bytes = swept.delete.iter().map(|v| v.size).sum();
+        self.copied = swept.copied;
+        self.stored_bytes = swept.stored;
+        self.left = swept.left.into_iter().map(|(object, why)| (object.to_string(), why)).collect();
+    }
+}
+
+/// The condemned packs that are there.
+fn there(condemned: &HashSet<PackName>, present: &BTreeMap<(PackName, PackKind), u64>) -> Vec<Victim> {
+    let fits = |((name, _), _): &(&(PackName, PackKind), &u64)| condemned.contains(name);
+    let victim = |(&(name, kind), &size)| Victim { name, kind, size };
+    present.iter().filter(fits).map(victim).collect()
+}

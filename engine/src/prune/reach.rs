@@ -1,0 +1,204 @@
+//! What roots reach: one bit per index record, whatever the repository's size.
+//!
+//! A chunk is live if the bit of any record of its id is set; exactly one is, that of the place it is kept at, so the
+//! bits are at once the mark of the traversal, the answer to "is it needed", and the account of what each pack holds
+//! for good. Trees are read, file content never.
+
+use crate::error::{Error, Result};
+use crate::repository::Repository;
+use crate::repository::chunks::ChunkReader;
+use crate::repository::index::{Index, Place};
+use bulla_repo_format::keys::ChunkKind;
+use bulla_repo_format::tree::{Block, Content, Entry, EntryKind, ListNode, Node};
+use bulla_repo_format::{ChunkId, PackName};
+use std::collections::{HashMap, HashSet};
+
+/// A traversal in progress.
+pub(super) struct Reach<'r> {
+    repository: &'r Repository,
+    index: &'r Index,
+    chunks: ChunkReader<'r>,
+    live: Live<'r>,
+    /// Packs nothing is kept in if it also lies elsewhere: condemned or absent.
+    avoid: HashSet<PackName>,
+    places: Vec<Place>,
+    buffer: Vec<u8>,
+}
+
+/// What is needed; readable from several threads.
+pub(super) struct Live<'r> {
+    index: &'r Index,
+    bits: Vec<Vec<u64>>,
+    /// Data chunks that are referred to and that no index run lists.
+    lost: HashSet<ChunkId>,
+}
+
+/// How a chunk was found.
+enum Mark {
+    New,
+    Known,
+    Missing,
+}
+
+impl<'r> Reach<'r> {
+    /// Nothing reached yet.
+    pub(super) fn new(repository: &'r Repository, index: &'r Index, avoid: HashSet<PackName>) -> Self {
+        Self {
+            repository,
+            index,
+            chunks: ChunkReader::new(repository, index),
+            live: Live { index, bits: Vec::new(), lost: HashSet::new() },
+            avoid,
+            places: Vec::new(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// What was reached so far.
+    pub(super) fn live(&self) -> &Live<'r> {
+        &self.live
+    }
+
+    /// Marks all that a living snapshot's tree needs. A node that cannot be read is an error: what lies below it is
+    /// unknown, so nothing may be deleted.
+    pub(super) fn root(&mut self, tree: &ChunkId) -> Result<()> {
+        self.node(tree, u8::MAX)
+    }
+
+    /// Marks all that a pinned tree still has. If its snapshot died, parts may be gone, and nobody can rely on them.
+    pub(super) fn pin(&mut self, tree: &ChunkId) -> Result<()> {
+        match self.node(tree, u8::MAX) {
+            Err(e) if e.is_damage() => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Sets the bit of the place where the chunk is kept.
+    fn mark(&mut self, id: &ChunkId) -> Result<Mark> {
+        self.index.places(id, &mut self.places)?;
+        if self.places.is_empty() && self.index.refresh(self.repository)? {
+            self.index.places(id, &mut self.places)?;
+        }
+        let records = self.index.segment_records();
+        for (at, records) in records.iter().enumerate().skip(self.live.bits.len()) {
+            debug_assert_eq!(at, self.live.bits.len());
+            self.live.bits.push(vec![0; (*records as usize).div_ceil(64)]);
+        }
+        if self.places.iter().any(|p| self.live.bit(p)) {
+            return Ok(Mark::Known);
+        }
+        let Some(mut kept) = self.places.first().copied() else { return Ok(Mark::Missing) };
+        if self.places.len() > 1 {
+            for place in &self.places {
+                if !self.avoid.contains(&self.index.pack_name(place.pack)?) {
+                    kept = *place;
+                    break;
+                }
+            }
+        }
+        let (segment, record) = (kept.record.segment as usize, kept.record.record);
+        if let Some(word) = self.live.bits.get_mut(segment).and_then(|b| b.get_mut(record as usize / 64)) {
+            *word |= 1 << (record % 64);
+        }
+        Ok(Mark::New)
+    }
+
+    /// Marks a metadata chunk; true if it is new.
+    fn meta(&mut self, id: &ChunkId, what: &str) -> Result<bool> {
+        match self.mark(id)? {
+            Mark::New => Ok(true),
+            Mark::Known => Ok(false),
+            Mark::Missing => Err(Error::Damaged {
+                what: format!("{what} {id}"),
+                reason: "no index run lists it; nothing was deleted. Run `bulla check`".into(),
+            }),
+        }
+    }
+
+    fn data(&mut self, id: &ChunkId) -> Result<()> {
+        if let Mark::Missing = self.mark(id)? {
+            self.live.lost.insert(*id);
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, id: &ChunkId, above: u8) -> Result<()> {
+        if !self.meta(id, "tree node")? {
+            return Ok(());
+        }
+        self.chunks.read(ChunkKind::Meta, id, &mut self.buffer)?;
+        match Node::decode(&self.buffer)? {
+            Node::Inner { level, .. } if level >= above => Err(Error::Damaged {
+                what: format!("tree node {id}"),
+                reason: "a child is not below its parent".into(),
+            }),
+            Node::Inner { level, children } => children.iter().try_for_each(|c| self.node(&c.id, level)),
+            Node::Leaf(entries) => entries.iter().try_for_each(|e| self.entry(e)),
+        }
+    }
+
+    fn entry(&mut self, entry: &Entry) -> Result<()> {
+        self.block(&entry.xattrs)?;
+        let EntryKind::File { holes, content, .. } = &entry.kind else { return Ok(()) };
+        self.block(holes)?;
+        match content {
+            Content::Inline(refs) => refs.iter().try_for_each(|r| self.data(&r.id)),
+            Content::List(id) => self.list(id, u8::MAX),
+        }
+    }
+
+    fn block(&mut self, block: &Block) -> Result<()> {
+        let Block::Chunk(chunk) = block else { return Ok(()) };
+        self.meta(&chunk.id, "metadata block").map(drop)
+    }
+
+    fn list(&mut self, id: &ChunkId, above: u8) -> Result<()> {
+        if !self.meta(id, "list node")? {
+            return Ok(());
+        }
+        self.chunks.read(ChunkKind::Meta, id, &mut self.buffer)?;
+        match ListNode::decode(&self.buffer)? {
+            ListNode::Inner { level, .. } if level >= above => Err(Error::Damaged {
+                what: format!("list node {id}"),
+                reason: "a child is not below its parent".into(),
+            }),
+            ListNode::Inner { level, children } => children.iter().try_for_each(|c| self.list(&c.id, level)),
+            ListNode::Leaf(refs) => refs.iter().try_for_each(|r| self.data(&r.id)),
+        }
+    }
+}
+
+impl Live<'_> {
+    /// Data chunks that are referred to and that no index run lists.
+    pub(super) fn lost(&self) -> usize {
+        self.lost.len()
+    }
+
+    fn bit(&self, place: &Place) -> bool {
+        let (word, bit) = (place.record.record as usize / 64, place.record.record % 64);
+        let words = self.bits.get(place.record.segment as usize);
+        words.and_then(|b| b.get(word)).is_some_and(|w| w >> bit & 1 != 0)
+    }
+
+    /// True if a root needs the chunk; `places` is left with all its places.
+    pub(super) fn needs(&self, id: &ChunkId, places: &mut Vec<Place>) -> Result<bool> {
+        self.index.places(id, places)?;
+        Ok(places.iter().any(|p| self.bit(p)) || self.lost.contains(id))
+    }
+
+    /// Plain bytes each pack keeps for the roots.
+    pub(super) fn live_bytes(&self) -> Result<HashMap<PackName, u64>> {
+        let mut by_ref = HashMap::new();
+        self.index.each_record(|at, pack, r| {
+            let word = self.bits.get(at.segment as usize).and_then(|b| b.get(at.record as usize / 64));
+            if word.is_some_and(|w| w >> (at.record % 64) & 1 != 0) {
+                *by_ref.entry(pack).or_insert(0u64) += u64::from(r.len);
+            }
+        })?;
+        let mut out = HashMap::new();
+        for (pack, bytes) in by_ref {
+            *out.entry(self.index.pack_name(pack)?).or_insert(0) += bytes;
+        }
+        Ok(out)
+    }
+}
