@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed assumption must stop a test")]
 
+mod beside;
 mod crash;
 mod damage;
+mod faults;
 mod features;
 mod gaps;
 mod incremental;

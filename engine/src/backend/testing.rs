@@ -79,8 +79,12 @@ pub enum Fault {
     Forever,
     /// It takes effect, then fails, and everything later fails: a lost acknowledgement.
     AfterEffect,
-    /// No space from here on; reads still work.
+    /// No space from here on; reads and deletes still work.
     NoSpace,
+    /// It takes effect, its acknowledgement is lost, and it is sent again: the caller gets the second answer.
+    Twice,
+    /// It takes effect and reports failure; everything later works.
+    Ambiguous,
 }
 
 /// Counts operations and makes the `n`-th go wrong.
@@ -89,12 +93,19 @@ pub struct Faulty<B> {
     fault: Fault,
     at: u64,
     count: AtomicU64,
+    hit: Mutex<Option<String>>,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Once, Self::Forever, Self::AfterEffect, Self::NoSpace, Self::Twice, Self::Ambiguous];
 }
 
 impl<B: Backend> Faulty<B> {
     /// Fails operation `at` (from 0) of `inner`.
     pub fn new(inner: Arc<B>, at: u64, fault: Fault) -> Self {
-        Self { inner, fault, at, count: AtomicU64::new(0) }
+        Self { inner, fault, at, count: AtomicU64::new(0), hit: Mutex::default() }
     }
     /// Operations so far.
     pub fn operations(&self) -> u64 {
@@ -105,18 +116,34 @@ impl<B: Backend> Faulty<B> {
         self.operations() > self.at
     }
 
-    fn run<T>(&self, name: impl ToString, writes: bool, call: impl FnOnce() -> Result<T>) -> Result<T> {
+    /// The operation it struck first, in words.
+    pub fn hit(&self) -> String {
+        self.hit.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_default()
+    }
+
+    fn run<T>(
+        &self,
+        verb: &str,
+        name: impl ToString,
+        writes: bool,
+        call: impl Fn() -> Result<T>,
+    ) -> Result<T> {
         let n = self.count.fetch_add(1, Ordering::SeqCst);
         let hit = match self.fault {
-            Fault::Once => n == self.at,
+            Fault::Once | Fault::Twice | Fault::Ambiguous => n == self.at,
             Fault::Forever | Fault::AfterEffect => n >= self.at,
             Fault::NoSpace => n >= self.at && writes,
         };
         if !hit {
             return call();
         }
-        if self.fault == Fault::AfterEffect && n == self.at {
+        let text = format!("{verb} {}", name.to_string());
+        self.hit.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(text);
+        if matches!(self.fault, Fault::AfterEffect | Fault::Ambiguous | Fault::Twice) && n == self.at {
             call()?;
+        }
+        if self.fault == Fault::Twice {
+            return call();
         }
         let (object, place) = (name.to_string(), "a faulty store".to_owned());
         if self.fault == Fault::NoSpace {
@@ -132,34 +159,34 @@ impl<B: Backend> Backend for Faulty<B> {
         self.inner.describe()
     }
     fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put> {
-        self.run(name, true, || self.inner.put(name, parts))
+        self.run("put", name, true, || self.inner.put(name, parts))
     }
     fn flush(&self) -> Result<()> {
-        self.run("directories", true, || self.inner.flush())
+        self.run("flush", "directories", true, || self.inner.flush())
     }
     fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
-        self.run(name, false, || self.inner.get(name, limit))
+        self.run("get", name, false, || self.inner.get(name, limit))
     }
     fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>> {
-        self.run(name, false, || self.inner.get_range(name, offset, len))
+        self.run("get_range", name, false, || self.inner.get_range(name, offset, len))
     }
     fn list(&self, area: Area) -> Result<Vec<(ObjectName, u64)>> {
-        self.run(area.dir(), false, || self.inner.list(area))
+        self.run("list", area.dir(), false, || self.inner.list(area))
     }
     fn stat(&self, name: &ObjectName) -> Result<Option<Stat>> {
-        self.run(name, false, || self.inner.stat(name))
+        self.run("stat", name, false, || self.inner.stat(name))
     }
     fn delete(&self, name: &ObjectName) -> Result<()> {
         // A full store can still delete.
-        self.run(name, false, || self.inner.delete(name))
+        self.run("delete", name, false, || self.inner.delete(name))
     }
     fn settle(&self) -> Result<()> {
-        self.run("what was seen", false, || self.inner.settle())
+        self.run("settle", "what was seen", false, || self.inner.settle())
     }
     fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
-        self.run(name, true, || self.inner.heal(name, parts))
+        self.run("heal", name, true, || self.inner.heal(name, parts))
     }
     fn reserve(&self, keep: bool) -> Result<()> {
-        self.run("the reserve", keep, || self.inner.reserve(keep))
+        self.run("reserve", "the reserve", keep, || self.inner.reserve(keep))
     }
 }

@@ -118,7 +118,17 @@ pub fn run(
     let mut excluded = HashSet::new();
     for attempt in 1..=ATTEMPTS {
         let mut job = Job { repository, options, observer, start, excluded: &excluded };
-        match job.attempt(&mut sources)? {
+        let outcome = match job.attempt(&mut sources) {
+            // What it stored is there, and found again by the next attempt, as packs of another run.
+            Err(Error::Voided { .. }) if attempt < ATTEMPTS && matches!(sources, Sources::Paths(_)) => {
+                let text =
+                    "a prune took this run for dead and expired it; beginning again with what it has stored";
+                observer.event(&Event::Notice(text));
+                continue;
+            }
+            other => other?,
+        };
+        match outcome {
             Attempt::Done(report) => return Ok(*report),
             Attempt::Condemned(packs) if attempt < ATTEMPTS && matches!(sources, Sources::Paths(_)) => {
                 let n = packs.len();

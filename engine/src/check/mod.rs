@@ -8,9 +8,9 @@ mod packs;
 mod trees;
 
 use crate::error::{Error, Result};
-use crate::observer::Observer;
+use crate::observer::{Event, Observer};
 use crate::repository::Repository;
-use bulla_repo_format::{ChunkId, PackName};
+use bulla_repo_format::{Area, ChunkId, IndexName, PackName, RunId};
 use std::collections::{HashMap, HashSet};
 
 /// Which packs to read whole.
@@ -72,6 +72,8 @@ pub struct CheckReport {
 }
 
 const HURTS_MAX: usize = 1000;
+/// Passes that may end with findings while a prune moves what they look at.
+const PASSES: usize = 3;
 
 /// What the object phases found to be bad: the tree phase looks references up here.
 #[derive(Default)]
@@ -89,6 +91,25 @@ pub fn run(repository: &Repository, options: &CheckOptions, observer: &dyn Obser
     {
         return Err(Error::Refused(format!("part {n} of {of} does not exist; parts count from 1")));
     }
+    for _ in 0..PASSES {
+        let before = moved(repository)?;
+        let report = pass(repository, options, observer)?;
+        if report.findings.is_empty() || before == moved(repository)? {
+            return Ok(report);
+        }
+        observer
+            .event(&Event::Notice("a prune moved data meanwhile; looking again before calling it damage"));
+    }
+    pass(repository, options, observer)
+}
+
+/// What changes when a prune condemns, moves or buries packs.
+fn moved(repository: &Repository) -> Result<(HashSet<RunId>, Vec<IndexName>, HashSet<RunId>)> {
+    let of = |area| Ok::<_, Error>(repository.list_runs(area)?.into_iter().collect());
+    Ok((of(Area::Marks)?, repository.index_names()?, of(Area::Deaths)?))
+}
+
+fn pass(repository: &Repository, options: &CheckOptions, observer: &dyn Observer) -> Result<CheckReport> {
     let (mut report, mut bad) = (CheckReport::default(), Bad::default());
     objects::check(repository, &mut report)?;
     let index = repository.open_index()?;

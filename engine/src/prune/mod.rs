@@ -9,6 +9,7 @@ mod plan;
 mod reach;
 mod survey;
 mod sweep;
+pub(crate) mod unlisted;
 
 pub use plan::{MaxUnused, PackUse, Plan};
 
@@ -18,19 +19,16 @@ use crate::observer::{Event, Observer};
 use crate::protocol::{Outcome, may_void};
 use crate::repository::Repository;
 use crate::repository::index::{Index, Merged};
-use crate::repository::pack::{object_name, tail};
 use crate::repository::run::Run;
 use bulla_repo_format::envelope::ObjectType;
-use bulla_repo_format::index::{IndexRecord, IndexRun, record_key};
-use bulla_repo_format::limits::INDEX_RECORDS_MAX;
-use bulla_repo_format::pack::PackKind;
 use bulla_repo_format::record::{Death, Mark, RunKind};
 use bulla_repo_format::snapshot::Verdict;
 use bulla_repo_format::{Area, ObjectName, PackName, RunId};
 use reach::Reach;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use survey::Before;
 use sweep::{Sweep, Swept, Victim};
+use unlisted::{Present, Unlisted};
 
 /// How to prune.
 #[derive(Debug, Clone)]
@@ -134,7 +132,10 @@ impl Collector<'_> {
 
         let before = survey::before(repository)?;
         let index = repository.open_index()?;
-        let present = self.know_all_packs(&index)?;
+        let present = repository.present_packs()?;
+        index.refresh(repository)?;
+        let unlisted = Unlisted::find(repository, &index, &present, self.observer)?;
+        unlisted.teach(repository, &index)?;
         let mut reach = Reach::new(repository, &index, adopted.clone());
         for (done, snapshot) in before.roots().enumerate() {
             self.check_interrupt()?;
@@ -144,6 +145,9 @@ impl Collector<'_> {
         report.snapshots = before.roots().count() as u64;
         report.lost_chunks = reach.live().lost() as u64;
         report.plan = self.plan(&index, &reach, &present, &adopted)?;
+        let kept: HashSet<PackName> =
+            report.plan.keep.iter().filter(|p| p.live > 0).map(|p| p.name).collect();
+        unlisted.adopt(repository, |name| kept.contains(name))?;
         let mut victims: HashSet<PackName> =
             report.plan.delete.iter().chain(&report.plan.repack).map(|p| p.name).collect();
         if !victims.is_empty() {
@@ -171,7 +175,8 @@ impl Collector<'_> {
         let mut before = survey::before(repository)?;
         before.dead.extend(&died);
         let index = repository.open_index()?;
-        let present = self.know_all_packs(&index)?;
+        let present = repository.present_packs()?;
+        Unlisted::find(repository, &index, &present, self.observer)?.teach(repository, &index)?;
         let mut reach = Reach::new(repository, &index, marked.clone());
         for snapshot in before.roots() {
             reach.root(&snapshot.tree)?;
@@ -205,7 +210,7 @@ impl Collector<'_> {
         let repository = self.repository;
         let gone: HashSet<RunId> = repository.list_runs(Area::Deaths)?.into_iter().collect();
         for run in repository.list_runs(Area::Verdicts)? {
-            if gone.contains(&run) && matches!(repository.is_dead(&run), Ok(true)) {
+            if gone.contains(&run) && survey::is_dead(repository, &run)? {
                 repository.backend().delete(&ObjectName::Verdict(run))?;
             }
         }
@@ -294,54 +299,13 @@ impl Collector<'_> {
         Ok(voided)
     }
 
-    /// Packs no index run lists are read from their tails, so that they are planned like any other; the runs that
-    /// would list them are put only if something in them is needed, which `sweep` finds out by copying it.
-    fn know_all_packs(&self, index: &Index) -> Result<BTreeMap<(PackName, PackKind), u64>> {
-        let repository = self.repository;
-        let present = repository.present_packs()?;
-        index.refresh(repository)?;
-        let mut unlisted: BTreeMap<_, _> = present.clone();
-        for pack in index.packs() {
-            let pack = pack?;
-            unlisted.remove(&(pack.name, pack.header.kind));
-        }
-        let mut run = IndexRun::new(repository.client().id());
-        for ((name, kind), size) in unlisted {
-            let tail = match tail::read(repository, kind, name, size) {
-                Ok(tail) => tail,
-                Err(e) if e.is_damage() => {
-                    let text =
-                        format!("{} is in no index run and cannot be read: {e}", object_name(kind, name));
-                    self.observer.event(&Event::Warning(&text));
-                    continue;
-                }
-                Err(e) => return Err(e),
-            };
-            if run.records.len() + tail.directory.chunks.len() > INDEX_RECORDS_MAX as usize {
-                index.add_unlisted(repository, &mut run)?;
-                run = IndexRun::new(repository.client().id());
-            }
-            let pack = u32::try_from(run.packs.len()).unwrap_or(u32::MAX);
-            let mut offset = 0u32;
-            for chunk in &tail.directory.chunks {
-                run.records.push(IndexRecord { key: record_key(&chunk.id), pack, offset, len: chunk.len });
-                offset = offset.saturating_add(chunk.len);
-            }
-            run.packs.push(tail.pack);
-        }
-        if !run.packs.is_empty() {
-            index.add_unlisted(repository, &mut run)?;
-        }
-        Ok(present)
-    }
-
     /// Packs that are there and that nobody has condemned yet, and what to do with them. Those of runs that are not
     /// finished are left out: their mark would only wait.
     fn plan(
         &self,
         index: &Index,
         reach: &Reach<'_>,
-        present: &BTreeMap<(PackName, PackKind), u64>,
+        present: &Present,
         marked: &HashSet<PackName>,
     ) -> Result<Plan> {
         let announced = self.repository.announcements()?;
@@ -424,8 +388,8 @@ impl PruneReport {
 }
 
 /// The condemned packs that are there.
-fn there(condemned: &HashSet<PackName>, present: &BTreeMap<(PackName, PackKind), u64>) -> Vec<Victim> {
-    let fits = |((name, _), _): &(&(PackName, PackKind), &u64)| condemned.contains(name);
+fn there(condemned: &HashSet<PackName>, present: &Present) -> Vec<Victim> {
+    let fits = |((name, _), _): &(&(PackName, _), &u64)| condemned.contains(name);
     let victim = |(&(name, kind), &size)| Victim { name, kind, size };
     present.iter().filter(fits).map(victim).collect()
 }

@@ -89,10 +89,12 @@ impl<'r> Reach<'r> {
         }
         let Some(mut kept) = self.places.first().copied() else { return Ok(Mark::Missing) };
         if self.places.len() > 1 {
+            let mut best = 0;
             for place in &self.places {
-                if !self.avoid.contains(&self.index.pack_name(place.pack)?) {
-                    kept = *place;
-                    break;
+                let here = u8::from(!self.avoid.contains(&self.index.pack_name(place.pack)?)) * 2
+                    + u8::from(self.index.is_listed(place.record)?);
+                if here > best {
+                    (best, kept) = (here, *place);
                 }
             }
         }

@@ -111,6 +111,14 @@ impl Repository {
     }
 }
 
+/// True if the death is authentic. One that does not open kills nobody; `check` reports it.
+pub(super) fn is_dead(repository: &Repository, run: &RunId) -> Result<bool> {
+    match repository.is_dead(run) {
+        Err(e) if e.is_damage() => Ok(false),
+        other => other,
+    }
+}
+
 /// g1: deaths, then verdicts.
 pub(super) fn before(repository: &Repository) -> Result<Before> {
     let gone: HashSet<RunId> = repository.list_runs(Area::Deaths)?.into_iter().collect();
@@ -122,8 +130,7 @@ pub(super) fn before(repository: &Repository) -> Result<Before> {
             Err(Error::Backend(BackendError::NotFound { .. })) if gone.contains(&run) => continue,
             Err(e) => return Err(e),
         };
-        // A death nobody can read kills nobody.
-        if gone.contains(&run) && matches!(repository.is_dead(&run), Ok(true)) {
+        if gone.contains(&run) && is_dead(repository, &run)? {
             before.dead.insert(run);
         }
         match verdict {
@@ -147,7 +154,7 @@ fn explain(repository: &Repository, before: &Before, gone: &HashSet<RunId>) -> R
             if before.outcomes.contains_key(&id) || !checked.insert(id) {
                 continue;
             }
-            if gone.contains(&id) && repository.is_dead(&id)? {
+            if gone.contains(&id) && is_dead(repository, &id)? {
                 continue;
             }
             let reason = format!(

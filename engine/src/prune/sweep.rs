@@ -271,7 +271,7 @@ impl<'a> Worker<'a> {
         for place in &places {
             let name = sweep.index.pack_name(place.pack)?;
             needed |= after.named.contains(&name);
-            if name != victim.name {
+            if name != victim.name && sweep.index.is_listed(place.record)? {
                 elsewhere.push((name, *place));
             }
         }

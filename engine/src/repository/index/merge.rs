@@ -4,7 +4,7 @@
 //! pack has a grave; graves are kept.
 
 use super::super::Repository;
-use super::{Index, Runs, Segment};
+use super::{Index, Runs, Segment, UNLISTED};
 use crate::error::{Error, Result};
 use bulla_repo_format::envelope::ObjectType;
 use bulla_repo_format::index::{IndexPack, IndexRecord, IndexRun};
@@ -61,7 +61,7 @@ impl Index {
     pub fn merge(&self, repository: &Repository) -> Result<Merged> {
         let runs = self.runs();
         let segments: Vec<&Arc<Segment>> =
-            runs.segments.iter().filter(|s| s.name().generation != u32::MAX).collect();
+            runs.segments.iter().filter(|s| s.name().generation != UNLISTED).collect();
         let sizes: Vec<usize> = segments.iter().map(|s| s.records() as usize + s.graves().len()).collect();
         let mut dead = Vec::with_capacity(segments.len());
         for s in &segments {

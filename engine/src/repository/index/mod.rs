@@ -69,6 +69,9 @@ pub struct Index {
     failed: Vec<Error>,
 }
 
+/// The generation of segments that are in no store.
+const UNLISTED: u32 = u32::MAX;
+
 #[derive(Default, Clone)]
 struct Runs {
     segments: Vec<Arc<Segment>>,
@@ -85,7 +88,8 @@ impl Repository {
         Ok(index)
     }
 
-    fn index_names(&self) -> Result<Vec<IndexName>> {
+    /// The runs that are there.
+    pub(crate) fn index_names(&self) -> Result<Vec<IndexName>> {
         let run = |(name, _)| if let ObjectName::Index(n) = name { Some(n) } else { None };
         let mut names: Vec<_> = self.backend().list(Area::Index)?.into_iter().filter_map(run).collect();
         names.sort_unstable();
@@ -158,6 +162,11 @@ impl Index {
     pub(crate) fn add_unlisted(&self, repository: &Repository, run: &mut IndexRun) -> Result<()> {
         self.push(segment::in_memory(repository, run)?);
         Ok(())
+    }
+
+    /// True if the record is in a run that the store has, so that others find the chunk too.
+    pub(crate) fn is_listed(&self, record: RecordRef) -> Result<bool> {
+        Ok(self.segment(record.segment)?.name().generation != UNLISTED)
     }
 
     /// Runs that could not be read; their packs are found by `check`.

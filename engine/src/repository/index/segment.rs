@@ -76,7 +76,7 @@ pub(super) fn open(repository: &Repository, name: &IndexName) -> Result<Segment>
 /// A run that is in no store yet: what a collector knows of packs without an index run.
 pub(super) fn in_memory(repository: &Repository, run: &mut IndexRun) -> Result<Segment> {
     let key = *repository.keyring().cache_key().expose();
-    let name = IndexName { generation: u32::MAX, hash: repository.env().random() };
+    let name = IndexName { generation: super::UNLISTED, hash: repository.env().random() };
     let bytes = encode(&name, run, &key);
     parse(Bytes::Owned(bytes), &name, key).ok_or_else(|| damaged(&name, "its local form does not read back"))
 }

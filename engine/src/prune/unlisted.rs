@@ -1,0 +1,87 @@
+//! Packs that no index run lists: of interrupted backups and prunes, or whose run was lost. They are planned like any
+//! other, from their own tails, and those that hold something needed are listed again (SPEC 14).
+
+use crate::error::Result;
+use crate::observer::{Event, Observer};
+use crate::repository::Repository;
+use crate::repository::index::{Index, IndexWriter};
+use crate::repository::pack::{object_name, tail};
+use bulla_repo_format::PackName;
+use bulla_repo_format::index::{IndexPack, IndexRecord, IndexRun, KEY_LEN, record_key};
+use bulla_repo_format::limits::INDEX_RECORDS_MAX;
+use bulla_repo_format::pack::PackKind;
+use std::collections::BTreeMap;
+
+/// The packs that are there, by name and kind, with their sizes.
+pub(crate) type Present = BTreeMap<(PackName, PackKind), u64>;
+
+/// Packs and their records: key, offset, length.
+#[derive(Default)]
+pub(crate) struct Unlisted(Vec<(IndexPack, Vec<([u8; KEY_LEN], u32, u32)>)>);
+
+impl Unlisted {
+    /// Reads the tails of all packs the index does not list. One that cannot be read is reported and left alone.
+    pub(crate) fn find(
+        repository: &Repository,
+        index: &Index,
+        present: &Present,
+        observer: &dyn Observer,
+    ) -> Result<Self> {
+        let mut missing: BTreeMap<_, _> = present.clone();
+        for pack in index.packs() {
+            let pack = pack?;
+            missing.remove(&(pack.name, pack.header.kind));
+        }
+        let mut found = Vec::new();
+        for ((name, kind), size) in missing {
+            let tail = match tail::read(repository, kind, name, size) {
+                Ok(tail) => tail,
+                Err(e) if e.is_missing() => continue,
+                Err(e) if e.is_damage() => {
+                    let text =
+                        format!("{} is in no index run and cannot be read: {e}", object_name(kind, name));
+                    observer.event(&Event::Warning(&text));
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            let mut at = 0u32;
+            let records = tail.directory.chunks.iter().map(|c| {
+                let offset = at;
+                at = at.saturating_add(c.len);
+                (record_key(&c.id), offset, c.len)
+            });
+            let records = records.collect();
+            found.push((tail.pack, records));
+        }
+        Ok(Self(found))
+    }
+
+    /// Lets this process's index know them.
+    pub(crate) fn teach(&self, repository: &Repository, index: &Index) -> Result<()> {
+        let mut run = IndexRun::new(repository.client().id());
+        for (pack, records) in &self.0 {
+            if run.records.len() + records.len() > INDEX_RECORDS_MAX as usize {
+                index.add_unlisted(repository, &mut run)?;
+                run = IndexRun::new(repository.client().id());
+            }
+            let number = u32::try_from(run.packs.len()).unwrap_or(u32::MAX);
+            let record = |&(key, offset, len): &_| IndexRecord { key, pack: number, offset, len };
+            run.records.extend(records.iter().map(record));
+            run.packs.push(pack.clone());
+        }
+        if run.packs.is_empty() { Ok(()) } else { index.add_unlisted(repository, &mut run) }
+    }
+
+    /// Puts index runs that list those of them that `wanted` picks; how many.
+    pub(crate) fn adopt(self, repository: &Repository, wanted: impl Fn(&PackName) -> bool) -> Result<u64> {
+        let mut writer = IndexWriter::new(repository);
+        let mut adopted = 0;
+        for (pack, records) in self.0.into_iter().filter(|(p, _)| wanted(&p.name)) {
+            writer.add(pack, records)?;
+            adopted += 1;
+        }
+        writer.flush()?;
+        Ok(adopted)
+    }
+}

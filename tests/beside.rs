@@ -1,0 +1,203 @@
+//! Verbs beside each other: backups, prunes, checks and restores against one store, stopped and resumed between any
+//! two requests of each other.
+
+use crate::support::{Histories, backup, contents, in_memory, noise, on_disk, open};
+use bulla_engine::Error;
+use bulla_engine::backend::{Backend, Capabilities, Memory, Put, Result, Stat};
+use bulla_engine::check::{self, CheckOptions, ReadData};
+use bulla_engine::format::{Area, ObjectName};
+use bulla_engine::observer::Silent;
+use bulla_engine::prune::{self, MaxUnused, PruneOptions};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Calls `hook` before operation `at`: somebody else acts between two requests.
+struct Interposed<F> {
+    inner: Arc<Memory>,
+    at: u64,
+    count: AtomicU64,
+    hook: F,
+}
+
+impl<F: Fn() + Send + Sync> Interposed<F> {
+    fn new(inner: Arc<Memory>, at: u64, hook: F) -> Arc<Self> {
+        Arc::new(Self { inner, at, count: AtomicU64::new(0), hook })
+    }
+    fn step(&self) -> &Memory {
+        if self.count.fetch_add(1, Ordering::SeqCst) == self.at {
+            (self.hook)();
+        }
+        &self.inner
+    }
+    fn struck(&self) -> bool {
+        self.count.load(Ordering::SeqCst) > self.at
+    }
+}
+
+impl<F: Fn() + Send + Sync> Backend for Interposed<F> {
+    fn describe(&self) -> Capabilities {
+        self.inner.describe()
+    }
+    fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put> {
+        self.step().put(name, parts)
+    }
+    fn flush(&self) -> Result<()> {
+        self.inner.flush()
+    }
+    fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
+        self.step().get(name, limit)
+    }
+    fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>> {
+        self.step().get_range(name, offset, len)
+    }
+    fn list(&self, area: Area) -> Result<Vec<(ObjectName, u64)>> {
+        self.step().list(area)
+    }
+    fn stat(&self, name: &ObjectName) -> Result<Option<Stat>> {
+        self.step().stat(name)
+    }
+    fn delete(&self, name: &ObjectName) -> Result<()> {
+        self.step().delete(name)
+    }
+}
+
+fn at_once() -> PruneOptions {
+    PruneOptions { grace: 0, run_expiry: 0, max_unused: MaxUnused::Bytes(0), ..PruneOptions::default() }
+}
+
+fn prune_of(memory: &Arc<Memory>, options: &PruneOptions) {
+    let repository = open(memory.clone(), 50).unwrap();
+    prune::run(&repository, options, &Silent).unwrap();
+    prune::run(&repository, options, &Silent).unwrap();
+}
+
+fn clean(memory: &Arc<Memory>, context: &str) {
+    let repository = open(memory.clone(), 60).unwrap();
+    let options = CheckOptions { read_data: ReadData::All };
+    assert_eq!(check::run(&repository, &options, &Silent).unwrap().findings, [], "{context}");
+}
+
+/// Everything of a whole prune, or two, happens between two requests of a backup that relies on what the prune moves.
+fn backup_with_prunes_inside(options: &PruneOptions) -> (u64, u64) {
+    let dir = tempfile::tempdir().unwrap();
+    let (repository, base) = in_memory();
+    let history = Histories::make(&repository, dir.path());
+    // Dedup hits outside the parent, an unchanged subtree, and new data.
+    std::fs::copy(dir.path().join("changing"), dir.path().join("copy")).unwrap();
+    std::fs::write(dir.path().join("fresh"), noise("fresh", 90_000)).unwrap();
+    let expected = on_disk(dir.path());
+    let (mut committed, mut refused) = (0, 0);
+    for at in 0.. {
+        let memory = crate::support::copy_of(&base);
+        let hook = {
+            let (memory, options) = (memory.clone(), options.clone());
+            move || prune_of(&memory, &options)
+        };
+        let store = Interposed::new(memory.clone(), at, hook);
+        let outcome = open(store.clone(), 70).and_then(|r| backup(&r, dir.path()));
+        let context = format!("prune before request {at}");
+        match &outcome {
+            Ok(report) => {
+                committed += 1;
+                let repository = open(memory.clone(), 80).unwrap();
+                let snapshot = report.snapshot.as_ref().unwrap();
+                assert_eq!(contents(&repository, snapshot).unwrap(), expected, "{context}");
+            }
+            Err(Error::Voided { .. } | Error::Refused(_)) => refused += 1,
+            Err(e) => panic!("{context}: {e}"),
+        }
+        history.verify(&open(memory.clone(), 81).unwrap(), &context);
+        clean(&memory, &context);
+        if !store.struck() {
+            break;
+        }
+    }
+    (committed, refused)
+}
+
+#[test]
+fn a_prune_inside_a_backup_at_any_request() {
+    let patient = PruneOptions { run_expiry: i64::MAX, ..at_once() };
+    let (committed, refused) = backup_with_prunes_inside(&patient);
+    println!("{committed} committed, {refused} refused");
+    assert!(committed > 30 && refused == 0, "{committed} committed, {refused} refused");
+}
+
+#[test]
+fn a_prune_that_expires_the_backup_it_meets() {
+    let (committed, refused) = backup_with_prunes_inside(&at_once());
+    println!("{committed} committed, {refused} refused");
+    assert!(committed > 30 && refused == 0, "{committed} committed, {refused} refused");
+}
+
+#[test]
+fn a_backup_inside_a_prune_at_any_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let (repository, base) = in_memory();
+    let history = Histories::make(&repository, dir.path());
+    std::fs::copy(dir.path().join("changing"), dir.path().join("copy")).unwrap();
+    let expected = on_disk(dir.path());
+    for at in 0.. {
+        let memory = crate::support::copy_of(&base);
+        let (other, path) = (memory.clone(), dir.path().to_path_buf());
+        let store = Interposed::new(memory.clone(), at, move || {
+            backup(&open(other.clone(), 90).unwrap(), &path).unwrap();
+        });
+        let context = format!("backup before request {at}");
+        let outcome = open(store.clone(), 91).and_then(|r| prune::run(&r, &at_once(), &Silent));
+        outcome.unwrap_or_else(|e| panic!("{context}: {e}"));
+        let repository = open(memory.clone(), 92).unwrap();
+        history.verify(&repository, &context);
+        let newest = repository.snapshots().unwrap().into_iter().max_by_key(|s| s.seq).unwrap();
+        if store.struck() {
+            assert_eq!(contents(&repository, &newest).unwrap(), expected, "{context}");
+        }
+        clean(&memory, &context);
+        if !store.struck() {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_prune_inside_a_prune_at_any_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let (repository, base) = in_memory();
+    let history = Histories::make(&repository, dir.path());
+    for at in 0.. {
+        let memory = crate::support::copy_of(&base);
+        let other = memory.clone();
+        let store = Interposed::new(memory.clone(), at, move || prune_of(&other, &at_once()));
+        let context = format!("prune before request {at} of a prune");
+        // The outer one may meet objects that the inner one removed; then it says so and has harmed nothing.
+        let _ = open(store.clone(), 91).and_then(|r| prune::run(&r, &at_once(), &Silent));
+        history.verify(&open(memory.clone(), 92).unwrap(), &context);
+        prune_of(&memory, &at_once());
+        history.verify(&open(memory.clone(), 93).unwrap(), &context);
+        clean(&memory, &context);
+        if !store.struck() {
+            break;
+        }
+    }
+}
+
+#[test]
+fn readers_beside_a_prune_at_any_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let (repository, base) = in_memory();
+    let history = Histories::make(&repository, dir.path());
+    for at in 0.. {
+        let memory = crate::support::copy_of(&base);
+        let other = memory.clone();
+        let store = Interposed::new(memory.clone(), at, move || prune_of(&other, &at_once()));
+        let context = format!("prune before request {at} of a check and a read");
+        let repository = open(store.clone(), 91).unwrap();
+        let options = CheckOptions { read_data: ReadData::All };
+        let report = check::run(&repository, &options, &Silent).unwrap();
+        assert_eq!(report.findings, [], "{context}");
+        history.verify(&repository, &context);
+        if !store.struck() {
+            break;
+        }
+    }
+}
