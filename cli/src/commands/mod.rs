@@ -8,6 +8,8 @@ mod help;
 mod init;
 mod key;
 mod ls;
+mod protect;
+mod prune;
 mod restore;
 mod snapshots;
 mod sources;
@@ -24,6 +26,7 @@ use std::path::PathBuf;
 pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Back up and restore", &["init", "backup", "snapshots", "ls", "cat", "restore"]),
     ("Keep it safe", &["check", "key"]),
+    ("Let go of the old", &["prune", "undelete", "protect", "unprotect"]),
     ("About this program", &["version", "generate", "help"]),
 ];
 
@@ -44,6 +47,14 @@ pub(crate) enum Command {
     Restore(Box<restore::Args>),
     /// Look for damage, and say which snapshots and files it hurts
     Check(check::Args),
+    /// Delete what no snapshot needs, beside whatever else runs
+    Prune(prune::Args),
+    /// Bring a forgotten snapshot back before its grace is over
+    Undelete(protect::Which),
+    /// Keep a snapshot whatever any policy says
+    Protect(protect::Protect),
+    /// End a snapshot's protection
+    Unprotect(protect::Which),
     /// List, add, change and remove the keys of a repository
     Key(key::Args),
     /// Print the version of the program and of the formats it knows
@@ -64,6 +75,10 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Outcome {
         Command::Cat(args) => cat::run(context, args),
         Command::Restore(args) => restore::run(context, args),
         Command::Check(args) => check::run(context, args),
+        Command::Prune(args) => prune::run(context, args),
+        Command::Undelete(args) => protect::undelete(context, args),
+        Command::Protect(args) => protect::protect(context, args),
+        Command::Unprotect(args) => protect::unprotect(context, args),
         Command::Key(args) => key::run(context, args),
         Command::Version(args) => version::run(context, args),
         Command::Generate(args) => generate::run(context, args),

@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// Group by host, paths, tags: a comma list of them
     #[arg(short, long, value_name = "KEYS", value_parser = keys_of)]
     group_by: Option<Keys>,
+    /// Only those that are forgotten and can still be undeleted
+    #[arg(long)]
+    forgotten: bool,
     /// Leave out paths: a line each
     #[arg(short, long)]
     compact: bool,
@@ -111,7 +114,9 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     let filter = args.filter.filter();
     let (mut list, failed) = if args.ids.is_empty() {
         let (all, failed) = repository.readable_snapshots()?;
-        (all.into_iter().filter(|s| filter.matches(s)).collect::<Vec<_>>(), failed)
+        let forgotten = repository.forgotten()?;
+        let wanted = |s: &Snapshot| filter.matches(s) && forgotten.contains_key(&s.id) == args.forgotten;
+        (all.into_iter().filter(wanted).collect::<Vec<_>>(), failed)
     } else {
         let named = args.ids.iter().map(|id| Ok(repository.resolve(id, &filter)?.0));
         (named.collect::<Outcome<Vec<_>>>()?, Vec::new())

@@ -2,6 +2,7 @@
 //! every chunk identified again.
 
 use super::{Bad, CheckOptions, CheckReport, ReadData};
+use crate::backend::BackendError;
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer};
 use crate::repository::Repository;
@@ -186,7 +187,9 @@ impl<'r> Worker<'r> {
         let object = object_name(kind, name);
         let mut bytes = match self.repository.backend().get(&object, PACK_SIZE_MAX) {
             Ok(bytes) => bytes,
-            Err(e @ crate::backend::BackendError::Io { .. }) => return Ok(Read::Whole(e.to_string())),
+            Err(e @ (BackendError::Io { .. } | BackendError::NotFound { .. })) => {
+                return Ok(Read::Whole(e.to_string()));
+            }
             Err(e) => return Err(e.into()),
         };
         let whole = tail::read_whole(self.repository, kind, name, &bytes);

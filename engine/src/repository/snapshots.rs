@@ -154,7 +154,7 @@ impl Repository {
         })
     }
 
-    /// All readable snapshots that are alive, and the errors of the others.
+    /// All readable snapshots that are alive, forgotten ones included, and the errors of the others.
     pub fn readable_snapshots(&self) -> Result<(Vec<Snapshot>, Vec<Error>)> {
         let (alive, failed) = self.read_snapshots()?;
         Ok((alive.into_iter().map(|(s, _)| s).collect(), failed))
