@@ -13,6 +13,7 @@ pub mod observer;
 pub mod protocol;
 pub mod repository;
 pub mod restore;
+pub mod retention;
 pub mod source;
 
 pub use bulla_repo_format as format;
