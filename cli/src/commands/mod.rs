@@ -9,6 +9,8 @@ mod init;
 mod key;
 mod ls;
 mod restore;
+#[allow(dead_code, reason = "the words that take these arguments are not registered yet")]
+mod retention;
 mod snapshots;
 mod sources;
 mod version;
