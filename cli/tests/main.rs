@@ -10,5 +10,6 @@ mod kill;
 mod names;
 mod quick_start;
 mod restore;
+mod retention;
 mod secrets;
 mod sources;

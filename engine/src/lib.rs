@@ -15,6 +15,7 @@ pub mod protocol;
 pub mod prune;
 pub mod repository;
 pub mod restore;
+pub mod retention;
 pub mod source;
 
 pub use bulla_repo_format as format;

@@ -3,6 +3,7 @@
 mod backup;
 mod cat;
 mod check;
+mod forget;
 mod generate;
 mod help;
 mod init;
@@ -11,6 +12,7 @@ mod ls;
 mod protect;
 mod prune;
 mod restore;
+mod retention;
 mod snapshots;
 mod sources;
 mod version;
@@ -26,7 +28,7 @@ use std::path::PathBuf;
 pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Back up and restore", &["init", "backup", "snapshots", "ls", "cat", "restore"]),
     ("Keep it safe", &["check", "key"]),
-    ("Let go of the old", &["prune", "undelete", "protect", "unprotect"]),
+    ("Let go of the old", &["forget", "prune", "undelete", "protect", "unprotect"]),
     ("About this program", &["version", "generate", "help"]),
 ];
 
@@ -47,6 +49,8 @@ pub(crate) enum Command {
     Restore(Box<restore::Args>),
     /// Look for damage, and say which snapshots and files it hurts
     Check(check::Args),
+    /// Let snapshots go, by name or by a policy
+    Forget(Box<forget::Args>),
     /// Delete what no snapshot needs, beside whatever else runs
     Prune(prune::Args),
     /// Bring a forgotten snapshot back before its grace is over
@@ -75,6 +79,7 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Outcome {
         Command::Cat(args) => cat::run(context, args),
         Command::Restore(args) => restore::run(context, args),
         Command::Check(args) => check::run(context, args),
+        Command::Forget(args) => forget::run(context, args),
         Command::Prune(args) => prune::run(context, args),
         Command::Undelete(args) => protect::undelete(context, args),
         Command::Protect(args) => protect::protect(context, args),

@@ -1,6 +1,6 @@
 //! `bulla snapshots`: the list, whole, filtered or grouped.
 
-use super::{FilterArgs, comma_list};
+use super::FilterArgs;
 use crate::context::Context;
 use crate::exit::{Code, Failure, Outcome};
 use crate::ui::format::{count, local_time, size};
@@ -8,6 +8,7 @@ use crate::ui::json::SnapshotDocument;
 use crate::ui::table::Table;
 use bulla_engine::format::snapshot::Snapshot;
 use bulla_engine::observer::escape;
+use bulla_engine::retention::{GroupBy, GroupKey};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -21,8 +22,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     latest: Option<usize>,
     /// Group by host, paths, tags: a comma list of them
-    #[arg(short, long, value_name = "KEYS", value_parser = keys_of)]
-    group_by: Option<Keys>,
+    #[arg(short, long, value_name = "KEYS")]
+    group_by: Option<GroupBy>,
     /// Only those that are forgotten and can still be undeleted
     #[arg(long)]
     forgotten: bool,
@@ -33,73 +34,14 @@ pub(crate) struct Args {
     filter: FilterArgs,
 }
 
-/// What makes a group.
-#[derive(Debug, Clone, Copy, Default)]
-struct Keys {
-    host: bool,
-    paths: bool,
-    tags: bool,
-}
-
-fn keys_of(text: &str) -> Result<Keys, String> {
-    let mut keys = Keys::default();
-    for word in comma_list(text) {
-        match word.as_str() {
-            "host" | "hosts" => keys.host = true,
-            "path" | "paths" => keys.paths = true,
-            "tag" | "tags" => keys.tags = true,
-            _ => return Err(format!("{word:?} is none of host, paths, tags")),
-        }
-    }
-    Ok(keys)
-}
-
-/// What the snapshots of a group have in common.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Group {
-    host: Option<String>,
-    paths: Option<Vec<Vec<u8>>>,
-    tags: Option<Vec<String>>,
-}
-
-impl Group {
-    fn of(s: &Snapshot, keys: Keys) -> Self {
-        let sorted = || {
-            let mut tags = s.tags.clone();
-            tags.sort();
-            tags
-        };
-        Self {
-            host: keys.host.then(|| s.host.clone()),
-            paths: keys.paths.then(|| s.paths.clone()),
-            tags: keys.tags.then(sorted),
-        }
-    }
-
-    fn title(&self) -> String {
-        let mut parts = Vec::new();
-        if let Some(host) = &self.host {
-            parts.push(format!("host {}", escape(host.as_bytes())));
-        }
-        if let Some(paths) = &self.paths {
-            parts.push(format!("paths {}", paths.iter().map(|p| escape(p)).collect::<Vec<_>>().join(", ")));
-        }
-        if let Some(tags) = &self.tags {
-            let tags = if tags.is_empty() { "(none)".to_owned() } else { escape(tags.join(",").as_bytes()) };
-            parts.push(format!("tags {tags}"));
-        }
-        parts.join(" · ")
-    }
-}
-
 #[derive(Serialize)]
 struct GroupDocument {
-    group_key: GroupKey,
+    group_key: GroupKeyDocument,
     snapshots: Vec<SnapshotDocument>,
 }
 
 #[derive(Serialize)]
-struct GroupKey {
+struct GroupKeyDocument {
     hostname: String,
     paths: Option<Vec<String>>,
     tags: Option<Vec<String>>,
@@ -125,20 +67,20 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
         context.ui.error(&format!("a snapshot cannot be read: {e}"), None, "snapshots");
     }
     if let Some(n) = args.latest {
-        let keys = args.group_by.unwrap_or(Keys { host: true, paths: true, tags: false });
-        list = newest(list, keys, n);
+        let by = args.group_by.unwrap_or_default();
+        list = newest(list, by, n);
     }
     match (context.ui.json, args.group_by) {
         (true, None) => context.ui.document(&list.iter().map(SnapshotDocument::from).collect::<Vec<_>>())?,
-        (true, Some(keys)) => {
-            let groups = grouped(list, keys).into_iter().map(|(g, list)| document(g, &list));
+        (true, Some(by)) => {
+            let groups = grouped(list, by).into_iter().map(|(g, list)| document(g, &list));
             context.ui.document(&groups.collect::<Vec<_>>())?;
         }
         (false, None) => print(context, &list, args.compact)?,
-        (false, Some(keys)) => {
-            for (i, (group, list)) in grouped(list, keys).into_iter().enumerate() {
+        (false, Some(by)) => {
+            for (i, (group, list)) in grouped(list, by).into_iter().enumerate() {
                 let gap = if i == 0 { "" } else { "\n" };
-                context.ui.line(format!("{gap}{}", group.title()))?;
+                context.ui.line(format!("{gap}{group}"))?;
                 print(context, &list, args.compact)?;
             }
         }
@@ -149,22 +91,22 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     Ok(if failed.is_empty() { Code::Done } else { Code::Failed })
 }
 
-fn grouped(list: Vec<Snapshot>, keys: Keys) -> BTreeMap<Group, Vec<Snapshot>> {
-    let mut groups: BTreeMap<Group, Vec<Snapshot>> = BTreeMap::new();
+fn grouped(list: Vec<Snapshot>, by: GroupBy) -> BTreeMap<GroupKey, Vec<Snapshot>> {
+    let mut groups: BTreeMap<GroupKey, Vec<Snapshot>> = BTreeMap::new();
     for s in list {
-        groups.entry(Group::of(&s, keys)).or_default().push(s);
+        groups.entry(GroupKey::of(by, &s)).or_default().push(s);
     }
     groups
 }
 
 /// The last `n` of each group, in the old order.
-fn newest(list: Vec<Snapshot>, keys: Keys, n: usize) -> Vec<Snapshot> {
-    let mut left: BTreeMap<Group, usize> = BTreeMap::new();
+fn newest(list: Vec<Snapshot>, by: GroupBy, n: usize) -> Vec<Snapshot> {
+    let mut left: BTreeMap<GroupKey, usize> = BTreeMap::new();
     let mut kept: Vec<Snapshot> = list
         .into_iter()
         .rev()
         .filter(|s| {
-            let seen = left.entry(Group::of(s, keys)).or_default();
+            let seen = left.entry(GroupKey::of(by, s)).or_default();
             *seen += 1;
             *seen <= n
         })
@@ -173,10 +115,10 @@ fn newest(list: Vec<Snapshot>, keys: Keys, n: usize) -> Vec<Snapshot> {
     kept
 }
 
-fn document(group: Group, list: &[Snapshot]) -> GroupDocument {
+fn document(group: GroupKey, list: &[Snapshot]) -> GroupDocument {
     let lossy = |p: Vec<u8>| String::from_utf8_lossy(&p).into_owned();
     GroupDocument {
-        group_key: GroupKey {
+        group_key: GroupKeyDocument {
             hostname: group.host.unwrap_or_default(),
             paths: group.paths.map(|paths| paths.into_iter().map(lossy).collect()),
             tags: group.tags,
