@@ -5,6 +5,7 @@ use crate::support::{Histories, backup, contents, in_memory, noise, on_disk, ope
 use bulla_engine::Error;
 use bulla_engine::backend::{Backend, Capabilities, Memory, Put, Result, Stat};
 use bulla_engine::check::{self, CheckOptions, ReadData};
+use bulla_engine::forget::forget;
 use bulla_engine::format::{Area, ObjectName};
 use bulla_engine::observer::Silent;
 use bulla_engine::prune::{self, MaxUnused, PruneOptions};
@@ -169,12 +170,59 @@ fn a_prune_inside_a_prune_at_any_request() {
         let other = memory.clone();
         let store = Interposed::new(memory.clone(), at, move || prune_of(&other, &at_once()));
         let context = format!("prune before request {at} of a prune");
-        // The outer one may meet objects that the inner one removed; then it says so and has harmed nothing.
-        let _ = open(store.clone(), 91).and_then(|r| prune::run(&r, &at_once(), &Silent));
+        // The outer one may be expired, or meet that objects were removed: then it begins again.
+        let outcome = open(store.clone(), 91).and_then(|r| prune::run(&r, &at_once(), &Silent));
+        outcome.unwrap_or_else(|e| panic!("{context}: {e}"));
         history.verify(&open(memory.clone(), 92).unwrap(), &context);
         prune_of(&memory, &at_once());
         history.verify(&open(memory.clone(), 93).unwrap(), &context);
         clean(&memory, &context);
+        if !store.struck() {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_that_dies_inside_a_prune_at_any_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let (repository, base) = in_memory();
+    let mut history = Histories::make(&repository, dir.path());
+    let doomed = history.alive.remove(0).0.id;
+    // Unlimited: the outer one condemns nothing, but walks all trees.
+    for options in [at_once(), PruneOptions { max_unused: MaxUnused::Unlimited, ..at_once() }] {
+        for at in 0.. {
+            let memory = crate::support::copy_of(&base);
+            let other = memory.clone();
+            let store = Interposed::new(memory.clone(), at, move || {
+                forget(&open(other.clone(), 55).unwrap(), &doomed, true, "test").unwrap();
+                prune_of(&other, &at_once());
+            });
+            let context = format!("a death before request {at} of a prune");
+            let outcome = open(store.clone(), 91).and_then(|r| prune::run(&r, &options, &Silent));
+            let report = outcome.unwrap_or_else(|e| panic!("{context}: {e}"));
+            assert_eq!(report.lost_chunks, 0, "{context}");
+            history.verify(&open(memory.clone(), 92).unwrap(), &context);
+            if !store.struck() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_forget_that_is_taken_back_inside_a_check_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (repository, base) = in_memory();
+    Histories::make(&repository, dir.path());
+    let (name, _) = base.list(Area::Forgets).unwrap()[0];
+    for at in 0.. {
+        let memory = crate::support::copy_of(&base);
+        let other = memory.clone();
+        let store = Interposed::new(memory.clone(), at, move || other.overwrite(name, None));
+        let repository = open(store.clone(), 91).unwrap();
+        let report = check::run(&repository, &CheckOptions::default(), &Silent).unwrap();
+        assert_eq!(report.findings, [], "before request {at}");
         if !store.struck() {
             break;
         }

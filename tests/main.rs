@@ -1,8 +1,10 @@
 //! Scenario tests: whole verbs against memory, faulty and real stores. One binary, so that it links once.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed assumption must stop a test")]
+#![allow(clippy::print_stdout, reason = "counts of states and seeds are results")]
 
 mod beside;
+mod clones;
 mod crash;
 mod damage;
 mod faults;

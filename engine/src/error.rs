@@ -89,6 +89,12 @@ pub enum Error {
         /// The run.
         run: String,
     },
+    /// What this run had looked at is not so any more; nothing was harmed.
+    #[error("{what} while this ran; run it again")]
+    Overtaken {
+        /// What happened.
+        what: String,
+    },
     /// A local file operation failed (cache, target, key file).
     #[error("cannot {verb} {}: {source}", path.display())]
     Io {

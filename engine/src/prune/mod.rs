@@ -13,7 +13,7 @@ pub(crate) mod unlisted;
 
 pub use plan::{MaxUnused, PackUse, Plan};
 
-use crate::backend::BackendError;
+use crate::backend::{BackendError, Put};
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer};
 use crate::protocol::{Outcome, may_void};
@@ -22,7 +22,7 @@ use crate::repository::index::{Index, Merged};
 use crate::repository::run::Run;
 use bulla_repo_format::envelope::ObjectType;
 use bulla_repo_format::record::{Death, Mark, RunKind};
-use bulla_repo_format::snapshot::Verdict;
+use bulla_repo_format::snapshot::{Snapshot, Verdict};
 use bulla_repo_format::{Area, ObjectName, PackName, RunId};
 use reach::Reach;
 use std::collections::{HashMap, HashSet};
@@ -90,21 +90,31 @@ pub struct PruneReport {
     pub without_copies: bool,
 }
 
+/// Attempts before a prune gives up against others that prune meanwhile.
+const ATTEMPTS: usize = 3;
+
 /// Prunes a repository.
 pub fn run(repository: &Repository, options: &PruneOptions, observer: &dyn Observer) -> Result<PruneReport> {
     repository.require_writable()?;
     if options.dry_run {
         return Collector { repository, options, observer, copies: true }.rehearse();
     }
-    let report = match (Collector { repository, options, observer, copies: true }).collect() {
-        Err(Error::Backend(BackendError::NoSpace { .. })) => {
-            observer
-                .event(&Event::Notice("the store is full; using its reserve to delete what needs no copy"));
-            repository.backend().reserve(false)?;
-            (Collector { repository, options, observer, copies: false }).collect()?
+    let (mut report, mut copies, mut attempt) = (PruneReport::default(), true, 1);
+    loop {
+        match (Collector { repository, options, observer, copies }).collect(&mut report) {
+            Err(Error::Backend(BackendError::NoSpace { .. })) if copies => {
+                let text = "the store is full; using its reserve to delete what needs no copy";
+                observer.event(&Event::Notice(text));
+                repository.backend().reserve(false)?;
+                copies = false;
+            }
+            Err(e @ (Error::Voided { .. } | Error::Overtaken { .. })) if attempt < ATTEMPTS => {
+                observer.event(&Event::Notice(&format!("{e}: beginning again")));
+                attempt += 1;
+            }
+            other => break other?,
         }
-        other => other?,
-    };
+    }
     if let Err(e) = repository.backend().reserve(true) {
         observer.event(&Event::Warning(&format!("the reserve for a full store could not be kept: {e}")));
     }
@@ -119,15 +129,15 @@ struct Collector<'a> {
 }
 
 impl Collector<'_> {
-    fn collect(&self) -> Result<PruneReport> {
+    fn collect(&self, report: &mut PruneReport) -> Result<()> {
         let repository = self.repository;
         repository.backend().settle()?;
         let (run, _) = Run::open(repository, RunKind::Collector, &[])?;
         let now = self.store_time(&run.id())?;
-        let mut report = PruneReport { without_copies: !self.copies, ..PruneReport::default() };
+        report.without_copies = !self.copies;
         self.clear_dead()?;
-        report.died = self.let_die(now, true)?;
-        report.voided = self.expire(&run.id(), now)?;
+        report.died.extend(self.let_die(now, true)?);
+        report.voided.extend(self.expire(&run.id(), now)?);
         let adopted: HashSet<PackName> = repository.marked_packs()?;
 
         let before = survey::before(repository)?;
@@ -137,11 +147,7 @@ impl Collector<'_> {
         let unlisted = Unlisted::find(repository, &index, &present, self.observer)?;
         unlisted.teach(repository, &index)?;
         let mut reach = Reach::new(repository, &index, adopted.clone());
-        for (done, snapshot) in before.roots().enumerate() {
-            self.check_interrupt()?;
-            reach.root(&snapshot.tree)?;
-            self.progress(done as u64 + 1, before.snapshots.len() as u64);
-        }
+        self.reach(&mut reach, before.roots())?;
         report.snapshots = before.roots().count() as u64;
         report.lost_chunks = reach.live().lost() as u64;
         report.plan = self.plan(&index, &reach, &present, &adopted)?;
@@ -164,7 +170,36 @@ impl Collector<'_> {
         if self.copies {
             report.merged = index.merge(repository)?;
         }
-        Ok(report)
+        Ok(())
+    }
+
+    /// Marks what snapshots need. One that has died since it was listed may have been swept by another collector,
+    /// and a traversal that broke off must not hide what others need: then all begins again.
+    fn reach<'s>(
+        &self,
+        reach: &mut Reach<'_>,
+        roots: impl Iterator<Item = &'s Snapshot> + Clone,
+    ) -> Result<()> {
+        let total = roots.clone().count() as u64;
+        let overtaken = |id: &RunId| Error::Overtaken { what: format!("snapshot {} died", id.short()) };
+        for (done, snapshot) in roots.clone().enumerate() {
+            self.check_interrupt()?;
+            match reach.root(&snapshot.tree) {
+                Err(e) if e.is_damage() && survey::is_dead(self.repository, &snapshot.id)? => {
+                    return Err(overtaken(&snapshot.id));
+                }
+                other => other?,
+            }
+            self.progress(done as u64 + 1, total);
+        }
+        if reach.live().lost() > 0 {
+            for snapshot in roots {
+                if survey::is_dead(self.repository, &snapshot.id)? {
+                    return Err(overtaken(&snapshot.id));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The same survey and plan, with nothing written.
@@ -178,9 +213,7 @@ impl Collector<'_> {
         let present = repository.present_packs()?;
         Unlisted::find(repository, &index, &present, self.observer)?.teach(repository, &index)?;
         let mut reach = Reach::new(repository, &index, marked.clone());
-        for snapshot in before.roots() {
-            reach.root(&snapshot.tree)?;
-        }
+        self.reach(&mut reach, before.roots())?;
         let plan = self.plan(&index, &reach, &present, &marked)?;
         let snapshots = before.roots().count() as u64;
         let lost_chunks = reach.live().lost() as u64;
@@ -197,12 +230,10 @@ impl Collector<'_> {
 
     /// Now, by the store's clock: the time it gave this run's own announcement.
     fn store_time(&self, own: &RunId) -> Result<i64> {
-        let name = ObjectName::Announcement(*own, 0);
-        let stat = self.repository.backend().stat(&name)?;
-        stat.map(|s| s.modified).ok_or_else(|| Error::Damaged {
-            what: name.to_string(),
-            reason: "it is missing though it was just put; nothing was deleted".into(),
-        })
+        match self.repository.backend().stat(&ObjectName::Announcement(*own, 0))? {
+            Some(stat) => Ok(stat.modified),
+            None => Err(survey::lost_own(self.repository, own, survey::incomplete("announcements"))?),
+        }
     }
 
     /// Snapshots that an earlier collector let die: the body is in the death, so the object may go.
@@ -245,7 +276,11 @@ impl Collector<'_> {
                 continue;
             }
             if write {
-                self.write_death(&id)?;
+                match self.write_death(&id) {
+                    // Another collector was first, and has removed the snapshot already.
+                    Err(e) if e.is_missing() && survey::is_dead(repository, &id)? => continue,
+                    other => other?,
+                }
             }
             died.push(id);
         }
@@ -334,9 +369,14 @@ impl Collector<'_> {
     fn mark(&self, run: &RunId, victims: &HashSet<PackName>) -> Result<()> {
         let mut victims: Vec<PackName> = victims.iter().copied().collect();
         victims.sort_unstable();
-        let mark = Mark { run: *run, client: self.repository.client().id(), victims, damaged: false };
-        self.repository.put_object(&ObjectName::Mark(*run), ObjectType::Mark, mark.encode())?;
-        Ok(self.repository.backend().flush()?)
+        let repository = self.repository;
+        let mark = Mark { run: *run, client: repository.client().id(), victims, damaged: false };
+        let put = repository.put_object(&ObjectName::Mark(*run), ObjectType::Mark, mark.encode())?;
+        if put == Put::Exists && repository.read_mark(run)? != Some(mark) {
+            // Of a clone of this machine, long ago: it does not condemn these packs, so nobody would know.
+            return Err(Error::Voided { run: run.to_string() });
+        }
+        Ok(repository.backend().flush()?)
     }
 
     /// g3 to g5.
@@ -353,9 +393,7 @@ impl Collector<'_> {
         repository.backend().settle()?;
         let after = survey::after(repository, before, run, marked)?;
         index.refresh(repository)?;
-        for snapshot in &after.roots {
-            reach.root(&snapshot.tree)?;
-        }
+        self.reach(reach, after.roots.iter())?;
         // After all roots: what a pin lacks must not hide what a root has.
         for pin in &after.pins {
             reach.pin(&pin.tree)?;

@@ -11,7 +11,7 @@ use crate::repository::Repository;
 use bulla_repo_format::record::{Announcement, RunKind};
 use bulla_repo_format::snapshot::{Snapshot, Verdict};
 use bulla_repo_format::{Area, ObjectName, PackName, RunId};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 /// Announcements of one run.
 #[derive(Default)]
@@ -35,9 +35,9 @@ impl Announced {
 /// The listings before the mark.
 pub(super) struct Before {
     /// What each run's verdict was; absent means open.
-    outcomes: HashMap<RunId, Outcome>,
+    outcomes: BTreeMap<RunId, Outcome>,
     /// Snapshots that were there, the dead ones among them included.
-    pub(super) snapshots: HashMap<RunId, Snapshot>,
+    pub(super) snapshots: BTreeMap<RunId, Snapshot>,
     /// Deaths that were read and verified.
     pub(super) dead: HashSet<RunId>,
 }
@@ -49,7 +49,7 @@ impl Before {
     }
 
     /// Snapshots that are roots whatever happens after.
-    pub(super) fn roots(&self) -> impl Iterator<Item = &Snapshot> {
+    pub(super) fn roots(&self) -> impl Iterator<Item = &Snapshot> + Clone {
         let root = |id: &RunId| {
             let seen =
                 Sighting { before_mark: true, after_pend: false, dead_before_mark: self.dead.contains(id) };
@@ -122,12 +122,13 @@ pub(super) fn is_dead(repository: &Repository, run: &RunId) -> Result<bool> {
 /// g1: deaths, then verdicts.
 pub(super) fn before(repository: &Repository) -> Result<Before> {
     let gone: HashSet<RunId> = repository.list_runs(Area::Deaths)?.into_iter().collect();
-    let mut before = Before { outcomes: HashMap::new(), snapshots: HashMap::new(), dead: HashSet::new() };
+    let mut before = Before { outcomes: BTreeMap::new(), snapshots: BTreeMap::new(), dead: HashSet::new() };
     for run in repository.list_runs(Area::Verdicts)? {
         let verdict = match repository.read_verdict(&run) {
             Ok(read) => read.verdict,
-            // A collector removes the snapshot after the death.
-            Err(Error::Backend(BackendError::NotFound { .. })) if gone.contains(&run) => continue,
+            // A collector removes the snapshot after the death. One that died since deaths were listed is as dead:
+            // nothing is condemned yet.
+            Err(e) if e.is_missing() && is_dead(repository, &run)? => continue,
             Err(e) => return Err(e),
         };
         if gone.contains(&run) && is_dead(repository, &run)? {
@@ -141,20 +142,20 @@ pub(super) fn before(repository: &Repository) -> Result<Before> {
             }
         }
     }
-    explain(repository, &before, &gone)?;
+    explain(repository, &before)?;
     Ok(before)
 }
 
 /// Every snapshot that a living one has seen is there, or void, or verifiably dead: a listing that omits some looks
 /// exactly like a repository without them.
-fn explain(repository: &Repository, before: &Before, gone: &HashSet<RunId>) -> Result<()> {
+fn explain(repository: &Repository, before: &Before) -> Result<()> {
     let mut checked = HashSet::new();
     for snapshot in before.roots() {
         for id in snapshot.prev.iter().map(|h| h.id).chain(snapshot.seen.iter().copied()) {
             if before.outcomes.contains_key(&id) || !checked.insert(id) {
                 continue;
             }
-            if gone.contains(&id) && is_dead(repository, &id)? {
+            if is_dead(repository, &id)? {
                 continue;
             }
             let reason = format!(
@@ -178,7 +179,7 @@ pub(super) fn after(repository: &Repository, before: &Before, own: &RunId, marke
     let present = repository.present_packs()?.into_keys().map(|(name, _)| name).collect();
     let announced = repository.announcements()?;
     if !announced.contains_key(own) {
-        return Err(incomplete("announcements"));
+        return Err(lost_own(repository, own, incomplete("announcements"))?);
     }
     let mut after = After {
         marked,
@@ -231,7 +232,16 @@ pub(super) fn after(repository: &Repository, before: &Before, own: &RunId, marke
     Ok(after)
 }
 
-fn incomplete(what: &str) -> Error {
+/// Why something of a collector's own run is not there: another has declared the run void, or has used its name (a
+/// clone of this machine); or the store hides it, which is `otherwise`.
+pub(super) fn lost_own(repository: &Repository, own: &RunId, otherwise: Error) -> Result<Error> {
+    Ok(match repository.outcome(own)? {
+        Outcome::Open => otherwise,
+        Outcome::Void | Outcome::Committed => Error::Voided { run: own.to_string() },
+    })
+}
+
+pub(super) fn incomplete(what: &str) -> Error {
     let reason = "it does not show what this process has just put there; nothing was deleted".to_owned();
     Error::Damaged { what: format!("the listing of {what}"), reason }
 }

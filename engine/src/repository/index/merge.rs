@@ -118,7 +118,11 @@ impl Index {
         } else {
             merged.outputs += 1;
             let (name, _) = put(repository, &mut run)?;
-            repository.fetch_index_run(&name)?;
+            match repository.fetch_index_run(&name) {
+                // Another collector has merged it already, or the store lost it: the inputs stay for the next merge.
+                Err(e) if e.is_missing() => return Ok(()),
+                other => drop(other?),
+            }
             Some(name)
         };
         for segment in inputs.iter().filter(|s| Some(s.name()) != name.as_ref()) {
