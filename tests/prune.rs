@@ -108,6 +108,30 @@ fn a_protected_snapshot_cannot_be_forgotten_and_a_forgotten_one_not_protected() 
 }
 
 #[test]
+fn a_hold_that_came_too_late_keeps_nothing_and_costs_no_copies() {
+    let dir = tempfile::tempdir().unwrap();
+    populate(dir.path());
+    let (repository, memory) = in_memory();
+    let first = backup(&repository, dir.path()).unwrap().snapshot.unwrap();
+    protect(&repository, &first.id, "audit").unwrap();
+    let hold = memory.snapshot().remove(&ObjectName::Hold(first.id));
+    unprotect(&repository, &first.id).unwrap();
+    forget(&repository, &first.id, true, "policy").unwrap();
+    // A `protect` that was cut off before it looked whether the snapshot is forgotten.
+    memory.overwrite(ObjectName::Hold(first.id), hold.clone());
+    assert!(prune(&repository, &at_once()).died.is_empty(), "until then it is held");
+    memory.overwrite(ObjectName::Hold(first.id), None);
+    assert_eq!(prune(&repository, &at_once()).died, [first.id]);
+    memory.overwrite(ObjectName::Hold(first.id), hold);
+    backup(&repository, dir.path()).unwrap();
+    for _ in 0..2 {
+        prune(&repository, &at_once());
+    }
+    let third = prune(&repository, &at_once());
+    assert_eq!((third.deleted, third.copied), (0, 0), "{third:?}");
+}
+
+#[test]
 fn an_open_run_keeps_its_packs_until_it_expires() {
     let dir = tempfile::tempdir().unwrap();
     populate(dir.path());
