@@ -16,3 +16,4 @@ mod protocol;
 mod prune;
 mod support;
 mod tidy;
+mod unsynced;

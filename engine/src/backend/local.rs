@@ -6,12 +6,12 @@
 //! then, so no object ever depends on a directory entry that was not durable. Files are 0400, directories 0700,
 //! whatever the umask.
 
+use super::disk::{Disk, open};
 use super::{Backend, BackendError, Capabilities, Put, Result, Stat};
 use bulla_repo_format::{Area, ObjectName};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +28,7 @@ const TMP_AGE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 /// A directory that holds a repository.
 pub struct Local {
     root: PathBuf,
+    disk: Disk,
     dirty: Mutex<BTreeSet<PathBuf>>,
     counter: AtomicU64,
 }
@@ -35,7 +36,14 @@ pub struct Local {
 impl Local {
     /// The store at `root`, whether or not a repository is there.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), dirty: Mutex::default(), counter: AtomicU64::new(0) }
+        let (disk, dirty) = (Disk::default(), Mutex::default());
+        Self { root: root.into(), disk, dirty, counter: AtomicU64::new(0) }
+    }
+
+    /// As [`Local::new`], with all that is done to the file system written down.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn recorded(root: impl Into<PathBuf>, journal: super::testing::Journal) -> Self {
+        Self { disk: Disk { journal: Some(journal) }, ..Self::new(root) }
     }
 
     /// Where it is.
@@ -53,29 +61,44 @@ impl Local {
                     return Err(fail(e));
                 }
             }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => make_dirs(&self.root).map_err(fail)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.make_dirs(&self.root).map_err(fail)?,
             Err(e) => return Err(fail(e)),
         }
         for area in Area::ALL {
             let dir = self.root.join(area.dir());
-            make_dir(&dir).map_err(fail)?;
+            self.disk.make_dir(&dir).map_err(fail)?;
             if area.sharded() {
                 for shard in 0..=255u8 {
-                    make_dir(&dir.join(format!("{shard:02x}"))).map_err(fail)?;
+                    self.disk.make_dir(&dir.join(format!("{shard:02x}"))).map_err(fail)?;
                 }
             }
-            sync_dir(&dir).map_err(fail)?;
+            self.disk.sync_dir(&dir).map_err(fail)?;
         }
-        make_dir(&self.root.join(TMP)).map_err(fail)?;
-        sync_dir(&self.root).map_err(fail)?;
-        if let Some(parent) = self.root.parent().filter(|p| !p.as_os_str().is_empty()) {
-            sync_dir(parent).map_err(fail)?;
+        self.disk.make_dir(&self.root.join(TMP)).map_err(fail)?;
+        self.disk.sync_dir(&self.root).map_err(fail)?;
+        let parent = self.root.parent().filter(|p| !p.as_os_str().is_empty());
+        self.disk.sync_dir(parent.unwrap_or(Path::new("."))).map_err(fail)
+    }
+
+    /// Makes a directory and those above it; each new one above is synced, the last one's entry by the caller.
+    fn make_dirs(&self, path: &Path) -> io::Result<()> {
+        if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty() && !p.exists()) {
+            self.make_dirs(parent)?;
+            let above = parent.parent().filter(|p| !p.as_os_str().is_empty());
+            self.disk.sync_dir(above.unwrap_or(Path::new(".")))?;
         }
-        Ok(())
+        self.disk.make_dir(path)
     }
 
     fn path(&self, name: &ObjectName) -> PathBuf {
         self.root.join(name.to_string())
+    }
+
+    /// The next flush syncs the directory of this name.
+    fn touched(&self, path: &Path) {
+        if let Some(dir) = path.parent() {
+            self.dirty.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_owned());
+        }
     }
 
     fn place(&self) -> String {
@@ -95,13 +118,7 @@ impl Local {
         getrandom::fill(&mut tag).map_err(|e| io::Error::other(e.to_string()))?;
         let path =
             self.root.join(TMP).join(format!("{}-{n}-{:016x}", std::process::id(), u64::from_ne_bytes(tag)));
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(rustix::fs::openat(CWD, &path, flags, Mode::RUSR)?);
-        let written = parts.iter().try_for_each(|p| file.write_all(p)).and_then(|()| file.sync_all());
-        if let Err(e) = written {
-            let _ = std::fs::remove_file(&path);
-            return Err(e);
-        }
+        self.disk.create(&path, parts)?;
         Ok(path)
     }
 
@@ -111,7 +128,7 @@ impl Local {
         for entry in entries.flatten() {
             let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
             if age.is_some_and(|age| age > TMP_AGE) {
-                let _ = std::fs::remove_file(entry.path());
+                let _ = self.disk.unlink(&entry.path());
             }
         }
     }
@@ -149,31 +166,35 @@ impl Backend for Local {
         let fail = |e| self.error("write", name, e);
         let path = self.path(name);
         let temporary = self.write_temporary(parts).map_err(fail)?;
-        let mut linked = rustix::fs::linkat(CWD, &temporary, CWD, &path, AtFlags::empty());
-        if linked == Err(rustix::io::Errno::NOENT) && name.area() == Area::Records {
+        let mut linked = self.disk.link(&temporary, &path);
+        let is = |linked: &io::Result<()>, kind| linked.as_ref().is_err_and(|e| e.kind() == kind);
+        if is(&linked, io::ErrorKind::NotFound) && name.area() == Area::Records {
             // Only the ledger has a directory per writer, made when the writer first speaks.
             if let Some(dir) = path.parent() {
-                make_dir(dir).and_then(|()| sync_dir(&self.root.join(Area::Records.dir()))).map_err(fail)?;
+                let records = self.root.join(Area::Records.dir());
+                self.disk.make_dir(dir).and_then(|()| self.disk.sync_dir(&records)).map_err(fail)?;
             }
-            linked = rustix::fs::linkat(CWD, &temporary, CWD, &path, AtFlags::empty());
+            linked = self.disk.link(&temporary, &path);
         }
         // After an error of a network file system the link may exist nevertheless: two links prove it.
         let ours = linked.is_err() && std::fs::metadata(&temporary).is_ok_and(|m| links(&m) == 2);
-        let _ = std::fs::remove_file(&temporary);
-        match linked {
-            Err(rustix::io::Errno::EXIST) if !ours => return Ok(Put::Exists),
-            Err(e) if !ours => return Err(fail(e.into())),
-            _ => {}
+        let _ = self.disk.unlink(&temporary);
+        if is(&linked, io::ErrorKind::AlreadyExists) && !ours {
+            return Ok(Put::Exists);
         }
-        if let Some(dir) = path.parent() {
-            self.dirty.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_owned());
+        if !ours {
+            linked.map_err(fail)?;
         }
+        self.touched(&path);
         Ok(Put::Created)
     }
 
     fn flush(&self) -> Result<()> {
         let dirty = std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner));
-        dirty.iter().try_for_each(|dir| sync_dir(dir)).map_err(|e| self.error("sync", "directories", e))
+        dirty
+            .iter()
+            .try_for_each(|dir| self.disk.sync_dir(dir))
+            .map_err(|e| self.error("sync", "directories", e))
     }
 
     fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
@@ -220,25 +241,27 @@ impl Backend for Local {
     }
 
     fn delete(&self, name: &ObjectName) -> Result<()> {
-        match std::fs::remove_file(self.path(name)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.error("delete", name, e)),
-            _ => Ok(()),
+        let path = self.path(name);
+        match self.disk.unlink(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(self.error("delete", name, e)),
+            _ => {}
         }
+        self.touched(&path);
+        Ok(())
     }
 
     fn settle(&self) -> Result<()> {
         self.flush()?;
-        let synced = open(&self.root).and_then(|dir| Ok(rustix::fs::syncfs(&dir)?));
-        synced.map_err(|e| self.error("sync", "the file system", e))
+        self.disk.sync_all(&self.root).map_err(|e| self.error("sync", "the file system", e))
     }
 
     fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
         let fail = |e| self.error("write", name, e);
         let (path, temporary) = (self.path(name), self.write_temporary(parts).map_err(fail)?);
-        let renamed =
-            std::fs::rename(&temporary, &path).and_then(|()| path.parent().map_or(Ok(()), sync_dir));
+        let sync = |()| path.parent().map_or(Ok(()), |dir| self.disk.sync_dir(dir));
+        let renamed = self.disk.rename(&temporary, &path).and_then(sync);
         if renamed.is_err() {
-            let _ = std::fs::remove_file(&temporary);
+            let _ = self.disk.unlink(&temporary);
         }
         renamed.map_err(fail)
     }
@@ -248,7 +271,7 @@ impl Backend for Local {
         let path = self.root.join(RESERVE);
         let fail = |e| self.error("write", RESERVE, e);
         if !keep {
-            return match std::fs::remove_file(&path) {
+            return match self.disk.unlink(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => Err(fail(e)),
                 _ => Ok(()),
             };
@@ -259,7 +282,7 @@ impl Backend for Local {
         let mut bytes = vec![0; RESERVE_LEN];
         getrandom::fill(&mut bytes).map_err(|e| fail(io::Error::other(e.to_string())))?;
         let temporary = self.write_temporary(&[&bytes]).map_err(fail)?;
-        std::fs::rename(&temporary, &path).and_then(|()| sync_dir(&self.root)).map_err(fail)
+        self.disk.rename(&temporary, &path).and_then(|()| self.disk.sync_dir(&self.root)).map_err(fail)
     }
 }
 
@@ -267,32 +290,10 @@ fn links(m: &std::fs::Metadata) -> u64 {
     std::os::unix::fs::MetadataExt::nlink(m)
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    Ok(File::from(rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
-}
-
 fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     let mut out = vec![0; len];
     file.read_exact_at(&mut out, offset)?;
     Ok(out)
-}
-
-fn make_dir(path: &Path) -> io::Result<()> {
-    match rustix::fs::mkdir(path, Mode::RWXU) {
-        Err(rustix::io::Errno::EXIST) => Ok(()),
-        other => Ok(other?),
-    }
-}
-
-fn make_dirs(path: &Path) -> io::Result<()> {
-    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty() && !p.exists()) {
-        make_dirs(parent)?;
-    }
-    make_dir(path)
-}
-
-fn sync_dir(path: &Path) -> io::Result<()> {
-    open(path)?.sync_all()
 }
 
 #[cfg(test)]

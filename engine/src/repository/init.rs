@@ -91,6 +91,8 @@ impl Repository {
         };
         let ring_key = Secret::new(env.random());
         let sealed = config.seal(&ring_key, &env.random());
+        // What no reader would open is refused before anything is written.
+        Config::open(&sealed, 0, &ring_key)?;
         let client = config.keyring.client_key(&config.keyring.client_id(&env.machine));
         let slot = bulla_repo_format::SlotId::new([0; 16]);
         let mut repository = Self { backend, config, client, slot, ring_key, env };
