@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed assumption must stop a test")]
 
+mod bits;
 mod crash;
 mod damage;
 mod features;

@@ -7,6 +7,8 @@ mod objects;
 mod packs;
 mod trees;
 
+pub use objects::object;
+
 use crate::error::{Error, Result};
 use crate::observer::Observer;
 use crate::repository::Repository;
