@@ -135,7 +135,11 @@ fn noticed(repository: &Repository, memory: &Memory, name: &ObjectName, bad: &[u
         }
         (Judge::Decisive, _) => check::object(repository, name).is_err(),
         (Judge::Check, _) => {
-            let report = check::run(repository, &CheckOptions { read_data: ReadData::All }, &Silent);
+            let report = check::run(
+                repository,
+                &CheckOptions { read_data: ReadData::All, ..CheckOptions::default() },
+                &Silent,
+            );
             report.map_or(true, |r| !r.findings.is_empty())
         }
     }
@@ -173,7 +177,11 @@ fn every_bit_of_a_small_repository_matters() {
                     let count = counts.entry((area, p.judge)).or_default();
                     (count.0, count.1) = (count.0 + flips, count.1 + started.elapsed().as_secs_f64());
                 }
-                let clean = check::run(&repository, &CheckOptions { read_data: ReadData::All }, &Silent);
+                let clean = check::run(
+                    &repository,
+                    &CheckOptions { read_data: ReadData::All, ..CheckOptions::default() },
+                    &Silent,
+                );
                 assert_eq!(clean.unwrap().findings, [], "what was flipped was put back");
             });
         }

@@ -18,7 +18,12 @@ fn copy_of(memory: &Memory) -> Arc<Memory> {
 
 fn clean(memory: &Arc<Memory>, context: &str) {
     let repository = open(memory.clone(), 77).unwrap();
-    let report = check::run(&repository, &CheckOptions { read_data: ReadData::All }, &Silent).unwrap();
+    let report = check::run(
+        &repository,
+        &CheckOptions { read_data: ReadData::All, ..CheckOptions::default() },
+        &Silent,
+    )
+    .unwrap();
     assert_eq!(report.findings, [], "{context}");
 }
 

@@ -19,7 +19,7 @@ fn mini() -> (tempfile::TempDir, Arc<Memory>) {
 
 fn read_all(memory: &Arc<Memory>) -> bulla_engine::Result<CheckReport> {
     let repository = open(memory.clone(), 5)?;
-    check::run(&repository, &CheckOptions { read_data: ReadData::All }, &Silent)
+    check::run(&repository, &CheckOptions { read_data: ReadData::All, ..CheckOptions::default() }, &Silent)
 }
 
 fn noticed(memory: &Arc<Memory>) -> bool {

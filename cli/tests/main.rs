@@ -9,6 +9,7 @@ mod home;
 mod json;
 mod kill;
 mod names;
+mod options;
 mod quick_start;
 mod restore;
 mod secrets;

@@ -113,8 +113,7 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
         let (all, failed) = repository.readable_snapshots()?;
         (all.into_iter().filter(|s| filter.matches(s)).collect::<Vec<_>>(), failed)
     } else {
-        let named = args.ids.iter().map(|id| Ok(repository.resolve(id, &filter)?.0));
-        (named.collect::<Outcome<Vec<_>>>()?, Vec::new())
+        (args.filter.named(&repository, &args.ids)?, Vec::new())
     };
     for e in &failed {
         context.ui.error(&format!("a snapshot cannot be read: {e}"), None, "snapshots");
