@@ -10,5 +10,6 @@ mod gaps;
 mod incremental;
 mod moving;
 mod protocol;
+mod restore;
 mod support;
 mod tidy;
