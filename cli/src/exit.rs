@@ -116,9 +116,7 @@ fn judge(e: &Error) -> (Code, Option<&'static str>) {
         ),
         Error::Backend(BackendError::NoSpace { .. }) => (
             Code::Capacity,
-            Some(
-                "nothing was committed and nothing stored is harmed; make room, then run it again: what was put is reused",
-            ),
+            Some("nothing was committed and nothing stored is harmed; make room, then run it again"),
         ),
         Error::Backend(BackendError::Denied { source, .. })
             if source.kind() == io::ErrorKind::ReadOnlyFilesystem =>
