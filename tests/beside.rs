@@ -73,7 +73,7 @@ fn prune_of(memory: &Arc<Memory>, options: &PruneOptions) {
 
 fn clean(memory: &Arc<Memory>, context: &str) {
     let repository = open(memory.clone(), 60).unwrap();
-    let options = CheckOptions { read_data: ReadData::All };
+    let options = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
     assert_eq!(check::run(&repository, &options, &Silent).unwrap().findings, [], "{context}");
 }
 
@@ -192,7 +192,7 @@ fn readers_beside_a_prune_at_any_request() {
         let store = Interposed::new(memory.clone(), at, move || prune_of(&other, &at_once()));
         let context = format!("prune before request {at} of a check and a read");
         let repository = open(store.clone(), 91).unwrap();
-        let options = CheckOptions { read_data: ReadData::All };
+        let options = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
         let report = check::run(&repository, &options, &Silent).unwrap();
         assert_eq!(report.findings, [], "{context}");
         history.verify(&repository, &context);

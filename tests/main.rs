@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed assumption must stop a test")]
 
 mod beside;
+mod bits;
 mod crash;
 mod damage;
 mod faults;
@@ -12,5 +13,6 @@ mod incremental;
 mod moving;
 mod protocol;
 mod prune;
+mod restore;
 mod support;
 mod tidy;

@@ -22,7 +22,7 @@ fn prune(repository: &Repository, options: &PruneOptions) -> PruneReport {
 }
 
 fn findings(repository: &Repository) -> Vec<check::Finding> {
-    let options = CheckOptions { read_data: ReadData::All };
+    let options = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
     check::run(repository, &options, &Silent).unwrap().findings
 }
 

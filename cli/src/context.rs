@@ -4,7 +4,7 @@
 use crate::args::Global;
 use crate::exit::{Failure, Outcome};
 use crate::ui::Ui;
-use bulla_engine::backend::{Backend, Local};
+use bulla_engine::backend::{Backend, Local, Throttle};
 use bulla_engine::env::Env;
 use bulla_engine::repository::Repository;
 use std::ffi::OsString;
@@ -60,7 +60,20 @@ impl<'a> Context<'a> {
 
     /// The store.
     pub(crate) fn store(&self) -> Outcome<Arc<Local>> {
+        if let Some(option) = self.global.option.first() {
+            let key = option.split_once('=').map_or(option.as_str(), |(key, _)| key);
+            let text = format!("there is no option {key:?}: a local directory has none");
+            return Err(Failure::Usage(text));
+        }
         Ok(Arc::new(Local::new(self.place()?)))
+    }
+
+    /// The same store, no faster than asked for.
+    pub(crate) fn limited(&self, store: Arc<Local>) -> Arc<dyn Backend> {
+        match (self.global.limit_upload, self.global.limit_download) {
+            (None, None) => store,
+            (up, down) => Arc::new(Throttle::new(store, up, down)),
+        }
     }
 
     /// Opens the repository. That there is one is checked before a password is asked for.
@@ -71,7 +84,7 @@ impl<'a> Context<'a> {
             return Err(bulla_engine::Error::NoRepository { place }.into());
         }
         let secret = crate::secret::current(self)?;
-        Ok(Repository::open(store, &secret, self.env())?)
+        Ok(Repository::open(self.limited(store), &secret, self.env())?)
     }
 
     /// The world for the engine.

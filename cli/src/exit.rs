@@ -116,17 +116,23 @@ fn judge(e: &Error) -> (Code, Option<&'static str>) {
         ),
         Error::Backend(BackendError::NoSpace { .. }) => (
             Code::Capacity,
-            Some(
-                "nothing was committed and nothing stored is harmed; make room, then run it again: what was put is reused",
-            ),
+            Some("nothing was committed and nothing stored is harmed; make room, then run it again"),
         ),
+        Error::Backend(BackendError::Denied { source, .. })
+            if source.kind() == io::ErrorKind::ReadOnlyFilesystem =>
+        {
+            (Code::Failed, Some("it is mounted read-only: reading works there, writing does not"))
+        }
         Error::Backend(BackendError::Denied { .. }) => {
             (Code::Failed, Some("check owner and mode of the repository"))
         }
         Error::Object { source: FormatError::Foreign { .. }, .. } => {
             (Code::Failed, Some("this is not a bulla repository, or a newer bulla wrote it"))
         }
-        Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => (Code::Capacity, None),
+        Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => (
+            Code::Capacity,
+            Some("make room in the target, then run it again: what is right there already is kept"),
+        ),
         Error::UnknownSnapshot { .. } => (Code::Failed, Some("bulla snapshots lists what there is")),
         Error::AmbiguousSnapshot { .. } => (Code::Failed, Some("give more digits of the id")),
         Error::UnknownPath { .. } => (Code::Failed, Some("bulla ls SNAPSHOT lists its paths")),

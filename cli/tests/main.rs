@@ -1,6 +1,7 @@
 //! Transcripts a user could have typed, each in a home of its own.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod bad_input;
 mod codes;
 mod fidelity;
 mod help;
@@ -8,6 +9,7 @@ mod home;
 mod json;
 mod kill;
 mod names;
+mod options;
 mod quick_start;
 mod restore;
 mod retention;

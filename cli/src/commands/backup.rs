@@ -225,11 +225,8 @@ fn repository(context: &Context<'_>, args: &Args) -> Outcome<Repository> {
             if args.dry_run {
                 return Err(Failure::Usage("--dry-run makes no repository, and there is none".into()));
             }
-            let wanted = init::Args {
-                recovery_key_out: args.recovery_key_out.clone(),
-                key_file_out: None,
-                label: String::new(),
-            };
+            let wanted =
+                init::Args { recovery_key_out: args.recovery_key_out.clone(), ..init::Args::default() };
             let made = init::create(context, store, &wanted)?;
             made.tell(context, false)?;
             return Ok(made.repository);

@@ -1,5 +1,6 @@
 //! `bulla check`: proves that what snapshots refer to is there and, with `--read-data`, that it is what it says.
 
+use super::FilterArgs;
 use crate::context::Context;
 use crate::exit::{Code, Failure, Outcome, keep};
 use crate::ui::format::{count, parse_size, size};
@@ -14,14 +15,20 @@ use serde::Serialize;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Without --read-data the structure is checked: every object listed, every tree read, every chunk found.
-A subset as 2/7 reads the same packs every time, so that seven runs read all; 5% and 10G are drawn at random.")]
+A subset as 2/7 reads the same packs every time, so that seven runs read all; 5% and 10G are drawn at random.
+With snapshots or filters only those snapshots are walked, and only packs that they need are looked at.")]
 pub(crate) struct Args {
+    /// Only these: ids, prefixes, latest, latest~N
+    #[arg(value_name = "SNAPSHOT")]
+    ids: Vec<String>,
     /// Read and verify every pack
     #[arg(long, conflicts_with = "read_data_subset")]
     read_data: bool,
     /// Read and verify a part of the packs
     #[arg(long, value_name = "N/T|X%|SIZE", value_parser = subset)]
     read_data_subset: Option<Subset>,
+    #[command(flatten)]
+    filter: FilterArgs,
 }
 
 /// A part of the data.
@@ -57,7 +64,9 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
         None => ReadData::No,
     };
     let words = Words { during: "check", list_is_result: false };
-    let options = CheckOptions { read_data };
+    let snapshots = args.filter.chosen(&repository, &args.ids)?;
+    let snapshots = snapshots.map(|all| all.iter().map(|s| s.id).collect());
+    let options = CheckOptions { read_data, snapshots };
     let ended = watch(context.ui, words, |observer| check::run(&repository, &options, observer));
     let report = ended.map_err(|e| match e {
         Error::Interrupted => {

@@ -19,7 +19,8 @@ mod version;
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
-use bulla_engine::repository::SnapshotFilter;
+use bulla_engine::format::snapshot::Snapshot;
+use bulla_engine::repository::{Repository, SnapshotFilter};
 use clap::{Args, Subcommand};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -114,6 +115,33 @@ impl FilterArgs {
             tags: self.tag.iter().map(|list| comma_list(list)).collect(),
             paths: self.path.iter().map(|p| p.as_os_str().as_bytes().to_vec()).collect(),
         }
+    }
+
+    /// The snapshots that `ids` name among those that fit.
+    pub(crate) fn named(&self, repository: &Repository, ids: &[String]) -> Outcome<Vec<Snapshot>> {
+        let one = |id: &String| match repository.resolve(id, &self.filter())? {
+            (snapshot, sub) if sub.is_empty() => Ok(snapshot),
+            _ => Err(Failure::Usage(format!("{id:?} names a path; only whole snapshots are meant here"))),
+        };
+        ids.iter().map(one).collect()
+    }
+
+    /// Those that `ids` name or, without ids, those that fit; `None` if neither ids nor filters were given. That
+    /// none fits is a mistake.
+    pub(crate) fn chosen(&self, repository: &Repository, ids: &[String]) -> Outcome<Option<Vec<Snapshot>>> {
+        if !ids.is_empty() {
+            return Ok(Some(self.named(repository, ids)?));
+        }
+        if self.host.is_empty() && self.tag.is_empty() && self.path.is_empty() {
+            return Ok(None);
+        }
+        let filter = self.filter();
+        let mut all = repository.readable_snapshots()?.0;
+        all.retain(|s| filter.matches(s));
+        if all.is_empty() {
+            return Err(Failure::Failed("no snapshot fits the filters".into()));
+        }
+        Ok(Some(all))
     }
 }
 

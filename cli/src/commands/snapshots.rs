@@ -60,8 +60,7 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
         let wanted = |s: &Snapshot| filter.matches(s) && forgotten.contains_key(&s.id) == args.forgotten;
         (all.into_iter().filter(wanted).collect::<Vec<_>>(), failed)
     } else {
-        let named = args.ids.iter().map(|id| Ok(repository.resolve(id, &filter)?.0));
-        (named.collect::<Outcome<Vec<_>>>()?, Vec::new())
+        (args.filter.named(&repository, &args.ids)?, Vec::new())
     };
     for e in &failed {
         context.ui.error(&format!("a snapshot cannot be read: {e}"), None, "snapshots");

@@ -17,9 +17,11 @@ mod local;
 mod memory;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod throttle;
 
 pub use local::Local;
 pub use memory::Memory;
+pub use throttle::Throttle;
 
 use bulla_repo_format::{Area, ObjectName};
 use thiserror::Error;

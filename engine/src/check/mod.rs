@@ -7,6 +7,8 @@ mod objects;
 mod packs;
 mod trees;
 
+pub use objects::object;
+
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer};
 use crate::repository::Repository;
@@ -39,6 +41,9 @@ pub enum ReadData {
 pub struct CheckOptions {
     /// Packs to read whole.
     pub read_data: ReadData,
+    /// Walk only the trees of these snapshots, and look only at packs that they need; `None` is all. Small objects are
+    /// checked all the same, whoever made them.
+    pub snapshots: Option<HashSet<RunId>>,
 }
 
 /// Something that is wrong.
@@ -63,7 +68,7 @@ pub struct CheckReport {
     pub snapshots: u64,
     /// Tree nodes that were read.
     pub nodes: u64,
-    /// Packs that are there.
+    /// Packs that are there, of those asked about.
     pub packs: u64,
     /// Packs that were read whole.
     pub packs_read: u64,
@@ -116,8 +121,11 @@ fn pass(repository: &Repository, options: &CheckOptions, observer: &dyn Observer
     for e in index.failed() {
         report.add("an index run", e);
     }
-    packs::check(repository, &index, options, observer, &mut report, &mut bad)?;
-    trees::check(repository, &index, &bad, observer, &mut report)?;
+    let only = options.snapshots.as_ref();
+    let needed = only.map(|only| trees::packs_needed(repository, &index, only, observer)).transpose()?;
+    let scope = packs::Scope { read_data: options.read_data, needed };
+    packs::check(repository, &index, &scope, observer, &mut report, &mut bad)?;
+    trees::check(repository, &index, &bad, only, observer, &mut report)?;
     report.merge();
     Ok(report)
 }

@@ -1,7 +1,7 @@
 //! Packs: those the index lists are there with the right size; those chosen are read whole, every frame opened and
 //! every chunk identified again.
 
-use super::{Bad, CheckOptions, CheckReport, ReadData};
+use super::{Bad, CheckReport, ReadData};
 use crate::backend::BackendError;
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer};
@@ -19,22 +19,37 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 type Key = (PackName, PackKind);
 
+/// Which packs are meant.
+pub(super) struct Scope {
+    /// Packs to read whole.
+    pub(super) read_data: ReadData,
+    /// Nothing is said of others; `None` is all.
+    pub(super) needed: Option<HashSet<PackName>>,
+}
+
+impl Scope {
+    fn has(&self, name: &PackName) -> bool {
+        self.needed.as_ref().is_none_or(|n| n.contains(name))
+    }
+}
+
 /// Compares listing and index, then reads the chosen packs with all cores.
 pub(super) fn check(
     repository: &Repository,
     index: &Index,
-    options: &CheckOptions,
+    scope: &Scope,
     observer: &dyn Observer,
     report: &mut CheckReport,
     bad: &mut Bad,
 ) -> Result<()> {
-    let present = repository.present_packs()?;
+    let mut present = repository.present_packs()?;
+    present.retain(|(name, _), _| scope.has(name));
     report.packs = present.len() as u64;
     let mut listed: HashSet<Key> = HashSet::new();
     for pack in index.packs() {
         let pack = pack?;
         let key = (pack.name, pack.header.kind);
-        if index.is_deleted(&pack.name) || !listed.insert(key) {
+        if index.is_deleted(&pack.name) || !scope.has(&pack.name) || !listed.insert(key) {
             continue;
         }
         let reason = match present.get(&key) {
@@ -51,7 +66,7 @@ pub(super) fn check(
             "{orphans} packs are in no index run (of an interrupted backup, or not indexed yet)"
         ));
     }
-    let chosen: Vec<(Key, u64)> = choose(repository, options.read_data, &present);
+    let chosen: Vec<(Key, u64)> = choose(repository, scope.read_data, &present);
     read_all(repository, index, &chosen, observer, report, bad)
 }
 

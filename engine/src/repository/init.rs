@@ -70,7 +70,6 @@ impl Repository {
         if Self::exists(&*backend)? {
             return Err(Error::RepositoryExists { place });
         }
-        options.chunker.validate()?;
         let keyring = Keyring::new(vec![Secret::new(env.random())], vec![Secret::new(env.random())])?;
         let config = Config {
             generation: 0,
@@ -91,9 +90,12 @@ impl Repository {
         };
         let ring_key = Secret::new(env.random());
         let sealed = config.seal(&ring_key, &env.random());
+        // Sizes out of bounds, or a fault of this machine: nobody could open it.
+        Config::open(&sealed, 0, &ring_key)?;
         let client = config.keyring.client_key(&config.keyring.client_id(&env.machine));
         let slot = bulla_repo_format::SlotId::new([0; 16]);
-        let mut repository = Self { backend, config, client, slot, ring_key, env };
+        let label = options.label.clone();
+        let mut repository = Self { backend, config, client, slot, label, ring_key, env };
 
         let recovery = Secret::new(repository.env.random());
         let recovery_key = print_key(&recovery);

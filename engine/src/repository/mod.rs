@@ -34,6 +34,7 @@ pub struct Repository {
     config: Config,
     client: ClientKey,
     slot: SlotId,
+    label: String,
     ring_key: bulla_repo_format::keys::Secret,
     env: Env,
 }
@@ -66,6 +67,11 @@ impl Repository {
     /// The slot that opened it.
     pub fn opened_by(&self) -> SlotId {
         self.slot
+    }
+
+    /// What that slot is called. The labels of others are sealed with their own secrets.
+    pub fn opened_by_label(&self) -> &str {
+        &self.label
     }
 
     pub(crate) fn ring_key(&self) -> &bulla_repo_format::keys::Secret {
