@@ -51,14 +51,22 @@ impl Uploader<'_> {
     /// Puts packs until the workers hang up, then the last index run. Returns the bytes stored.
     pub fn run(mut self) -> Result<u64> {
         while let Ok(pack) = self.receiver.recv() {
-            let parts: Vec<&[u8]> = pack.parts.iter().map(Vec::as_slice).collect();
-            // `Exists` under a content name cannot be: the salt is fresh. Were it so, the bytes would be the same.
-            self.repository.backend().put(&pack.object, &parts)?;
-            self.stored.fetch_add(pack.len(), Ordering::Relaxed);
-            self.index.add(pack.pack, pack.records)?;
+            if let Err(e) = self.store(pack) {
+                // What was put need not be put again: an index run may fit where a pack did not.
+                let _ = self.index.flush();
+                return Err(e);
+            }
         }
         self.index.flush()?;
         Ok(self.stored.into_inner() + self.index.stored_bytes())
+    }
+
+    fn store(&mut self, pack: SealedPack) -> Result<()> {
+        let parts: Vec<&[u8]> = pack.parts.iter().map(Vec::as_slice).collect();
+        // `Exists` under a content name cannot be: the salt is fresh. Were it so, the bytes would be the same.
+        self.repository.backend().put(&pack.object, &parts)?;
+        self.stored.fetch_add(pack.len(), Ordering::Relaxed);
+        self.index.add(pack.pack, pack.records)
     }
 }
 
