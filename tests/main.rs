@@ -14,5 +14,6 @@ mod moving;
 mod protocol;
 mod prune;
 mod restore;
+mod resume;
 mod support;
 mod tidy;

@@ -147,7 +147,7 @@ impl Collector<'_> {
         report.plan = self.plan(&index, &reach, &present, &adopted)?;
         let kept: HashSet<PackName> =
             report.plan.keep.iter().filter(|p| p.live > 0).map(|p| p.name).collect();
-        unlisted.adopt(repository, |name| kept.contains(name))?;
+        unlisted.adopt(repository, |pack| kept.contains(&pack.name))?;
         let mut victims: HashSet<PackName> =
             report.plan.delete.iter().chain(&report.plan.repack).map(|p| p.name).collect();
         if !victims.is_empty() {

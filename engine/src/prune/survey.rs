@@ -8,29 +8,9 @@ use crate::backend::BackendError;
 use crate::error::{Error, Result};
 use crate::protocol::{Outcome, Sighting, announcement_counts, is_root};
 use crate::repository::Repository;
-use bulla_repo_format::record::{Announcement, RunKind};
 use bulla_repo_format::snapshot::{Snapshot, Verdict};
-use bulla_repo_format::{Area, ObjectName, PackName, RunId};
-use std::collections::{BTreeMap, HashMap, HashSet};
-
-/// Announcements of one run.
-#[derive(Default)]
-pub(super) struct Announced {
-    pub(super) numbers: Vec<u32>,
-    /// Those that could be read.
-    pub(super) read: Vec<Announcement>,
-    /// Why one could not be read: then nobody knows what the run relies on.
-    pub(super) unreadable: Option<String>,
-    /// The newest, by the store's clock.
-    pub(super) newest: i64,
-}
-
-impl Announced {
-    /// True if no announcement of the run can commit anything.
-    pub(super) fn is_reader(&self) -> bool {
-        !self.read.is_empty() && self.read.iter().all(|a| a.kind == RunKind::Reader)
-    }
-}
+use bulla_repo_format::{Area, PackName, RunId};
+use std::collections::{HashMap, HashSet};
 
 /// The listings before the mark.
 pub(super) struct Before {
@@ -76,28 +56,6 @@ pub(super) struct After {
 }
 
 impl Repository {
-    /// All announcements by run. One that vanishes between listing and reading was withdrawn.
-    pub(super) fn announcements(&self) -> Result<BTreeMap<RunId, Announced>> {
-        let mut out: BTreeMap<RunId, Announced> = BTreeMap::new();
-        for (name, _) in self.backend().list(Area::Announcements)? {
-            let ObjectName::Announcement(run, number) = name else { continue };
-            let Some(stat) = self.backend().stat(&name)? else { continue };
-            let read = self.read_announcement(&run, number);
-            if matches!(read, Err(Error::Backend(BackendError::NotFound { .. }))) {
-                continue;
-            }
-            let entry = out.entry(run).or_default();
-            entry.numbers.push(number);
-            entry.newest = entry.newest.max(stat.modified);
-            match read {
-                Ok(a) => entry.read.push(a),
-                Err(e) if e.is_damage() => entry.unreadable = Some(e.to_string()),
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(out)
-    }
-
     /// What `snap/<run>` says now.
     pub(super) fn outcome(&self, run: &RunId) -> Result<Outcome> {
         match self.read_verdict(run) {

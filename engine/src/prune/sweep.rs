@@ -91,7 +91,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Sweep<'_> {
     /// Copies what is needed of all victims; decides which may go.
     pub(super) fn run(&self, victims: &[Victim]) -> Result<Swept> {
-        let (uploads, uploader) = upload::channel(self.repository);
+        let (uploads, uploader) = upload::channel(self.repository, Box::new(|_| Ok(())));
         let sink = Remember { inner: &uploads, packs: Mutex::default() };
         let stream = |kind| PackStream::new(self.repository, kind, self.run, Compression::Auto, true, &sink);
         let streams = [stream(PackKind::Data), stream(PackKind::Meta)];

@@ -57,6 +57,11 @@ impl Unlisted {
         Ok(Self(found))
     }
 
+    /// True if there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Lets this process's index know them.
     pub(crate) fn teach(&self, repository: &Repository, index: &Index) -> Result<()> {
         let mut run = IndexRun::new(repository.client().id());
@@ -74,10 +79,10 @@ impl Unlisted {
     }
 
     /// Puts index runs that list those of them that `wanted` picks; how many.
-    pub(crate) fn adopt(self, repository: &Repository, wanted: impl Fn(&PackName) -> bool) -> Result<u64> {
+    pub(crate) fn adopt(self, repository: &Repository, wanted: impl Fn(&IndexPack) -> bool) -> Result<u64> {
         let mut writer = IndexWriter::new(repository);
         let mut adopted = 0;
-        for (pack, records) in self.0.into_iter().filter(|(p, _)| wanted(&p.name)) {
+        for (pack, records) in self.0.into_iter().filter(|(p, _)| wanted(p)) {
             writer.add(pack, records)?;
             adopted += 1;
         }

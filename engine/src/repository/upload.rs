@@ -4,6 +4,7 @@ use super::Repository;
 use super::index::IndexWriter;
 use super::pack::{PackSink, SealedPack};
 use crate::error::{Error, Result};
+use bulla_repo_format::ChunkId;
 use bulla_repo_format::pack::PackKind;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,8 +12,16 @@ use std::sync::{Mutex, PoisonError};
 
 /// The workers' end: blocks until the uploader takes the pack, which bounds the memory in packs.
 pub struct Uploads {
-    sender: Mutex<Option<Sender<SealedPack>>>,
+    sender: Mutex<Option<Sender<Upload>>>,
 }
+
+enum Upload {
+    Pack(Box<SealedPack>),
+    Checkpoint(Option<ChunkId>),
+}
+
+/// What to do at a checkpoint, after the index of everything before it is durable.
+pub type OnCheckpoint<'r> = Box<dyn FnMut(Option<ChunkId>) -> Result<()> + Send + 'r>;
 
 impl Uploads {
     /// No more packs will come.
@@ -24,34 +33,48 @@ impl Uploads {
 /// The uploader's end.
 pub struct Uploader<'r> {
     repository: &'r Repository,
-    receiver: Receiver<SealedPack>,
+    receiver: Receiver<Upload>,
     index: IndexWriter<'r>,
+    on_checkpoint: OnCheckpoint<'r>,
     stored: AtomicU64,
 }
 
 /// A channel without room: a pack is either with a worker or with the uploader.
-pub fn channel(repository: &Repository) -> (Uploads, Uploader<'_>) {
+pub fn channel<'r>(repository: &'r Repository, on_checkpoint: OnCheckpoint<'r>) -> (Uploads, Uploader<'r>) {
     let (sender, receiver) = bounded(0);
     let index = IndexWriter::new(repository);
     (
         Uploads { sender: Mutex::new(Some(sender)) },
-        Uploader { repository, receiver, index, stored: AtomicU64::new(0) },
+        Uploader { repository, receiver, index, on_checkpoint, stored: AtomicU64::new(0) },
     )
+}
+
+impl Uploads {
+    /// The uploader hangs up only when it failed; its error is the one that counts.
+    fn send(&self, upload: Upload) -> Result<()> {
+        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        sender.and_then(|s| s.send(upload).ok()).ok_or(Error::Interrupted)
+    }
 }
 
 impl PackSink for Uploads {
     fn store(&self, pack: SealedPack) -> Result<()> {
-        // The uploader hangs up only when it failed; its error is the one that counts.
-        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        sender.and_then(|s| s.send(pack).ok()).ok_or(Error::Interrupted)
+        self.send(Upload::Pack(Box::new(pack)))
+    }
+    fn checkpoint(&self, tree: Option<ChunkId>) -> Result<()> {
+        self.send(Upload::Checkpoint(tree))
     }
 }
 
 impl Uploader<'_> {
     /// Puts packs until the workers hang up, then the last index run. Returns the bytes stored.
     pub fn run(mut self) -> Result<u64> {
-        while let Ok(pack) = self.receiver.recv() {
-            if let Err(e) = self.store(pack) {
+        while let Ok(upload) = self.receiver.recv() {
+            let done = match upload {
+                Upload::Pack(pack) => self.store(*pack),
+                Upload::Checkpoint(tree) => self.index.flush().and_then(|()| (self.on_checkpoint)(tree)),
+            };
+            if let Err(e) = done {
                 // What was put need not be put again: an index run may fit where a pack did not.
                 let _ = self.index.flush();
                 return Err(e);

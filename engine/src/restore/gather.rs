@@ -329,7 +329,9 @@ impl<'r> Gather<'r> {
         if dir.taken && entry.flags.read_error {
             add(&self.context.tally.counts.unreadable, 1);
             let path = escape(&entry.path());
-            let text = format!("/{path} could not be listed when it was backed up: nothing of what was in it is here");
+            let text = format!(
+                "/{path} could not be listed when it was backed up: nothing of what was in it is here"
+            );
             self.context.tally.warn(&text);
         }
         if dir.place != Place::Existing {

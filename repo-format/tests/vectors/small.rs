@@ -375,6 +375,12 @@ fn announcements() -> Vec<Vector> {
         pins: vec![Pin { snapshot: OTHER, tree: ChunkId::new([0xe2; 32]) }],
         verified: true,
         packs: vec![PackName::new([0xe3; 32])],
+        checkpoint: Some(Checkpoint {
+            start: Timestamp { seconds: 1_700_000_000, nanos: 7 },
+            host: "host".into(),
+            paths: vec![b"/srv".to_vec()],
+            tree: ChunkId::new([0xe5; 32]),
+        }),
     }
     .encode();
     let seal = |body: &[u8]| object(ObjectType::Announcement, body);
@@ -387,7 +393,10 @@ fn announcements() -> Vec<Vector> {
     let bad = |rule: &str, case: &str, note: &str, bytes| no("announcement", rule, case, note, name, bytes);
     let pin = Value::Array(vec![Value::Array(vec![Value::bytes([1; 16])])]);
     vec![
-        Vector::ok("announcement", "writer", "a pin and a pack", seal(&good)).with("name", name),
+        Vector::ok("announcement", "writer", "a pin, a pack and a checkpoint", seal(&good))
+            .with("name", name),
+        Vector::ok("announcement", "plain", "no checkpoint", changed(8, None)).with("name", name),
+        bad("R-PEND-2", "checkpoint", "a checkpoint that is a number", changed(8, Some(Value::Uint(1)))),
         no(
             "announcement",
             "R-PEND-1",
