@@ -87,6 +87,7 @@ impl Repository {
             data_pack: options.data_pack,
             meta_pack: options.meta_pack,
             created: env.clock.now().seconds,
+            parity: None,
             unknown: Vec::new(),
         };
         let ring_key = Secret::new(env.random());
