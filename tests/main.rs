@@ -8,6 +8,7 @@ mod features;
 mod gaps;
 mod incremental;
 mod moving;
+mod parity;
 mod protocol;
 mod support;
 mod tidy;

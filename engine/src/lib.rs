@@ -10,6 +10,7 @@ pub mod chunker;
 pub mod env;
 mod error;
 pub mod observer;
+pub mod parity;
 pub mod protocol;
 pub mod repository;
 pub mod restore;

@@ -225,7 +225,7 @@ impl Job<'_> {
         parent: Option<&Snapshot>,
         run: RunId,
     ) -> Result<Outcome> {
-        let discard = upload::Discard::default();
+        let discard = upload::Discard::new(self.repository.config().parity);
         let (uploads, uploader) = upload::channel(self.repository);
         let sink: &dyn PackSink = if self.options.dry_run { &discard } else { &uploads };
         let (repository, options) = (self.repository, self.options);
