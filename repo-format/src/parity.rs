@@ -52,6 +52,15 @@ impl Head {
         Ok(head)
     }
 
+    /// The shape of a sidecar of `len` bytes whose heads are lost, if it has shards of 64 KiB and nothing was cut off.
+    pub fn of_length(name: PackName, size: u64, len: u64) -> Option<Self> {
+        let plain = Self { name, size, shard: SHARD_LEN, recovery: 0 };
+        let each = u64::from(SHARD_LEN) + 2 * HASH_LEN as u64;
+        let recovery = len.checked_sub(plain.object_len())?.checked_div(each)?;
+        let head = Self { recovery: u32::try_from(recovery).ok()?, ..plain };
+        (head.check().is_ok() && head.object_len() == len).then_some(head)
+    }
+
     /// Data shards: pieces of the pack, the last one filled up with zeros.
     pub fn data(&self) -> u32 {
         u32::try_from(self.size.div_ceil(u64::from(self.shard).max(1))).unwrap_or(u32::MAX)

@@ -79,6 +79,8 @@ fn shares_are_rounded_up_and_small_packs_have_one_shard() {
     ] {
         let head = Head::new(PackName::new([0; 32]), size, percent).unwrap();
         assert_eq!(head.recovery, recovery, "{size} {percent}");
+        assert_eq!(Head::of_length(head.name, size, head.object_len()), Some(head));
+        assert_eq!(Head::of_length(head.name, size, head.object_len() - 1), None);
     }
     assert!(Head::new(PackName::new([0; 32]), 1, 0).is_err());
     assert!(Head::new(PackName::new([0; 32]), 1, 101).is_err());

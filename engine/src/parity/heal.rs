@@ -161,9 +161,9 @@ impl Healer<'_> {
 
     /// Makes the sidecar of a whole pack again if it is not, byte for byte, what the pack makes it.
     fn renew(&self, pack: &Listed, bytes: &[u8], sidecar: &Left) -> Result<()> {
-        let size = bytes.len() as u64;
+        let (size, len) = (bytes.len() as u64, sidecar.bytes.len() as u64);
         let shape = Sidecar::parse(&sidecar.bytes, &pack.name).map(|s| *s.head()).ok();
-        let shape = shape.filter(|head| head.size == size);
+        let shape = shape.filter(|head| head.size == size).or_else(|| Head::of_length(pack.name, size, len));
         let shape = shape.map_or_else(|| Head::new(pack.name, size, PERCENT), Ok)?;
         let right = parity::create_as(&shape, &[bytes])?;
         let mut rest = sidecar.bytes.as_slice();
