@@ -8,6 +8,7 @@ mod home;
 mod json;
 mod kill;
 mod names;
+mod parity;
 mod quick_start;
 mod restore;
 mod secrets;

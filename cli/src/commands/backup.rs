@@ -229,6 +229,7 @@ fn repository(context: &Context<'_>, args: &Args) -> Outcome<Repository> {
                 recovery_key_out: args.recovery_key_out.clone(),
                 key_file_out: None,
                 label: String::new(),
+                parity: None,
             };
             let made = init::create(context, store, &wanted)?;
             made.tell(context, false)?;

@@ -3,6 +3,7 @@
 use crate::context::Context;
 use crate::exit::{Code, Failure, Outcome, keep};
 use crate::secret::{self, NewFile};
+use crate::ui::format::parse_percent;
 use crate::ui::json::SCHEMA;
 use bulla_engine::backend::{Backend, Local};
 use bulla_engine::format::keys::Secret;
@@ -28,6 +29,9 @@ pub(crate) struct Args {
     /// A name for the first key, kept sealed in it
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) label: String,
+    /// Store this share of parity with each pack, so that damage can be repaired (3 is usual)
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
+    pub(crate) parity: Option<u8>,
 }
 
 /// Makes a repository.
@@ -67,7 +71,7 @@ pub(crate) fn create(context: &Context<'_>, store: Arc<Local>, args: &Args) -> O
     if let (Some(file), Some(key)) = (&mut key_file, &key) {
         file.fill("bulla key file: whoever has it can open the repository", &print_key(key))?;
     }
-    let options = InitOptions { label: args.label.clone(), ..InitOptions::default() };
+    let options = InitOptions { label: args.label.clone(), parity: args.parity, ..InitOptions::default() };
     let made = store.create_layout().map_err(Error::from).and_then(|()| {
         let store: Arc<dyn Backend> = store.clone();
         Repository::init(store, &options, &first, env)

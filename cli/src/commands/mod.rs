@@ -8,6 +8,7 @@ mod help;
 mod init;
 mod key;
 mod ls;
+mod repair;
 mod restore;
 mod snapshots;
 mod sources;
@@ -23,7 +24,7 @@ use std::path::PathBuf;
 /// The words, in the groups of `bulla --help`.
 pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Back up and restore", &["init", "backup", "snapshots", "ls", "cat", "restore"]),
-    ("Keep it safe", &["check", "key"]),
+    ("Keep it safe", &["check", "repair", "key"]),
     ("About this program", &["version", "generate", "help"]),
 ];
 
@@ -44,6 +45,8 @@ pub(crate) enum Command {
     Restore(Box<restore::Args>),
     /// Look for damage, and say which snapshots and files it hurts
     Check(check::Args),
+    /// Put right what is damaged
+    Repair(repair::Args),
     /// List, add, change and remove the keys of a repository
     Key(key::Args),
     /// Print the version of the program and of the formats it knows
@@ -64,6 +67,7 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Outcome {
         Command::Cat(args) => cat::run(context, args),
         Command::Restore(args) => restore::run(context, args),
         Command::Check(args) => check::run(context, args),
+        Command::Repair(args) => repair::run(context, args),
         Command::Key(args) => key::run(context, args),
         Command::Version(args) => version::run(context, args),
         Command::Generate(args) => generate::run(context, args),
