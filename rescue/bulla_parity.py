@@ -1,7 +1,7 @@
 """Puts a damaged pack right from its parity sidecar, without any key (SPEC.md 18): solves the equations of 18.2.
 
 usage: bulla_parity.py DAMAGED_PACK SIDECAR NEW_FILE
-The sidecar of packs/ab/ab… or meta/ab/ab… is parity/ab/ab…; nothing but NEW_FILE is written. A pack of 12 MiB takes minutes.
+The sidecar of packs/ab/ab… or meta/ab/ab… is parity/ab/ab…; nothing but NEW_FILE is written. A pack of 12 MiB takes about a minute.
 """
 
 import pathlib

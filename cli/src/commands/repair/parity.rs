@@ -17,7 +17,7 @@ use serde::Serialize;
 Without options every pack is read, and a damaged one repaired if its parity covers the damage.
 No key is needed: the name of a pack proves its bytes. The exit code is 4 if damage is left.
 --add and --drop also decide for later backups, and need the key. 3% repairs any burst of 320 KiB
-and any 6 places of a full pack; packs that have parity keep the share they have.")]
+and any 6 blocks of 64 KiB of a full pack; packs that have parity keep the share they have.")]
 pub(crate) struct Args {
     /// Say what could be repaired, write nothing
     #[arg(short = 'n', long, conflicts_with_all = ["add", "drop"])]
