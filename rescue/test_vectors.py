@@ -8,6 +8,7 @@ import sys
 from blake3 import blake3
 
 import bulla_format as f
+import bulla_parity
 import bulla_tree as t
 from bulla_rescue import check_verdict, fits
 
@@ -46,6 +47,14 @@ def read_pack(data, given):
         f.need(found == chunk, "CHUNK-1", "another id")
         at += length
     return {"stream": stream.hex()}
+
+
+def read_parity(data, given):
+    name = bytes.fromhex(given["name"].split("/")[-1])
+    head = bulla_parity.read_head(data, name)
+    pack, count = bulla_parity.repair(data, name, bytes.fromhex(given["pack"]))
+    shape = {"shard-size": str(head.shard), "shards": f"{head.data} {head.recovery}"}
+    return shape | {"repaired": str(count), "pack": pack.hex()}
 
 
 def read_signed(kind, data, given):
@@ -158,6 +167,8 @@ def read(kind, data, given):
         return {"hash": blake3(f.expand(data, int(given["length"]))).hexdigest()}
     if kind == "pack":
         return read_pack(data, given)
+    if kind == "parity":
+        return read_parity(data, given)
     if kind == "index":
         digest = given["name"].split("-")[-1]
         f.need(blake3(data).hexdigest() == digest, "NAME-2", "another name")

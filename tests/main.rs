@@ -1,6 +1,7 @@
 //! Scenario tests: whole verbs against memory, faulty and real stores. One binary, so that it links once.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed assumption must stop a test")]
+#![allow(clippy::print_stdout, reason = "tests say how much they covered")]
 
 mod beside;
 mod bits;
@@ -11,6 +12,7 @@ mod features;
 mod gaps;
 mod incremental;
 mod moving;
+mod parity;
 mod protocol;
 mod prune;
 mod restore;

@@ -10,6 +10,7 @@ mod json;
 mod kill;
 mod names;
 mod options;
+mod parity;
 mod quick_start;
 mod restore;
 mod retention;

@@ -3,7 +3,7 @@
 use crate::context::Context;
 use crate::exit::{Code, Failure, Outcome, keep};
 use crate::secret::{self, NewFile};
-use crate::ui::format::{parse_size, size};
+use crate::ui::format::{parse_percent, parse_size, size};
 use crate::ui::json::SCHEMA;
 use bulla_engine::backend::{Backend, Local};
 use bulla_engine::format::chunker::ChunkerParams;
@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// A name for the first key, kept sealed in it
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) label: String,
+    /// Store this share of parity with each pack, so that damage can be repaired (3 is usual)
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
+    pub(crate) parity: Option<u8>,
     /// How files are cut: the average size of a chunk (a power of two), or minimum, average and maximum
     /// [default: 32K,128K,512K]
     #[arg(long, value_name = "AVG|MIN,AVG,MAX", value_parser = chunker)]
@@ -101,6 +104,7 @@ pub(crate) fn create(context: &Context<'_>, store: Arc<Local>, args: &Args) -> O
     let default = InitOptions::default();
     let options = InitOptions {
         label: args.label.clone(),
+        parity: args.parity,
         chunker: args.chunker.unwrap_or(default.chunker),
         data_frame: args.frame_size.unwrap_or(default.data_frame),
         ..default

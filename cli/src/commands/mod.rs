@@ -11,6 +11,7 @@ mod key;
 mod ls;
 mod protect;
 mod prune;
+mod repair;
 mod restore;
 mod retention;
 mod snapshots;
@@ -28,7 +29,7 @@ use std::path::PathBuf;
 /// The words, in the groups of `bulla --help`.
 pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Back up and restore", &["init", "backup", "snapshots", "ls", "cat", "restore"]),
-    ("Keep it safe", &["check", "key"]),
+    ("Keep it safe", &["check", "repair", "key"]),
     ("Let go of the old", &["forget", "prune", "undelete", "protect", "unprotect"]),
     ("About this program", &["version", "generate", "help"]),
 ];
@@ -60,6 +61,8 @@ pub(crate) enum Command {
     Protect(protect::Protect),
     /// End a snapshot's protection
     Unprotect(protect::Which),
+    /// Put right what is damaged
+    Repair(repair::Args),
     /// List, add, change and remove the keys of a repository
     Key(key::Args),
     /// Print the version of the program and of the formats it knows
@@ -85,6 +88,7 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Outcome {
         Command::Undelete(args) => protect::undelete(context, args),
         Command::Protect(args) => protect::protect(context, args),
         Command::Unprotect(args) => protect::unprotect(context, args),
+        Command::Repair(args) => repair::run(context, args),
         Command::Key(args) => key::run(context, args),
         Command::Version(args) => version::run(context, args),
         Command::Generate(args) => generate::run(context, args),

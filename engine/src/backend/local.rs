@@ -235,8 +235,9 @@ impl Backend for Local {
     fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
         let fail = |e| self.error("write", name, e);
         let (path, temporary) = (self.path(name), self.write_temporary(parts).map_err(fail)?);
-        let renamed =
-            std::fs::rename(&temporary, &path).and_then(|()| path.parent().map_or(Ok(()), sync_dir));
+        let renamed = keep_owner(&path, &temporary)
+            .and_then(|()| std::fs::rename(&temporary, &path))
+            .and_then(|()| path.parent().map_or(Ok(()), sync_dir));
         if renamed.is_err() {
             let _ = std::fs::remove_file(&temporary);
         }
@@ -261,6 +262,20 @@ impl Backend for Local {
         let temporary = self.write_temporary(&[&bytes]).map_err(fail)?;
         std::fs::rename(&temporary, &path).and_then(|()| sync_dir(&self.root)).map_err(fail)
     }
+}
+
+/// Gives `new` the owner of `old`: root may heal what others must be able to read afterwards.
+fn keep_owner(old: &Path, new: &Path) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let was = match std::fs::symlink_metadata(old) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    let is = std::fs::symlink_metadata(new)?;
+    if (was.uid(), was.gid()) == (is.uid(), is.gid()) {
+        return Ok(());
+    }
+    std::os::unix::fs::chown(new, Some(was.uid()), Some(was.gid()))
 }
 
 fn links(m: &std::fs::Metadata) -> u64 {
@@ -334,6 +349,12 @@ mod tests {
         store.heal(&name, &[b"healed"]).unwrap();
         assert_eq!(store.get(&name, 100).unwrap(), b"healed");
         assert_eq!(store.stat(&name).unwrap().unwrap().size, 6);
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(store.path(&name), Some(1234), Some(1235)).unwrap();
+            store.heal(&name, &[b"healed"]).unwrap();
+            let m = std::fs::metadata(store.path(&name)).unwrap();
+            assert_eq!(std::os::unix::fs::MetadataExt::uid(&m), 1234, "root heals what belongs to others");
+        }
         let mode = std::os::unix::fs::PermissionsExt::mode(
             &std::fs::metadata(store.path(&name)).unwrap().permissions(),
         );

@@ -273,7 +273,7 @@ impl Job<'_> {
         run: Option<&mut Run<'_>>,
         checkpoint: Option<Checkpoint>,
     ) -> Result<Outcome> {
-        let discard = upload::Discard::default();
+        let discard = upload::Discard::new(self.repository.config().parity);
         let id = run.as_ref().map_or(RunId::new([0; 16]), |r| r.id());
         let announcer = self.announcer(run, sources, parent);
         let (uploads, uploader) = upload::channel(self.repository, announcer);

@@ -12,7 +12,7 @@ pub use objects::object;
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer};
 use crate::repository::Repository;
-use bulla_repo_format::{Area, ChunkId, IndexName, PackName, RunId};
+use bulla_repo_format::{Area, ChunkId, IndexName, ObjectName, PackName, RunId};
 use std::collections::{HashMap, HashSet};
 
 /// Which packs to read whole.
@@ -127,7 +127,28 @@ fn pass(repository: &Repository, options: &CheckOptions, observer: &dyn Observer
     packs::check(repository, &index, &scope, observer, &mut report, &mut bad)?;
     trees::check(repository, &index, &bad, only, observer, &mut report)?;
     report.merge();
+    remedy(repository, &mut report)?;
     Ok(report)
+}
+
+/// Says so if damaged packs that are there have parity.
+fn remedy(repository: &Repository, report: &mut CheckReport) -> Result<()> {
+    let backend = repository.backend();
+    let mut protected = 0;
+    for finding in &report.findings {
+        let object = ObjectName::parse(&finding.object);
+        if let Some(object @ (ObjectName::Pack(name) | ObjectName::Meta(name))) = object {
+            let both = backend.stat(&object)?.is_some() && backend.stat(&ObjectName::Parity(name))?.is_some();
+            protected += usize::from(both);
+        }
+    }
+    if protected > 0 {
+        let text = format!(
+            "{protected} of the damaged packs have parity: try `bulla repair parity`, it needs no key"
+        );
+        report.notices.push(text);
+    }
+    Ok(())
 }
 
 impl CheckReport {

@@ -170,7 +170,7 @@ impl Sweep<'_> {
         for victim in victims {
             backend.delete(&object_name(victim.kind, victim.name))?;
             if sidecars {
-                backend.delete(&ObjectName::Parity(victim.name))?;
+                crate::parity::drop_of(&**backend, &victim.name)?;
             }
         }
         Ok(backend.flush()?)

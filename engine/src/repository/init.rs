@@ -29,6 +29,8 @@ pub struct InitOptions {
     pub argon2: Argon2Params,
     /// What the first slot is called.
     pub label: String,
+    /// Per cent of parity that writers add to new packs (SPEC 18), 1 to 100.
+    pub parity: Option<u8>,
 }
 
 impl Default for InitOptions {
@@ -41,6 +43,7 @@ impl Default for InitOptions {
             meta_pack: 8 << 20,
             argon2: Argon2Params::DEFAULT,
             label: String::new(),
+            parity: None,
         }
     }
 }
@@ -70,6 +73,7 @@ impl Repository {
         if Self::exists(&*backend)? {
             return Err(Error::RepositoryExists { place });
         }
+        options.parity.map_or(Ok(()), crate::parity::check_percent)?;
         let keyring = Keyring::new(vec![Secret::new(env.random())], vec![Secret::new(env.random())])?;
         let config = Config {
             generation: 0,
@@ -86,6 +90,7 @@ impl Repository {
             data_pack: options.data_pack,
             meta_pack: options.meta_pack,
             created: env.clock.now().seconds,
+            parity: options.parity,
             unknown: Vec::new(),
         };
         let ring_key = Secret::new(env.random());

@@ -10,6 +10,7 @@ pub mod keys;
 mod open;
 pub mod pack;
 pub mod run;
+mod setting;
 pub mod snapshots;
 pub mod tree;
 pub(crate) mod upload;

@@ -1,11 +1,12 @@
-//! Where sealed packs go: one thread puts and indexes them, so that fsync and network overlap with the work.
+//! Where sealed packs go: one thread puts them, makes their parity if there is to be some, and indexes them, so that
+//! fsync and network overlap with the work.
 
 use super::Repository;
 use super::index::IndexWriter;
 use super::pack::{PackSink, SealedPack};
 use crate::error::{Error, Result};
+use crate::parity;
 use bulla_repo_format::ChunkId;
-use bulla_repo_format::pack::PackKind;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -89,28 +90,35 @@ impl Uploader<'_> {
         // `Exists` under a content name cannot be: the salt is fresh. Were it so, the bytes would be the same.
         self.repository.backend().put(&pack.object, &parts)?;
         self.stored.fetch_add(pack.len(), Ordering::Relaxed);
+        if let Some(percent) = self.repository.config().parity {
+            let put = parity::put(&**self.repository.backend(), percent, pack.pack.name, &parts)?;
+            self.stored.fetch_add(put, Ordering::Relaxed);
+        }
         self.index.add(pack.pack, pack.records)
     }
 }
 
 /// Counts instead of storing: for a dry run.
-#[derive(Default)]
 pub struct Discard {
-    data: AtomicU64,
-    meta: AtomicU64,
+    bytes: AtomicU64,
+    parity: Option<u8>,
 }
 
 impl Discard {
+    /// Nothing yet, of `parity` per cent.
+    pub fn new(parity: Option<u8>) -> Self {
+        Self { bytes: AtomicU64::new(0), parity }
+    }
     /// Bytes that would have been stored.
     pub fn bytes(&self) -> u64 {
-        self.data.load(Ordering::Relaxed) + self.meta.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::Relaxed)
     }
 }
 
 impl PackSink for Discard {
     fn store(&self, pack: SealedPack) -> Result<()> {
-        let counter = if pack.pack.header.kind == PackKind::Data { &self.data } else { &self.meta };
-        counter.fetch_add(pack.len(), Ordering::Relaxed);
+        let parity = self.parity.map_or(0, |percent| parity::len_for(percent, pack.len()));
+        self.bytes.fetch_add(pack.len() + parity, Ordering::Relaxed);
         Ok(())
     }
 }

@@ -63,6 +63,7 @@ pub(crate) fn decode(v: &Vector) -> Result<Facts> {
             vec![fact("hash", blake3::hash(&out).to_hex())]
         }
         "pack" => crate::pack::decode(v)?,
+        "parity" => crate::parity::decode(v)?,
         "index" => index(v)?,
         "tree-node" => vec![fact("node", debug(&Node::decode(bytes)?))],
         "list-node" => vec![fact("node", debug(&ListNode::decode(bytes)?))],
@@ -141,6 +142,7 @@ fn config(v: &Vector) -> Result<Facts> {
         fact("frames", format!("{} {}", c.data_frame, c.meta_frame)),
         fact("packs", format!("{} {}", c.data_pack, c.meta_pack)),
         fact("created", c.created),
+        fact("parity", c.parity.map_or("none".into(), |p| p.to_string())),
         fact("unknown", c.unknown.len()),
     ];
     Ok(facts.into())

@@ -86,6 +86,7 @@ fn first_config() -> Vec<u8> {
         data_pack: 32 << 20,
         meta_pack: 8 << 20,
         created: 1_700_000_000,
+        parity: None,
         unknown: vec![],
     };
     first.seal(&ring_key(), &[0xaa; 32])
@@ -112,6 +113,8 @@ fn configs() -> Vec<Vector> {
         )
         .with("name", name),
         Vector::ok("config", "read-only", "an unknown read-only-compatible flag", config(&[(8, uint(1))]))
+            .with("name", name),
+        Vector::ok("config", "parity", "new packs get 3 per cent of parity", config(&[(16, uint(3))]))
             .with("name", name),
         bad("R-CONFIG-1", "repository", "another repository inside", &[(3, Some(Value::bytes([1; 32])))]),
         bad("R-CONFIG-1", "ring", "another ring inside", &[(4, Some(Value::bytes([1; 16])))]),
@@ -146,6 +149,7 @@ fn configs() -> Vec<Vector> {
             &[(5, Some(Value::Array(vec![Value::bytes([1; 31])])))],
         ),
         bad("R-CBOR-8", "missing", "no creation time", &[(15, None)]),
+        bad("R-CBOR-8", "parity", "parity of 101 per cent", &[(16, uint(101))]),
         bad("R-CBOR-8", "null", "null is not absence", &[(2, Some(Value::Null))]),
     ]
 }
