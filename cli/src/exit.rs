@@ -24,6 +24,8 @@ pub(crate) enum Code {
     Damage = 4,
     /// Refused by a rule.
     Refused = 5,
+    /// The repository was set back, or has lost something.
+    Anomaly = 9,
     /// No repository.
     NoRepository = 10,
     /// Wrong or missing password.
@@ -78,6 +80,8 @@ pub(crate) struct Said {
 }
 
 const HINT_SECRET: &str = "give it with --password-file FILE or --key-file FILE, or set BULLA_PASSWORD_FILE; on a terminal bulla asks";
+/// What to do about an older state.
+pub(crate) const HINT_ROLLBACK: &str = "find out who or what did that. If it was you (an old copy put back on purpose), say so with: bulla check --accept-rollback";
 const HINT_REPOSITORY: &str = "check the path, or make a repository with: bulla init -r DIR";
 
 impl Failure {
@@ -139,6 +143,7 @@ fn judge(e: &Error) -> (Code, Option<&'static str>) {
         Error::ReadOnlyFeature { .. } => {
             (Code::Failed, Some("write with the newer bulla that others here use"))
         }
+        Error::RolledBack { .. } => (Code::Anomaly, Some(HINT_ROLLBACK)),
         Error::Refused(_) => (Code::Refused, None),
         Error::Interrupted => {
             (Code::Interrupted, Some("nothing was committed; run it again: what was stored is reused"))
@@ -200,6 +205,7 @@ mod tests {
         assert_eq!(code(BackendError::NotFound { object: s(), place: s() }.into()) as u8, 4);
         assert_eq!(code(Error::Damaged { what: s(), reason: s() }) as u8, 4);
         assert_eq!(code(Error::Refused(s())) as u8, 5);
+        assert_eq!(code(Error::RolledBack { reason: s() }) as u8, 9);
         assert_eq!(code(Error::Interrupted) as u8, 130);
         assert_eq!(code(Error::Voided { run: s() }) as u8, 1);
         assert_eq!(Failure::Usage(s()).said().unwrap().code as u8, 2);

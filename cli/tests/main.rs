@@ -14,5 +14,6 @@ mod parity;
 mod quick_start;
 mod restore;
 mod retention;
+mod rollback;
 mod secrets;
 mod sources;

@@ -89,6 +89,12 @@ pub enum Error {
         /// The run.
         run: String,
     },
+    /// The store shows an older state than was seen before, or lacks what is on record.
+    #[error("the repository was set back, or has lost something: {reason}")]
+    RolledBack {
+        /// What gave it away.
+        reason: String,
+    },
     /// A local file operation failed (cache, target, key file).
     #[error("cannot {verb} {}: {source}", path.display())]
     Io {

@@ -21,6 +21,9 @@ pub(crate) struct Args {
     /// Only these: ids, prefixes, latest, latest~N
     #[arg(value_name = "SNAPSHOT")]
     ids: Vec<String>,
+    /// Take what the repository shows now for the truth, though this machine has seen a newer state of it
+    #[arg(long)]
+    accept_rollback: bool,
     /// Read and verify every pack
     #[arg(long, conflicts_with = "read_data_subset")]
     read_data: bool,
@@ -58,6 +61,10 @@ fn subset(text: &str) -> Result<Subset, String> {
 /// Checks.
 pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     let repository = context.open()?;
+    if args.accept_rollback {
+        repository.accept_history()?;
+    }
+    let history = repository.verify_history();
     let read_data = match args.read_data_subset {
         _ if args.read_data => ReadData::All,
         Some(Subset(part)) => part,
@@ -75,7 +82,10 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
         e => e.into(),
     })?;
     let code = if report.findings.is_empty() { Code::Done } else { Code::Damage };
-    keep(code, if context.ui.json { tell_json(context, &report) } else { tell(context, &report) })
+    let code =
+        keep(code, if context.ui.json { tell_json(context, &report) } else { tell(context, &report) })?;
+    // Worse than what was found: what should have been found is not there.
+    history.map_err(Failure::from).map(|()| code)
 }
 
 #[derive(Serialize)]

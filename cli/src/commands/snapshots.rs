@@ -53,6 +53,7 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
         return Err(Failure::Usage("--latest 0 would list nothing".into()));
     }
     let repository = context.open()?;
+    context.warn_of_rollback(&repository);
     let filter = args.filter.filter();
     let (mut list, failed) = if args.ids.is_empty() {
         let (all, failed) = repository.readable_snapshots()?;

@@ -105,6 +105,8 @@ pub struct BackupReport {
     pub parent: Option<RunId>,
     /// True when it was skipped because nothing changed.
     pub unchanged: bool,
+    /// Set when the store shows an older state than this machine saw, or lacks what is on record.
+    pub alarm: Option<String>,
 }
 
 /// Attempts before a backup gives up against collectors that condemn what it relies on.
@@ -216,7 +218,8 @@ impl Job<'_> {
         let unchanged = parent.as_ref().is_some_and(|p| p.tree == outcome.tree.root);
         let report = |snapshot, unchanged| {
             let parent = parent.as_ref().map(|p| p.id);
-            Ok(Attempt::Done(Box::new(BackupReport { snapshot, statistics, parent, unchanged })))
+            let alarm = lineage.alarm.clone();
+            Ok(Attempt::Done(Box::new(BackupReport { snapshot, statistics, parent, unchanged, alarm })))
         };
         let Some(mut run) = run else { return report(None, false) };
         if options.skip_if_unchanged && unchanged {

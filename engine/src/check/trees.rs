@@ -82,6 +82,7 @@ pub(super) fn packs_needed(
 fn lineages(repository: &Repository, snapshots: &[Snapshot], report: &mut CheckReport) -> Result<()> {
     let mut explained: HashSet<_> = repository.list_runs(Area::Verdicts)?.into_iter().collect();
     explained.extend(repository.list_runs(Area::Deaths)?);
+    explained.extend(repository.accepted_losses().unwrap_or_default());
     let mut missing = BTreeMap::new();
     for snapshot in snapshots {
         for id in snapshot.prev.iter().map(|h| h.id).chain(snapshot.seen.iter().copied()) {

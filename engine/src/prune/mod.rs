@@ -93,6 +93,7 @@ pub struct PruneReport {
 /// Prunes a repository.
 pub fn run(repository: &Repository, options: &PruneOptions, observer: &dyn Observer) -> Result<PruneReport> {
     repository.require_writable()?;
+    repository.verify_history()?;
     if options.dry_run {
         return Collector { repository, options, observer, copies: true }.rehearse();
     }

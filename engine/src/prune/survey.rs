@@ -106,20 +106,20 @@ pub(super) fn before(repository: &Repository) -> Result<Before> {
 /// Every snapshot that a living one has seen is there, or void, or verifiably dead: a listing that omits some looks
 /// exactly like a repository without them.
 fn explain(repository: &Repository, before: &Before, gone: &HashSet<RunId>) -> Result<()> {
-    let mut checked = HashSet::new();
+    let (mut checked, accepted) = (HashSet::new(), repository.accepted_losses()?);
     for snapshot in before.roots() {
         for id in snapshot.prev.iter().map(|h| h.id).chain(snapshot.seen.iter().copied()) {
-            if before.outcomes.contains_key(&id) || !checked.insert(id) {
+            if before.outcomes.contains_key(&id) || accepted.contains(&id) || !checked.insert(id) {
                 continue;
             }
             if gone.contains(&id) && is_dead(repository, &id)? {
                 continue;
             }
             let reason = format!(
-                "snapshot {} saw it, and it is neither there nor dead on record; nothing was deleted",
+                "snapshot {id} is missing without a record of its death, though snapshot {} saw it; nothing was deleted",
                 snapshot.id.short()
             );
-            return Err(Error::Damaged { what: format!("snapshot {id}"), reason });
+            return Err(Error::RolledBack { reason });
         }
     }
     Ok(())

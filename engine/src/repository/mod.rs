@@ -4,6 +4,7 @@
 //! client it names.
 
 pub mod chunks;
+mod history;
 pub mod index;
 mod init;
 pub mod keys;

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use bulla_repo_format::envelope::ObjectType;
 use bulla_repo_format::pack::PackKind;
 use bulla_repo_format::record::{Announcement, Checkpoint, Mark, Pin, RunKind};
-use bulla_repo_format::snapshot::{Snapshot, Verdict};
+use bulla_repo_format::snapshot::{Head, Snapshot, Verdict};
 use bulla_repo_format::{Area, ObjectName, PackName, RunId};
 use std::collections::{BTreeMap, HashSet};
 
@@ -145,7 +145,12 @@ impl<'r> Run<'r> {
         self.repository.backend().flush()?;
         self.remove_announcements();
         match verdict {
-            Verdict::Snapshot(s) => Ok(*s),
+            Verdict::Snapshot(s) => {
+                let hash = self.repository.keyring().body_hash(&Verdict::Snapshot(s.clone()).encode());
+                // The snapshot stands; a state that cannot be written must not make its caller think otherwise.
+                let _ = self.repository.remember(Head { id: s.id, hash });
+                Ok(*s)
+            }
             Verdict::Void { .. } => Err(Error::Voided { run: self.id.to_string() }),
         }
     }
