@@ -109,7 +109,7 @@ impl Repository {
         let gone: HashSet<RunId> = self.list_runs(Area::Deaths)?.into_iter().collect();
         let verdicts: HashSet<RunId> = self.list_runs(Area::Verdicts)?.into_iter().collect();
         let (mut alive, mut failed) = (Vec::new(), Vec::new());
-        for run in verdicts.iter().copied() {
+        for &run in &verdicts {
             if gone.contains(&run) {
                 match self.is_dead(&run) {
                     Ok(true) => continue,
