@@ -99,16 +99,15 @@ holds! {
     design_1x2_two: Rules::DESIGN, Bounds::of(1, 2, [2, 1, 1, 2, 1, 2]), 17_109_063, true;
     design_2x1_two: Rules::DESIGN, Bounds::of(2, 1, [2, 1, 1, 2, 1, 2]), 6_851_933, true;
     design_2x2: Rules::DESIGN, Bounds::of(2, 2, [1, 1, 1, 1, 1, 2]), 122_798_251, false;
-    copies_1x3: COPIES, Bounds::of(1, 3, [1, 1, 0, 1, 1, 1]), 713_311_820, false;
-    copies_2x2: COPIES, Bounds::of(2, 2, [1, 1, 0, 1, 1, 1]), 299_955_985, false;
+    copies_1x3: COPIES, Bounds::of(1, 3, [1, 1, 0, 0, 1, 1]), 9_688_696, true;
+    copies_1x3_copy: COPIES, Bounds::of(1, 3, [1, 1, 0, 1, 1, 1]), 713_311_820, false;
     copies_1x2_two: COPIES, Bounds::of(1, 2, [2, 1, 0, 1, 1, 1]), 36_351_218, false;
+    copies_2x2: COPIES, Bounds::of(2, 2, [1, 1, 0, 0, 1, 1]), 27_896_486, true;
+    copies_2x2_copy: COPIES, Bounds::of(2, 2, [1, 0, 0, 1, 1, 1]), 57_779_175, false;
+    copies_2x2_both: COPIES, Bounds::of(2, 2, [1, 1, 0, 1, 1, 1]), 299_955_985, false;
     engine_1x1: Rules::ENGINE, Bounds::ONE, 68_288, true;
     engine_1x1_two: Rules::ENGINE, Bounds::of(1, 1, [2, 1, 1, 2, 1, 2]), 895_313, true;
     engine_2x1: Rules::ENGINE, Bounds::of(2, 1, [1, 1, 0, 1, 1, 1]), 4_012_552, true;
     engine_1x2: Rules::ENGINE, Bounds::of(1, 2, [1, 1, 0, 1, 1, 1]), 21_216_355, true;
-    p_copies_2x2_nocopy: COPIES, Bounds::of(2, 2, [1, 1, 0, 0, 1, 1]), 27_896_486, true;
-    p_copies_2x2_noup: COPIES, Bounds::of(2, 2, [1, 0, 0, 1, 1, 1]), 27_896_486, true;
-    p_copies_1x3_nocopy: COPIES, Bounds::of(1, 3, [1, 1, 0, 0, 1, 1]), 9_688_696, true;
-    p_engine_2x2_nocopy_noup: Rules::ENGINE, Bounds::of(2, 2, [1, 0, 0, 0, 1, 1]), 0, true;
-    p_engine_2x2_nodon: Rules::ENGINE.no_donors(), Bounds::of(2, 2, [1, 1, 0, 0, 1, 1]), 0, true;
+    engine_2x2: Rules::ENGINE, Bounds::of(2, 2, [1, 0, 0, 0, 1, 1]), 144_319_078, true;
 }
