@@ -352,7 +352,7 @@ impl Collector<'_> {
     ) -> Result<Swept> {
         let repository = self.repository;
         repository.backend().settle()?;
-        let after = survey::after(repository, before, run, marked)?;
+        let after = survey::after(repository, index, before, run, marked)?;
         index.refresh(repository)?;
         for snapshot in &after.roots {
             reach.root(&snapshot.tree)?;

@@ -4,12 +4,15 @@
 //! decided on an object that does not open and verify; a listing that does not show this collector's own objects, or
 //! does not explain a snapshot some lineage names, stops everything.
 
+use super::unlisted::Present;
 use crate::backend::BackendError;
 use crate::error::{Error, Result};
 use crate::protocol::{Outcome, Sighting, announcement_counts, is_root};
 use crate::repository::Repository;
+use crate::repository::index::Index;
+use crate::repository::pack::tail;
 use bulla_repo_format::snapshot::{Snapshot, Verdict};
-use bulla_repo_format::{Area, PackName, RunId};
+use bulla_repo_format::{Area, ChunkId, ObjectName, PackName, RunId};
 use std::collections::{HashMap, HashSet};
 
 /// The listings before the mark.
@@ -20,6 +23,8 @@ pub(super) struct Before {
     pub(super) snapshots: HashMap<RunId, Snapshot>,
     /// Deaths that were read and verified.
     pub(super) dead: HashSet<RunId>,
+    /// Names of all deaths.
+    gone: HashSet<RunId>,
 }
 
 impl Before {
@@ -47,8 +52,12 @@ pub(super) struct After {
     pub(super) present: HashSet<PackName>,
     /// Runs whose announcements count.
     pub(super) open: HashSet<RunId>,
-    /// Packs those runs named.
-    pub(super) named: HashSet<PackName>,
+    /// Packs those runs named, or wrote, that were there when the announcements had been listed and the verdicts had
+    /// not. Later would be too late: a run that commits in between and is seen by another collector may have let that
+    /// one delete a pack this one needs to know (`tests/model`, `shielded_read_late`).
+    pub(super) shielded: HashSet<PackName>,
+    /// What those of them hold that are condemned and that no index run lists.
+    pub(super) shielded_chunks: HashSet<ChunkId>,
     /// Trees they pin.
     pub(super) pins: Vec<bulla_repo_format::record::Pin>,
     /// Snapshots that are roots and were not there before the mark.
@@ -80,7 +89,12 @@ pub(super) fn is_dead(repository: &Repository, run: &RunId) -> Result<bool> {
 /// g1: deaths, then verdicts.
 pub(super) fn before(repository: &Repository) -> Result<Before> {
     let gone: HashSet<RunId> = repository.list_runs(Area::Deaths)?.into_iter().collect();
-    let mut before = Before { outcomes: HashMap::new(), snapshots: HashMap::new(), dead: HashSet::new() };
+    let mut before = Before {
+        outcomes: HashMap::new(),
+        snapshots: HashMap::new(),
+        dead: HashSet::new(),
+        gone: gone.clone(),
+    };
     for run in repository.list_runs(Area::Verdicts)? {
         let verdict = match repository.read_verdict(&run) {
             Ok(read) => read.verdict,
@@ -127,22 +141,29 @@ fn explain(repository: &Repository, before: &Before, gone: &HashSet<RunId>) -> R
 
 /// g3: marks and packs, then announcements, then verdicts. `own` is this collector's run, `marked` whether it has put
 /// a mark.
-pub(super) fn after(repository: &Repository, before: &Before, own: &RunId, marked: bool) -> Result<After> {
+pub(super) fn after(
+    repository: &Repository,
+    index: &Index,
+    before: &Before,
+    own: &RunId,
+    marked: bool,
+) -> Result<After> {
     let marks = repository.list_runs(Area::Marks)?;
     if marked && !marks.contains(own) {
         return Err(incomplete("marks"));
     }
     let marked = repository.marked_packs()?;
-    let present = repository.present_packs()?.into_keys().map(|(name, _)| name).collect();
+    let packs = repository.present_packs()?;
     let announced = repository.announcements()?;
     if !announced.contains_key(own) {
         return Err(incomplete("announcements"));
     }
     let mut after = After {
         marked,
-        present,
+        present: packs.keys().map(|(name, _)| *name).collect(),
         open: HashSet::new(),
-        named: HashSet::new(),
+        shielded: HashSet::new(),
+        shielded_chunks: HashSet::new(),
         pins: Vec::new(),
         roots: Vec::new(),
     };
@@ -156,10 +177,11 @@ pub(super) fn after(repository: &Repository, before: &Before, own: &RunId, marke
         }
         after.open.insert(*run);
         for announcement in &a.read {
-            after.named.extend(&announcement.packs);
+            after.shielded.extend(&announcement.packs);
             after.pins.extend(&announcement.pins);
         }
     }
+    after.shield(repository, index, &packs)?;
     for hold in repository.list_runs(Area::Holds)? {
         if let Some(tree) = repository.held_tree(&hold)? {
             after.pins.push(tree);
@@ -186,7 +208,64 @@ pub(super) fn after(repository: &Repository, before: &Before, own: &RunId, marke
             Err(e) => return Err(e),
         }
     }
+    after.late_deaths(repository, before)?;
     Ok(after)
+}
+
+impl After {
+    /// Snapshots that were committed and died since the first look: seen only as deaths, and roots until the next cycle.
+    fn late_deaths(&mut self, repository: &Repository, before: &Before) -> Result<()> {
+        for run in repository.list_runs(Area::Deaths)? {
+            if before.gone.contains(&run) || before.outcomes.contains_key(&run) {
+                continue;
+            }
+            let death = match repository.read_death(&run) {
+                Err(e) if e.is_damage() => continue,
+                other => other?,
+            };
+            let verdict = death.map(|d| Verdict::decode(&d.body, &run)).transpose();
+            if let Some(Verdict::Snapshot(s)) =
+                verdict.map_err(|e| Error::object(&ObjectName::Death(run), e))?
+            {
+                self.roots.push(*s);
+            }
+        }
+        Ok(())
+    }
+
+    /// Completes what is known of shielded packs: between announcements and verdicts.
+    fn shield(&mut self, repository: &Repository, index: &Index, packs: &Present) -> Result<()> {
+        index.refresh(repository)?;
+        if self.open.is_empty() {
+            return Ok(());
+        }
+        let mut listed = HashSet::new();
+        for pack in index.packs() {
+            let pack = pack?;
+            if self.open.contains(&pack.run) {
+                self.shielded.insert(pack.name);
+            }
+            listed.insert(pack.name);
+        }
+        let buried = index.graves();
+        self.shielded.retain(|name| !buried.contains(name));
+        for (&(name, kind), &size) in packs.iter().filter(|((name, _), _)| self.marked.contains(name)) {
+            if listed.contains(&name) {
+                continue;
+            }
+            match tail::read(repository, kind, name, size) {
+                Ok(tail) if self.shielded.contains(&name) || self.open.contains(&tail.directory.run) => {
+                    self.shielded.insert(name);
+                    self.shielded_chunks.extend(tail.directory.chunks.iter().map(|c| c.id));
+                }
+                Ok(_) => {}
+                // Gone at this moment is fine; what cannot be read is left alone by the sweep.
+                Err(e) if e.is_damage() => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
 }
 
 fn incomplete(what: &str) -> Error {

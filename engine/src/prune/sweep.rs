@@ -7,7 +7,7 @@ use super::reach::Live;
 use super::survey::After;
 use crate::error::{Error, Result};
 use crate::observer::Observer;
-use crate::protocol::{Fate, copy_counts, fate, may_delete};
+use crate::protocol::{Fate, copy_counts, fate, is_needed, may_delete};
 use crate::repository::chunks::ChunkReader;
 use crate::repository::index::{Index, Location, Place, put_run};
 use crate::repository::pack::{PackSink, PackStream, Packer, SealedPack, object_name, tail};
@@ -230,7 +230,7 @@ impl<'a> Worker<'a> {
             Err(e) if e.is_damage() => return Ok(left(format!("its directory cannot be read: {e}"))),
             Err(e) => return Err(e),
         };
-        if after.named.contains(&victim.name) || after.open.contains(&tail.directory.run) {
+        if after.shielded.contains(&victim.name) || after.open.contains(&tail.directory.run) {
             return Ok(left("a run that is not finished relies on it".into()));
         }
         let pack = Arc::new(tail.pack);
@@ -264,13 +264,20 @@ impl<'a> Worker<'a> {
     /// True if a root, or a run that is not finished, needs the chunk and no copy elsewhere counts.
     fn needed(&mut self, victim: &Victim, id: &ChunkId) -> Result<bool> {
         let (sweep, after) = (self.sweep, self.sweep.after);
-        let live = sweep.live.needs(id, &mut self.places)?;
+        let mut shielded = after.shielded_chunks.contains(id);
+        if !after.shielded.is_empty() {
+            // Packs buried since the shield was drawn count too.
+            sweep.index.all_places(id, &mut self.places)?;
+            for place in &self.places {
+                shielded |= after.shielded.contains(&sweep.index.pack_name(place.pack)?);
+            }
+        }
+        let root = sweep.live.needs(id, &mut self.places)?;
+        let needed = is_needed(root, false, shielded);
         let places = std::mem::take(&mut self.places);
-        let mut needed = live;
         let mut elsewhere = Vec::new();
         for place in &places {
             let name = sweep.index.pack_name(place.pack)?;
-            needed |= after.named.contains(&name);
             if name != victim.name && sweep.index.is_listed(place.record)? {
                 elsewhere.push((name, *place));
             }
