@@ -201,3 +201,32 @@ fn readers_beside_a_prune_at_any_request() {
         }
     }
 }
+
+#[test]
+fn a_restore_beside_a_prune_at_any_request() {
+    use bulla_engine::restore::{self, RestoreOptions};
+    let dir = tempfile::tempdir().unwrap();
+    let (repository, base) = in_memory();
+    let history = Histories::make(&repository, dir.path());
+    let (snapshot, _) = history.alive.last().unwrap();
+    let sub = dir.path().to_str().unwrap().trim_start_matches('/').as_bytes().to_vec();
+    for at in 0.. {
+        let memory = crate::support::copy_of(&base);
+        let other = memory.clone();
+        let store = Interposed::new(memory.clone(), at, move || prune_of(&other, &at_once()));
+        let context = format!("prune before request {at} of a restore");
+        let repository = open(store.clone(), 91).unwrap();
+        let out = tempfile::tempdir().unwrap();
+        let target = out.path().join("t");
+        let options = RestoreOptions::default();
+        let report = restore::run(&repository, snapshot, &sub, &target, &options, &Silent).unwrap();
+        assert!(report.complete(), "{context}: {report:?}");
+        for name in ["changing", "large", "d0/deep/f7.txt", "d2/noise"] {
+            let (there, here) = (target.join(name), dir.path().join(name));
+            assert!(std::fs::read(there).unwrap() == std::fs::read(here).unwrap(), "{context}: {name}");
+        }
+        if !store.struck() {
+            break;
+        }
+    }
+}
