@@ -15,8 +15,8 @@ from bulla_rescue import check_verdict, fits
 REPO = b"\x41" * 32
 KEYRING = f.Keyring([b"\x11" * 32, b"\x12" * 32], [b"\x21" * 32])
 RING_KEY = b"\x31" * 32
-SIGNED = {"announcement": 5, "verdict": 6, "death": 7, "mark": 8, "hold": 9, "certificate": 10, "forget": 13}
-CONTEXTS = f.CONTEXTS | {5: "announcement", 9: "hold", 13: "forget"}
+SIGNED = {"announcement": 5, "verdict": 6, "death": 7, "mark": 8, "hold": 9, "certificate": 10, "forget": 13, "record": 11}
+CONTEXTS = f.CONTEXTS | {5: "announcement", 9: "hold", 13: "forget", 11: "record"}
 # libsodium does not say which of two things is wrong with a signature; a certificate signs itself wrongly in one way.
 EQUAL = {("SIG-1", "R-SIG-2"), ("SIG-1", "R-TRUST-2")}
 SHAPES = [

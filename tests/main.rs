@@ -17,5 +17,6 @@ mod protocol;
 mod prune;
 mod restore;
 mod resume;
+mod rotation;
 mod support;
 mod tidy;

@@ -141,6 +141,11 @@ pub trait Backend: Send + Sync {
     fn flush(&self) -> Result<()>;
     /// Reads a whole object of at most `limit` bytes.
     fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>>;
+    /// As [`Backend::get`], from where the object is stored and not from a cache on the way, as far as that can be
+    /// asked for: what a check reads to prove that it is there.
+    fn get_stored(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
+        self.get(name, limit)
+    }
     /// Reads exactly `len` bytes at `offset`.
     fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>>;
     /// All objects of an area with their sizes.

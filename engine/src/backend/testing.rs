@@ -58,6 +58,10 @@ impl<B: Backend> Backend for Recorder<B> {
         self.note("delete", name.area());
         self.inner.delete(name)
     }
+    fn get_stored(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
+        self.note("get", name.area());
+        self.inner.get_stored(name, limit)
+    }
     fn settle(&self) -> Result<()> {
         self.inner.settle()
     }

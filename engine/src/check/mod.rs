@@ -5,6 +5,7 @@
 
 mod objects;
 mod packs;
+mod rotation;
 mod trees;
 
 pub use objects::object;
@@ -14,6 +15,7 @@ use crate::observer::{Event, Observer};
 use crate::repository::Repository;
 use bulla_repo_format::{Area, ChunkId, IndexName, ObjectName, PackName, RunId};
 use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 /// Which packs to read whole.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -34,6 +36,11 @@ pub enum ReadData {
     Percent(f64),
     /// Random packs of about this many bytes.
     Bytes(u64),
+    /// Those whose turn it is, so that each pack is read within so many days; the ledger knows when each was.
+    Within {
+        /// Days.
+        days: u32,
+    },
 }
 
 /// What to check.
@@ -41,6 +48,8 @@ pub enum ReadData {
 pub struct CheckOptions {
     /// Packs to read whole.
     pub read_data: ReadData,
+    /// No pack is begun after this long; what was read is on record, and the next check goes on.
+    pub max_duration: Option<Duration>,
     /// Walk only the trees of these snapshots, and look only at packs that they need; `None` is all. Small objects are
     /// checked all the same, whoever made them.
     pub snapshots: Option<HashSet<RunId>>,
@@ -74,6 +83,8 @@ pub struct CheckReport {
     pub packs_read: u64,
     /// Bytes of those.
     pub bytes_read: u64,
+    /// Packs that were to be read and were not, for want of time.
+    pub packs_left: u64,
 }
 
 const HURTS_MAX: usize = 1000;
@@ -123,7 +134,8 @@ fn pass(repository: &Repository, options: &CheckOptions, observer: &dyn Observer
     }
     let only = options.snapshots.as_ref();
     let needed = only.map(|only| trees::packs_needed(repository, &index, only, observer)).transpose()?;
-    let scope = packs::Scope { read_data: options.read_data, needed };
+    let until = options.max_duration.and_then(|d| Instant::now().checked_add(d));
+    let scope = packs::Scope { read_data: options.read_data, needed, until };
     packs::check(repository, &index, &scope, observer, &mut report, &mut bad)?;
     trees::check(repository, &index, &bad, only, observer, &mut report)?;
     report.merge();
@@ -149,6 +161,13 @@ fn remedy(repository: &Repository, report: &mut CheckReport) -> Result<()> {
         report.notices.push(text);
     }
     Ok(())
+}
+
+impl Bad {
+    /// True if anything of the pack was found bad.
+    fn holds(&self, pack: &PackName) -> bool {
+        self.packs.contains(pack) || self.chunks.values().any(|packs| packs.contains(pack))
+    }
 }
 
 impl CheckReport {

@@ -1,6 +1,7 @@
 //! Packs: those the index lists are there with the right size; those chosen are read whole, every frame opened and
 //! every chunk identified again.
 
+use super::rotation::{Turn, due};
 use super::{Bad, CheckReport, ReadData};
 use crate::backend::BackendError;
 use crate::error::{Error, Result};
@@ -10,12 +11,14 @@ use crate::repository::index::{Index, Place};
 use crate::repository::pack::{PackReader, object_name, tail};
 use bulla_repo_format::frame::Expander;
 use bulla_repo_format::keys::{ChunkKind, IdKey};
+use bulla_repo_format::ledger::Fact;
 use bulla_repo_format::limits::PACK_SIZE_MAX;
 use bulla_repo_format::pack::{ChunkEntry, HEADER_LEN, PackKind};
 use bulla_repo_format::{ChunkId, PackName};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 type Key = (PackName, PackKind);
 
@@ -25,6 +28,8 @@ pub(super) struct Scope {
     pub(super) read_data: ReadData,
     /// Nothing is said of others; `None` is all.
     pub(super) needed: Option<HashSet<PackName>>,
+    /// No pack is begun after this.
+    pub(super) until: Option<Instant>,
 }
 
 impl Scope {
@@ -66,17 +71,42 @@ pub(super) fn check(
             "{orphans} packs are in no index run (of an interrupted backup, or not indexed yet)"
         ));
     }
-    let chosen: Vec<(Key, u64)> = choose(repository, scope.read_data, &present);
-    read_all(repository, index, &chosen, observer, report, bad)
+    let chosen: Vec<(Key, u64)> = choose(repository, scope.read_data, &present)?;
+    let (read, interrupted) = read_all(repository, index, &chosen, scope.until, observer, report, bad)?;
+    if !read.is_empty() {
+        put_on_record(repository, read, bad, report)?;
+    }
+    if interrupted { Err(Error::Interrupted) } else { Ok(()) }
 }
 
-fn choose(repository: &Repository, which: ReadData, present: &BTreeMap<Key, u64>) -> Vec<(Key, u64)> {
+/// What was read counts, also of a check that is stopped: the next one goes on behind it.
+fn put_on_record(
+    repository: &Repository,
+    read: Vec<PackName>,
+    bad: &Bad,
+    report: &mut CheckReport,
+) -> Result<()> {
+    // A repository that may only be read can be checked all the same.
+    let (bad, good) = read.into_iter().partition(|name| bad.holds(name));
+    match repository.record(&Fact::Verified { good, bad }) {
+        Err(Error::Backend(BackendError::Denied { .. } | BackendError::NoSpace { .. })) => {
+            report
+                .notices
+                .push("what was read could not be put on record: the repository takes no writes".into());
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+fn choose(repository: &Repository, which: ReadData, present: &BTreeMap<Key, u64>) -> Result<Vec<(Key, u64)>> {
     let number = |name: &PackName, seed: &[u8; 32]| {
         let [a, b, c, d, e, f, g, h, ..] = *blake3::keyed_hash(seed, name.as_bytes()).as_bytes();
         u64::from_le_bytes([a, b, c, d, e, f, g, h])
     };
     let all = present.iter().map(|(k, s)| (*k, *s));
-    match which {
+    Ok(match which {
+        ReadData::Within { days } => turns(repository, present, days)?,
         ReadData::No => Vec::new(),
         ReadData::All => all.collect(),
         ReadData::Part { n, of } => {
@@ -103,7 +133,25 @@ fn choose(repository: &Repository, which: ReadData, present: &BTreeMap<Key, u64>
             });
             drawn
         }
+    })
+}
+
+/// Those whose turn it is.
+fn turns(repository: &Repository, present: &BTreeMap<Key, u64>, days: u32) -> Result<Vec<(Key, u64)>> {
+    let (stamps, last) = repository.verifications()?;
+    let mut packs = Vec::with_capacity(present.len());
+    for (key, size) in present {
+        let since = match stamps.get(&key.0) {
+            Some(stamp) => *stamp,
+            None => {
+                let stat = repository.backend().stat(&object_name(key.1, key.0))?;
+                stat.map_or(i64::MIN, |s| s.modified)
+            }
+        };
+        packs.push(Turn { key: *key, size: *size, since });
     }
+    let now = repository.env().clock.now().seconds;
+    Ok(due(packs, now, last, days).into_iter().map(|t| (t.key, t.size)).collect())
 }
 
 /// What reading one pack found.
@@ -119,10 +167,13 @@ fn read_all(
     repository: &Repository,
     index: &Index,
     chosen: &[(Key, u64)],
+    until: Option<Instant>,
     observer: &dyn Observer,
     report: &mut CheckReport,
     bad: &mut Bad,
-) -> Result<()> {
+) -> Result<(Vec<PackName>, bool)> {
+    let late = || until.is_some_and(|until| Instant::now() >= until);
+    let done: Mutex<Vec<PackName>> = Mutex::default();
     let (next, bytes) = (AtomicUsize::new(0), AtomicU64::new(0));
     let results: Mutex<Vec<(Key, Read)>> = Mutex::default();
     let failure: Mutex<Option<Error>> = Mutex::default();
@@ -132,9 +183,10 @@ fn read_all(
             scope.spawn(|| {
                 let mut worker = Worker::new(repository, index);
                 while let Some((key, size)) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let read =
-                        if observer.interrupted() { Err(Error::Interrupted) } else { worker.read(*key) };
-                    match read {
+                    if observer.interrupted() || late() {
+                        return;
+                    }
+                    match worker.read(*key) {
                         Ok(Read::Good) => {}
                         Ok(found) => results.lock().unwrap_or_else(|e| e.into_inner()).push((*key, found)),
                         Err(e) => {
@@ -142,6 +194,7 @@ fn read_all(
                             return;
                         }
                     }
+                    done.lock().unwrap_or_else(|e| e.into_inner()).push(key.0);
                     let done = bytes.fetch_add(*size, Ordering::Relaxed) + size;
                     let (files, total_files) = (next.load(Ordering::Relaxed) as u64, chosen.len() as u64);
                     observer.event(&Event::Progress { files, bytes: done, total_files, total_bytes: total });
@@ -152,7 +205,9 @@ fn read_all(
     if let Some(e) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
         return Err(e);
     }
-    report.packs_read = chosen.len() as u64;
+    let done = done.into_inner().unwrap_or_else(|e| e.into_inner());
+    report.packs_read = done.len() as u64;
+    report.packs_left = (chosen.len() - done.len()) as u64;
     report.bytes_read = bytes.into_inner();
     for ((name, kind), read) in results.into_inner().unwrap_or_else(|e| e.into_inner()) {
         let object = object_name(kind, name).to_string();
@@ -171,7 +226,7 @@ fn read_all(
             }
         }
     }
-    Ok(())
+    Ok((done, observer.interrupted()))
 }
 
 struct Worker<'r> {
@@ -200,7 +255,7 @@ impl<'r> Worker<'r> {
     /// Reads one pack whole. Damage is a finding; a store that cannot be reached is an error.
     fn read(&mut self, (name, kind): Key) -> Result<Read> {
         let object = object_name(kind, name);
-        let mut bytes = match self.repository.backend().get(&object, PACK_SIZE_MAX) {
+        let mut bytes = match self.repository.backend().get_stored(&object, PACK_SIZE_MAX) {
             Ok(bytes) => bytes,
             Err(e @ (BackendError::Io { .. } | BackendError::NotFound { .. })) => {
                 return Ok(Read::Whole(e.to_string()));
