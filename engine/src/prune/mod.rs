@@ -90,18 +90,35 @@ pub struct PruneReport {
     pub without_copies: bool,
 }
 
+/// Attempts before a prune gives up against others that expire it.
+const ATTEMPTS: usize = 3;
+
 /// Prunes a repository.
 pub fn run(repository: &Repository, options: &PruneOptions, observer: &dyn Observer) -> Result<PruneReport> {
     repository.require_writable()?;
     if options.dry_run {
         return Collector { repository, options, observer, copies: true }.rehearse();
     }
-    let report = match (Collector { repository, options, observer, copies: true }).collect() {
+    let collect = |copies| {
+        let collector = Collector { repository, options, observer, copies };
+        for _ in 1..ATTEMPTS {
+            match collector.collect() {
+                Err(Error::Voided { .. }) => observer.event(&Event::Notice(
+                    "another prune took this one for dead and expired it; beginning again",
+                )),
+                other => return other,
+            }
+        }
+        collector.collect()
+    };
+    // A store without its reserve counts as full: copies would eat what the objects that free space need.
+    let taken = repository.backend().reserve(true).map_err(Error::from);
+    let report = match taken.and_then(|()| collect(true)) {
         Err(Error::Backend(BackendError::NoSpace { .. })) => {
             observer
                 .event(&Event::Notice("the store is full; using its reserve to delete what needs no copy"));
             repository.backend().reserve(false)?;
-            (Collector { repository, options, observer, copies: false }).collect()?
+            collect(false)?
         }
         other => other?,
     };
@@ -198,11 +215,10 @@ impl Collector<'_> {
     /// Now, by the store's clock: the time it gave this run's own announcement.
     fn store_time(&self, own: &RunId) -> Result<i64> {
         let name = ObjectName::Announcement(*own, 0);
-        let stat = self.repository.backend().stat(&name)?;
-        stat.map(|s| s.modified).ok_or_else(|| Error::Damaged {
-            what: name.to_string(),
-            reason: "it is missing though it was just put; nothing was deleted".into(),
-        })
+        match self.repository.backend().stat(&name)? {
+            Some(stat) => Ok(stat.modified),
+            None => Err(survey::unseen(self.repository, own, "announcements")),
+        }
     }
 
     /// Snapshots that an earlier collector let die: the body is in the death, so the object may go.
@@ -244,10 +260,9 @@ impl Collector<'_> {
             if !forget.now && now.saturating_sub(stat.modified) < self.options.grace {
                 continue;
             }
-            if write {
-                self.write_death(&id)?;
+            if !write || self.write_death(&id)? {
+                died.push(id);
             }
-            died.push(id);
         }
         if !died.is_empty() && write {
             repository.backend().flush()?;
@@ -255,17 +270,21 @@ impl Collector<'_> {
         Ok(died)
     }
 
-    fn write_death(&self, id: &RunId) -> Result<()> {
+    /// False if another collector let it die meanwhile and has removed it.
+    fn write_death(&self, id: &RunId) -> Result<bool> {
         let repository = self.repository;
         let name = ObjectName::Verdict(*id);
-        let (body, signature) = repository.get_object(&name, ObjectType::Verdict)?;
+        let (body, signature) = match repository.get_object(&name, ObjectType::Verdict) {
+            Err(e) if e.is_missing() && survey::is_dead(repository, id)? => return Ok(false),
+            other => other?,
+        };
         let fail = |e| Error::object(&name, e);
         let verdict = Verdict::decode(&body, id).map_err(fail)?;
         repository.verify(ObjectType::Verdict, &verdict.client(), &body, &signature).map_err(fail)?;
         let hash = repository.keyring().body_hash(&body);
         let death = Death { snapshot: *id, client: repository.client().id(), hash, body };
         repository.put_object(&ObjectName::Death(*id), ObjectType::Death, death.encode())?;
-        Ok(())
+        Ok(true)
     }
 
     /// Runs that were silent for long get a VOID; announcements of runs with a verdict, and of silent readers, go.

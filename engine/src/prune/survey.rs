@@ -119,8 +119,37 @@ pub(super) fn is_dead(repository: &Repository, run: &RunId) -> Result<bool> {
     }
 }
 
-/// g1: deaths, then verdicts.
+/// g1: deaths, then verdicts; from the start again when another collector removes a dead snapshot between the two.
 pub(super) fn before(repository: &Repository) -> Result<Before> {
+    for _ in 1..ATTEMPTS {
+        match listed(repository) {
+            Err(Unread::Removed(_)) => {}
+            Err(Unread::Failed(e)) => return Err(e),
+            Ok(before) => return Ok(before),
+        }
+    }
+    listed(repository).map_err(|e| match e {
+        Unread::Removed(e) | Unread::Failed(e) => e,
+    })
+}
+
+/// More dead snapshots than collectors remove during one listing each.
+const ATTEMPTS: usize = 8;
+
+/// Why the listings are no answer.
+enum Unread {
+    /// A snapshot went after the deaths were listed, and its death is on record now.
+    Removed(Error),
+    Failed(Error),
+}
+
+impl From<Error> for Unread {
+    fn from(e: Error) -> Self {
+        Self::Failed(e)
+    }
+}
+
+fn listed(repository: &Repository) -> Result<Before, Unread> {
     let gone: HashSet<RunId> = repository.list_runs(Area::Deaths)?.into_iter().collect();
     let mut before = Before { outcomes: HashMap::new(), snapshots: HashMap::new(), dead: HashSet::new() };
     for run in repository.list_runs(Area::Verdicts)? {
@@ -128,7 +157,8 @@ pub(super) fn before(repository: &Repository) -> Result<Before> {
             Ok(read) => read.verdict,
             // A collector removes the snapshot after the death.
             Err(Error::Backend(BackendError::NotFound { .. })) if gone.contains(&run) => continue,
-            Err(e) => return Err(e),
+            Err(e) if e.is_missing() => return Err(removed(repository, &run, e)?),
+            Err(e) => return Err(e.into()),
         };
         if gone.contains(&run) && is_dead(repository, &run)? {
             before.dead.insert(run);
@@ -145,9 +175,13 @@ pub(super) fn before(repository: &Repository) -> Result<Before> {
     Ok(before)
 }
 
+fn removed(repository: &Repository, run: &RunId, e: Error) -> Result<Unread> {
+    Ok(if is_dead(repository, run)? { Unread::Removed(e) } else { Unread::Failed(e) })
+}
+
 /// Every snapshot that a living one has seen is there, or void, or verifiably dead: a listing that omits some looks
 /// exactly like a repository without them.
-fn explain(repository: &Repository, before: &Before, gone: &HashSet<RunId>) -> Result<()> {
+fn explain(repository: &Repository, before: &Before, gone: &HashSet<RunId>) -> Result<(), Unread> {
     let mut checked = HashSet::new();
     for snapshot in before.roots() {
         for id in snapshot.prev.iter().map(|h| h.id).chain(snapshot.seen.iter().copied()) {
@@ -161,7 +195,8 @@ fn explain(repository: &Repository, before: &Before, gone: &HashSet<RunId>) -> R
                 "snapshot {} saw it, and it is neither there nor dead on record; nothing was deleted",
                 snapshot.id.short()
             );
-            return Err(Error::Damaged { what: format!("snapshot {id}"), reason });
+            let e = Error::Damaged { what: format!("snapshot {id}"), reason };
+            return Err(removed(repository, &id, e)?);
         }
     }
     Ok(())
@@ -172,13 +207,13 @@ fn explain(repository: &Repository, before: &Before, gone: &HashSet<RunId>) -> R
 pub(super) fn after(repository: &Repository, before: &Before, own: &RunId, marked: bool) -> Result<After> {
     let marks = repository.list_runs(Area::Marks)?;
     if marked && !marks.contains(own) {
-        return Err(incomplete("marks"));
+        return Err(unseen(repository, own, "marks"));
     }
     let marked = repository.marked_packs()?;
     let present = repository.present_packs()?.into_keys().map(|(name, _)| name).collect();
     let announced = repository.announcements()?;
     if !announced.contains_key(own) {
-        return Err(incomplete("announcements"));
+        return Err(unseen(repository, own, "announcements"));
     }
     let mut after = After {
         marked,
@@ -231,7 +266,15 @@ pub(super) fn after(repository: &Repository, before: &Before, own: &RunId, marke
     Ok(after)
 }
 
-fn incomplete(what: &str) -> Error {
-    let reason = "it does not show what this process has just put there; nothing was deleted".to_owned();
-    Error::Damaged { what: format!("the listing of {what}"), reason }
+/// Why a listing lacks what this collector has put: another one expired it, or the listing is not to be trusted.
+pub(super) fn unseen(repository: &Repository, own: &RunId, what: &str) -> Error {
+    match repository.outcome(own) {
+        Ok(Outcome::Void) => Error::Voided { run: own.to_string() },
+        Err(e) if !e.is_damage() => e,
+        _ => {
+            let reason =
+                "it does not show what this process has just put there; nothing was deleted".to_owned();
+            Error::Damaged { what: format!("the listing of {what}"), reason }
+        }
+    }
 }

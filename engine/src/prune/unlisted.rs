@@ -15,9 +15,12 @@ use std::collections::BTreeMap;
 /// The packs that are there, by name and kind, with their sizes.
 pub(crate) type Present = BTreeMap<(PackName, PackKind), u64>;
 
-/// Packs and their records: key, offset, length.
+/// A record of a pack that is known: key, offset, length.
+type Record = ([u8; KEY_LEN], u32, u32);
+
+/// Packs and their records.
 #[derive(Default)]
-pub(crate) struct Unlisted(Vec<(IndexPack, Vec<([u8; KEY_LEN], u32, u32)>)>);
+pub(crate) struct Unlisted(Vec<(IndexPack, Vec<Record>)>);
 
 impl Unlisted {
     /// Reads the tails of all packs the index does not list. One that cannot be read is reported and left alone.
