@@ -19,8 +19,19 @@ pub fn forget(repository: &Repository, id: &RunId, now: bool, reason: &str) -> R
     repository.require_writable()?;
     let name = ObjectName::Forget(*id);
     let forget = Forget { snapshot: *id, client: repository.client().id(), now, reason: reason.to_owned() };
-    let put = repository.put_object(&name, ObjectType::Forget, forget.encode())?;
-    repository.backend().flush()?;
+    let write = || -> Result<Put> {
+        let put = repository.put_object(&name, ObjectType::Forget, forget.encode())?;
+        repository.backend().flush()?;
+        Ok(put)
+    };
+    let put = match write() {
+        // On a full store letting go comes first. The next prune takes the reserve again; no backup starts before.
+        Err(Error::Backend(BackendError::NoSpace { .. })) => {
+            repository.backend().reserve(false)?;
+            write()?
+        }
+        other => other?,
+    };
     if repository.is_held(id)? {
         // The hold came first, or will not stand: either way it has the last word.
         if put == Put::Created {
