@@ -57,14 +57,27 @@ pub fn undelete(repository: &Repository, id: &RunId) -> Result<Snapshot> {
         Err(e) => return Err(e),
     };
     let pin = Pin { snapshot: *id, tree: old.tree };
-    let (run, dead) = Run::open(repository, RunKind::Writer, &[pin])?;
-    if !dead.is_empty() {
-        return Err(swept(id));
+    let attempt = || {
+        let (run, dead) = Run::open(repository, RunKind::Writer, &[pin])?;
+        if !dead.is_empty() {
+            return Err(swept(id));
+        }
+        repository.certify()?;
+        let edition = repository.new_edition(&old, run.id())?;
+        run.commit(edition)
+    };
+    for _ in 1..ATTEMPTS {
+        match attempt() {
+            // A prune took this run for dead.
+            Err(Error::Voided { .. }) => {}
+            other => return other,
+        }
     }
-    repository.certify()?;
-    let edition = repository.new_edition(&old, run.id())?;
-    run.commit(edition)
+    attempt()
 }
+
+/// Attempts before an undelete gives up against prunes that expire it.
+const ATTEMPTS: usize = 3;
 
 fn swept(id: &RunId) -> Error {
     let text =

@@ -99,17 +99,19 @@ pub fn run(repository: &Repository, options: &PruneOptions, observer: &dyn Obser
     if options.dry_run {
         return Collector { repository, options, observer, copies: true }.rehearse();
     }
-    let collect = |copies| {
+    // What attempts that failed have let die or expired is done all the same.
+    let mut done = PruneReport::default();
+    let mut collect = |copies| {
         let collector = Collector { repository, options, observer, copies };
         for _ in 1..ATTEMPTS {
-            match collector.collect() {
+            match collector.collect(&mut done) {
                 Err(Error::Voided { .. }) => observer.event(&Event::Notice(
                     "another prune took this one for dead and expired it; beginning again",
                 )),
                 other => return other,
             }
         }
-        collector.collect()
+        collector.collect(&mut done)
     };
     // A store without its reserve counts as full: copies would eat what the objects that free space need.
     let taken = repository.backend().reserve(true).map_err(Error::from);
@@ -136,15 +138,15 @@ struct Collector<'a> {
 }
 
 impl Collector<'_> {
-    fn collect(&self) -> Result<PruneReport> {
+    fn collect(&self, done: &mut PruneReport) -> Result<PruneReport> {
         let repository = self.repository;
         repository.backend().settle()?;
         let (run, _) = Run::open(repository, RunKind::Collector, &[])?;
         let now = self.store_time(&run.id())?;
         let mut report = PruneReport { without_copies: !self.copies, ..PruneReport::default() };
         self.clear_dead()?;
-        report.died = self.let_die(now, true)?;
-        report.voided = self.expire(&run.id(), now)?;
+        self.let_die(now, true, &mut done.died)?;
+        done.voided.extend(self.expire(&run.id(), now)?);
         let adopted: HashSet<PackName> = repository.marked_packs()?;
 
         let before = survey::before(repository)?;
@@ -181,13 +183,15 @@ impl Collector<'_> {
         if self.copies {
             report.merged = index.merge(repository)?;
         }
+        (report.died, report.voided) = (std::mem::take(&mut done.died), std::mem::take(&mut done.voided));
         Ok(report)
     }
 
     /// The same survey and plan, with nothing written.
     fn rehearse(&self) -> Result<PruneReport> {
         let repository = self.repository;
-        let died = self.let_die(repository.env().clock.now().seconds, false)?;
+        let mut died = Vec::new();
+        self.let_die(repository.env().clock.now().seconds, false, &mut died)?;
         let marked = repository.marked_packs()?;
         let mut before = survey::before(repository)?;
         before.dead.extend(&died);
@@ -234,14 +238,13 @@ impl Collector<'_> {
     }
 
     /// Forgotten snapshots whose grace is over die, unless they are held; with `write`, durably.
-    fn let_die(&self, now: i64, write: bool) -> Result<Vec<RunId>> {
+    fn let_die(&self, now: i64, write: bool, died: &mut Vec<RunId>) -> Result<()> {
         let repository = self.repository;
         let there: HashSet<RunId> = repository.list_runs(Area::Verdicts)?.into_iter().collect();
         let gone: HashSet<RunId> = repository.list_runs(Area::Deaths)?.into_iter().collect();
         // Forgets before holds: a hold that came before its snapshot was forgotten is seen (engine::forget).
         let forgets = repository.list_runs(Area::Forgets)?;
         let held: HashSet<RunId> = repository.list_runs(Area::Holds)?.into_iter().collect();
-        let mut died = Vec::new();
         for id in forgets {
             if held.contains(&id) || !there.contains(&id) || gone.contains(&id) {
                 continue;
@@ -267,7 +270,7 @@ impl Collector<'_> {
         if !died.is_empty() && write {
             repository.backend().flush()?;
         }
-        Ok(died)
+        Ok(())
     }
 
     /// False if another collector let it die meanwhile and has removed it.
