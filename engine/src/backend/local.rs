@@ -14,10 +14,11 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 const TMP: &str = "tmp";
+const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
 /// What a prune on a full disk lives on: its announcement, mark, deaths and graves.
 const RESERVE: &str = "reserve";
 const RESERVE_LEN: usize = 4 << 20;
@@ -26,16 +27,20 @@ const RESERVE_LEN: usize = 4 << 20;
 const TMP_AGE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
 /// A directory that holds a repository.
+#[derive(Default)]
 pub struct Local {
     root: PathBuf,
     dirty: Mutex<BTreeSet<PathBuf>>,
     counter: AtomicU64,
+    /// The error number of a sync that failed. The kernel reports each loss once: to ask again is to be told that
+    /// all is well.
+    failed: AtomicI32,
 }
 
 impl Local {
     /// The store at `root`, whether or not a repository is there.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), dirty: Mutex::default(), counter: AtomicU64::new(0) }
+        Self { root: root.into(), ..Self::default() }
     }
 
     /// Where it is.
@@ -84,6 +89,15 @@ impl Local {
 
     fn error(&self, verb: &'static str, object: impl ToString, e: io::Error) -> BackendError {
         BackendError::from_io(verb, object.to_string(), self.place(), e)
+    }
+
+    /// Syncs, if every sync before this one succeeded.
+    fn unless_failed(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let failed = self.failed.load(Ordering::SeqCst);
+        if failed != 0 {
+            return Err(io::Error::from_raw_os_error(failed));
+        }
+        sync().inspect_err(|e| self.failed.store(e.raw_os_error().unwrap_or(EIO), Ordering::SeqCst))
     }
 
     fn write_temporary(&self, parts: &[&[u8]]) -> io::Result<PathBuf> {
@@ -173,7 +187,8 @@ impl Backend for Local {
 
     fn flush(&self) -> Result<()> {
         let dirty = std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner));
-        dirty.iter().try_for_each(|dir| sync_dir(dir)).map_err(|e| self.error("sync", "directories", e))
+        let synced = self.unless_failed(|| dirty.iter().try_for_each(|dir| sync_dir(dir)));
+        synced.map_err(|e| self.error("sync", "directories", e))
     }
 
     fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
@@ -236,7 +251,7 @@ impl Backend for Local {
 
     fn settle(&self) -> Result<()> {
         self.flush()?;
-        let synced = open(&self.root).and_then(|dir| Ok(rustix::fs::syncfs(&dir)?));
+        let synced = self.unless_failed(|| Ok(rustix::fs::syncfs(open(&self.root)?)?));
         synced.map_err(|e| self.error("sync", "the file system", e))
     }
 
@@ -371,6 +386,21 @@ mod tests {
         store.delete(&name).unwrap();
         assert_eq!(store.stat(&name).unwrap(), None);
         assert!(store.create_layout().is_err(), "not empty any more");
+    }
+
+    #[test]
+    fn a_sync_that_failed_fails_for_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("repository");
+        let store = Local::new(&root);
+        store.create_layout().unwrap();
+        let name = ObjectName::Verdict(RunId::new([1; 16]));
+        store.put(&name, &[b"x"]).unwrap();
+        std::fs::rename(root.join("snap"), root.join("away")).unwrap();
+        assert!(store.flush().is_err());
+        std::fs::rename(root.join("away"), root.join("snap")).unwrap();
+        assert!(store.flush().is_err() && store.settle().is_err(), "the kernel would say that all is well");
+        assert!(Local::new(&root).settle().is_ok(), "another process may look again");
     }
 
     #[test]

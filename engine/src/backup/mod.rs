@@ -123,6 +123,10 @@ pub fn run(
     if let Sources::Stream(stream) = &sources {
         stream.check_name()?;
     }
+    if !options.dry_run {
+        // A store that cannot keep its reserve is full: a backup would eat what a prune has just freed.
+        repository.backend().reserve(true)?;
+    }
     let start = repository.env().clock.now();
     let mut excluded = HashSet::new();
     for attempt in 1..=ATTEMPTS {

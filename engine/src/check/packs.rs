@@ -50,7 +50,7 @@ pub(super) fn check(
     let mut present = repository.present_packs()?;
     present.retain(|(name, _), _| scope.has(name));
     report.packs = present.len() as u64;
-    let mut listed: HashSet<Key> = HashSet::new();
+    let (mut listed, mut missing) = (HashSet::<Key>::new(), Vec::new());
     for pack in index.packs() {
         let pack = pack?;
         let key = (pack.name, pack.header.kind);
@@ -58,12 +58,21 @@ pub(super) fn check(
             continue;
         }
         let reason = match present.get(&key) {
-            None => "it is missing".to_owned(),
+            None => {
+                missing.push(key);
+                continue;
+            }
             Some(size) if *size != pack.size => format!("it has {size} bytes, the index says {}", pack.size),
             Some(_) => continue,
         };
         report.add(object_name(pack.header.kind, pack.name).to_string(), reason);
         bad.packs.insert(pack.name);
+    }
+    for (name, kind) in missing {
+        if !buried_since(repository, index, &name)? {
+            report.add(object_name(kind, name).to_string(), "it is missing");
+            bad.packs.insert(name);
+        }
     }
     let orphans = present.keys().filter(|k| !listed.contains(k)).count();
     if orphans > 0 {
@@ -71,7 +80,9 @@ pub(super) fn check(
             "{orphans} packs are in no index run (of an interrupted backup, or not indexed yet)"
         ));
     }
-    let chosen: Vec<(Key, u64)> = choose(repository, scope.read_data, &present)?;
+    let mut chosen: Vec<(Key, u64)> = choose(repository, scope.read_data, &present)?;
+    // A prune is deleting them, or was when it stopped.
+    chosen.retain(|((name, _), _)| !index.is_deleted(name));
     let (read, interrupted) = read_all(repository, index, &chosen, scope.until, observer, report, bad)?;
     if !read.is_empty() {
         put_on_record(repository, read, bad, report)?;
@@ -97,6 +108,14 @@ fn put_on_record(
         }
         other => other,
     }
+}
+
+/// True if a prune has deleted the pack: graves are there before packs go.
+fn buried_since(repository: &Repository, index: &Index, name: &PackName) -> Result<bool> {
+    if !index.is_deleted(name) {
+        index.refresh(repository)?;
+    }
+    Ok(index.is_deleted(name))
 }
 
 fn choose(repository: &Repository, which: ReadData, present: &BTreeMap<Key, u64>) -> Result<Vec<(Key, u64)>> {
@@ -257,6 +276,9 @@ impl<'r> Worker<'r> {
         let object = object_name(kind, name);
         let mut bytes = match self.repository.backend().get_stored(&object, PACK_SIZE_MAX) {
             Ok(bytes) => bytes,
+            Err(BackendError::NotFound { .. }) if buried_since(self.repository, self.index, &name)? => {
+                return Ok(Read::Good);
+            }
             Err(e @ (BackendError::Io { .. } | BackendError::NotFound { .. })) => {
                 return Ok(Read::Whole(e.to_string()));
             }
