@@ -28,6 +28,7 @@ impl Disk {
     /// `None` where nothing may be mounted, which in CI is a failure.
     fn new() -> Option<Self> {
         let home = Home::fast();
+        home.forgets();
         let at = home.path("disk");
         std::fs::create_dir(&at).unwrap();
         let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(&at).output();

@@ -9,6 +9,9 @@ use tempfile::TempDir;
 pub struct Home {
     dir: TempDir,
     env: Vec<(&'static str, String)>,
+    /// Each command runs as on a machine that has never seen the repository: for tests that set it back themselves.
+    amnesia: std::sync::atomic::AtomicBool,
+    commands: std::sync::atomic::AtomicU64,
 }
 
 /// The program under test.
@@ -23,13 +26,18 @@ pub struct Ran {
 
 impl Home {
     pub fn empty() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), env: Vec::new() }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            env: Vec::new(),
+            amnesia: std::sync::atomic::AtomicBool::new(false),
+            commands: std::sync::atomic::AtomicU64::new(0),
+        }
     }
 
     /// As [`Home::with_repository`], in memory where the machine has room for it: for tests of thousands of commands.
     pub fn fast() -> Self {
         let memory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
-        Self { dir: memory.unwrap(), env: Vec::new() }.furnished()
+        Self { dir: memory.unwrap(), ..Self::empty() }.furnished()
     }
 
     /// With the repository `repo`, the key file `key` and some files in `src`.
@@ -44,6 +52,11 @@ impl Home {
         self.write("src/hello", b"hello\n");
         self.write("src/sub/more.log", &[7; 100_000]);
         self
+    }
+
+    /// From now on no command remembers what the repository has shown before.
+    pub fn forgets(&self) {
+        self.amnesia.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
     pub fn set(&mut self, name: &'static str, value: &str) {
@@ -99,6 +112,10 @@ impl Home {
         let mut command = Command::new(program);
         command.args(args).env_clear().env("HOME", self.dir.path()).env("PATH", "/usr/bin:/bin");
         command.current_dir(self.dir.path()).envs(self.env.iter().map(|(n, v)| (n, v)));
+        if self.amnesia.load(std::sync::atomic::Ordering::Relaxed) {
+            let n = self.commands.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            command.env("XDG_STATE_HOME", self.path(&format!("state-{n}")));
+        }
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

@@ -25,6 +25,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let home = Home::fast();
+        home.forgets();
         let mut taken = Vec::new();
         for round in 0..3u64 {
             for file in 0..4 {

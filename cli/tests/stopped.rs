@@ -15,6 +15,7 @@ const AT_ONCE: &str = "-q prune --grace 0 --run-expiry 0 --max-unused 0";
 /// by the first prune.
 fn world() -> (Home, String, Tree) {
     let home = Home::fast();
+    home.forgets();
     home.write("src/stays", &noise(1, 60_000));
     let kept = (backup(&home, "src"), tree(&home.path("src")));
     home.write("src/comes-back", &noise(2, 90_000));
