@@ -28,7 +28,7 @@ fn check_on(memory: &Arc<Memory>, day: i64, options: &CheckOptions) -> CheckRepo
 }
 
 fn within(days: u32) -> CheckOptions {
-    CheckOptions { read_data: ReadData::Within { days }, ..CheckOptions::default() }
+    CheckOptions { read_data: ReadData::Within { days }, record: true, ..CheckOptions::default() }
 }
 
 #[test]
@@ -73,6 +73,7 @@ fn a_check_without_time_reads_nothing_and_says_so_and_the_next_goes_on() {
     let (repository, memory) = in_memory();
     Histories::make(&repository, dir.path());
     let hurried = CheckOptions {
+        record: true,
         read_data: ReadData::All,
         max_duration: Some(Duration::ZERO),
         ..CheckOptions::default()
@@ -81,8 +82,12 @@ fn a_check_without_time_reads_nothing_and_says_so_and_the_next_goes_on() {
     assert_eq!((report.packs_read, report.packs_left), (0, report.packs));
     let recorder = Arc::new(Recorder::new(memory.clone()));
     let repository = open(recorder.clone(), 9).unwrap();
-    check::run(&repository, &CheckOptions { read_data: ReadData::All, ..CheckOptions::default() }, &Silent)
-        .unwrap();
+    check::run(
+        &repository,
+        &CheckOptions { read_data: ReadData::All, record: true, ..CheckOptions::default() },
+        &Silent,
+    )
+    .unwrap();
     assert_eq!(recorder.take().get("put records"), Some(&1));
     assert!(memory.snapshot().keys().any(|n| matches!(n, ObjectName::Record(_, 0))));
 }

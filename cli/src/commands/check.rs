@@ -92,7 +92,7 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     let words = Words { during: "check", list_is_result: false };
     let snapshots = args.filter.chosen(&repository, &args.ids)?;
     let snapshots = snapshots.map(|all| all.iter().map(|s| s.id).collect());
-    let options = CheckOptions { read_data, snapshots, max_duration: args.max_duration };
+    let options = CheckOptions { read_data, snapshots, record: true, max_duration: args.max_duration };
     let ended = watch(context.ui, words, |observer| check::run(&repository, &options, observer));
     let report = ended.map_err(|e| match e {
         Error::Interrupted => {

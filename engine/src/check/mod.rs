@@ -48,6 +48,8 @@ pub enum ReadData {
 pub struct CheckOptions {
     /// Packs to read whole.
     pub read_data: ReadData,
+    /// Put what was read on record in the ledger: the only thing a check ever writes.
+    pub record: bool,
     /// No pack is begun after this long; what was read is on record, and the next check goes on.
     pub max_duration: Option<Duration>,
     /// Walk only the trees of these snapshots, and look only at packs that they need; `None` is all. Small objects are
@@ -135,7 +137,7 @@ fn pass(repository: &Repository, options: &CheckOptions, observer: &dyn Observer
     let only = options.snapshots.as_ref();
     let needed = only.map(|only| trees::packs_needed(repository, &index, only, observer)).transpose()?;
     let until = options.max_duration.and_then(|d| Instant::now().checked_add(d));
-    let scope = packs::Scope { read_data: options.read_data, needed, until };
+    let scope = packs::Scope { read_data: options.read_data, needed, record: options.record, until };
     packs::check(repository, &index, &scope, observer, &mut report, &mut bad)?;
     trees::check(repository, &index, &bad, only, observer, &mut report)?;
     report.merge();

@@ -28,6 +28,8 @@ pub(super) struct Scope {
     pub(super) read_data: ReadData,
     /// Nothing is said of others; `None` is all.
     pub(super) needed: Option<HashSet<PackName>>,
+    /// What was read goes on record.
+    pub(super) record: bool,
     /// No pack is begun after this.
     pub(super) until: Option<Instant>,
 }
@@ -84,7 +86,7 @@ pub(super) fn check(
     // A prune is deleting them, or was when it stopped.
     chosen.retain(|((name, _), _)| !index.is_deleted(name));
     let (read, interrupted) = read_all(repository, index, &chosen, scope.until, observer, report, bad)?;
-    if !read.is_empty() {
+    if scope.record && !read.is_empty() {
         put_on_record(repository, read, bad, report)?;
     }
     if interrupted { Err(Error::Interrupted) } else { Ok(()) }
