@@ -73,14 +73,18 @@ impl Local {
         }
         make_dir(&self.root.join(TMP)).map_err(fail)?;
         sync_dir(&self.root).map_err(fail)?;
-        if let Some(parent) = self.root.parent().filter(|p| !p.as_os_str().is_empty()) {
-            sync_dir(parent).map_err(fail)?;
-        }
-        Ok(())
+        sync_dir(above(&self.root)).map_err(fail)
     }
 
     fn path(&self, name: &ObjectName) -> PathBuf {
         self.root.join(name.to_string())
+    }
+
+    /// The next flush syncs the directory of this name.
+    fn touched(&self, path: &Path) {
+        if let Some(dir) = path.parent() {
+            self.dirty.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_owned());
+        }
     }
 
     fn place(&self) -> String {
@@ -179,9 +183,7 @@ impl Backend for Local {
             Err(e) if !ours => return Err(fail(e.into())),
             _ => {}
         }
-        if let Some(dir) = path.parent() {
-            self.dirty.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_owned());
-        }
+        self.touched(&path);
         Ok(Put::Created)
     }
 
@@ -243,10 +245,13 @@ impl Backend for Local {
     }
 
     fn delete(&self, name: &ObjectName) -> Result<()> {
-        match std::fs::remove_file(self.path(name)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.error("delete", name, e)),
-            _ => Ok(()),
+        let path = self.path(name);
+        match std::fs::remove_file(&path) {
+            Ok(()) => self.touched(&path),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(self.error("delete", name, e)),
         }
+        Ok(())
     }
 
     fn settle(&self) -> Result<()> {
@@ -322,11 +327,18 @@ fn make_dir(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Makes a directory and those above it. The entry of each new one above is synced, that of the last by the caller.
 fn make_dirs(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty() && !p.exists()) {
         make_dirs(parent)?;
+        sync_dir(above(parent))?;
     }
     make_dir(path)
+}
+
+/// The directory in which a path is a name.
+fn above(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn sync_dir(path: &Path) -> io::Result<()> {
@@ -386,6 +398,23 @@ mod tests {
         store.delete(&name).unwrap();
         assert_eq!(store.stat(&name).unwrap(), None);
         assert!(store.create_layout().is_err(), "not empty any more");
+    }
+
+    #[test]
+    fn a_delete_is_durable_after_the_next_flush() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("repository");
+        Local::new(&root).create_layout().unwrap();
+        let name = ObjectName::Hold(RunId::new([1; 16]));
+        Local::new(&root).put(&name, &[b"x"]).unwrap();
+        let store = Local::new(&root);
+        store.delete(&name).unwrap();
+        // A flush that syncs the directory of the name meets that it is gone; one that does not is content.
+        std::fs::rename(root.join("locks"), root.join("away")).unwrap();
+        assert!(store.flush().is_err());
+        let absent = Local::new(&root);
+        absent.delete(&name).unwrap();
+        assert!(absent.flush().is_ok(), "nothing was changed");
     }
 
     #[test]

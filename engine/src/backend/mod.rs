@@ -3,8 +3,8 @@
 //! # Contract
 //! - A name is written once. [`Backend::put`] never replaces: it answers [`Put::Created`] or [`Put::Exists`], and
 //!   of several writers of one name exactly one is told `Created`.
-//! - What `put` wrote is durable after the next [`Backend::flush`] that succeeds, and visible to `get` and `list`
-//!   at once. A failed flush is final for this process: nothing is retried, the run fails.
+//! - What `put` wrote and `delete` removed is durably so after the next [`Backend::flush`] that succeeds, and visible
+//!   to `get` and `list` at once. A failed flush is final for this process: nothing is retried, the run fails.
 //! - A reader never sees a part of an object.
 //! - `list` gives every object that existed before the call and was not deleted meanwhile, in any order, and
 //!   nothing that is not an object (temporary files, strangers).

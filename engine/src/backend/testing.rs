@@ -63,6 +63,9 @@ impl<B: Backend> Backend for Recorder<B> {
         self.inner.get_stored(name, limit)
     }
     fn settle(&self) -> Result<()> {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        *calls.entry("settle".to_owned()).or_default() += 1;
+        drop(calls);
         self.inner.settle()
     }
     fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {

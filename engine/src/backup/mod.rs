@@ -230,6 +230,8 @@ impl Job<'_> {
             return report(None, true);
         }
         if !outcome.foreign.is_empty() {
+            // What others put and this run has seen may not be durable yet, the index runs that list it neither.
+            repository.backend().settle()?;
             let names: Vec<PackName> = outcome.foreign.iter().map(|p| p.name).collect();
             run.announce(&pins, true, &names)?;
             let bad = run.unreliable(&outcome.foreign)?;
