@@ -5,6 +5,7 @@
 
 mod beside;
 mod bits;
+mod clones;
 mod crash;
 mod damage;
 mod faults;

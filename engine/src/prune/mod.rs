@@ -13,7 +13,7 @@ pub(crate) mod unlisted;
 
 pub use plan::{MaxUnused, PackUse, Plan};
 
-use crate::backend::BackendError;
+use crate::backend::{BackendError, Put};
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer};
 use crate::protocol::{Outcome, may_void};
@@ -357,9 +357,14 @@ impl Collector<'_> {
     fn mark(&self, run: &RunId, victims: &HashSet<PackName>) -> Result<()> {
         let mut victims: Vec<PackName> = victims.iter().copied().collect();
         victims.sort_unstable();
-        let mark = Mark { run: *run, client: self.repository.client().id(), victims, damaged: false };
-        self.repository.put_object(&ObjectName::Mark(*run), ObjectType::Mark, mark.encode())?;
-        Ok(self.repository.backend().flush()?)
+        let repository = self.repository;
+        let mark = Mark { run: *run, client: repository.client().id(), victims, damaged: false };
+        let put = repository.put_object(&ObjectName::Mark(*run), ObjectType::Mark, mark.encode())?;
+        if put == Put::Exists && repository.read_mark(run)? != Some(mark) {
+            // Of a clone of this machine, long ago: it does not condemn these packs, so nobody would know.
+            return Err(Error::Voided { run: run.to_string() });
+        }
+        Ok(repository.backend().flush()?)
     }
 
     /// g3 to g5.
