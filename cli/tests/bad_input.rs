@@ -276,6 +276,12 @@ fn what_may_not_be_read_is_named_and_its_siblings_are_kept() {
         .prints("unreadable at backup")
         .says("could not be listed when it was backed up");
     assert_eq!(home.read("out/open/sibling"), b"sibling");
+    // Nobody knows what was in a directory that could not be listed: nothing in it is extra.
+    home.write("out/closed/of-later", b"kept");
+    home.write("out/open/extra", b"extra");
+    home.bulla(&format!("restore latest:{} -t out --delete", home.shown("src"))).ends(3);
+    assert_eq!(home.read("out/closed/of-later"), b"kept");
+    assert!(!home.path("out/open/extra").exists());
     open();
 }
 

@@ -19,8 +19,8 @@ pub(super) fn check(repository: &Repository, report: &mut CheckReport) -> Result
         for (name, _) in repository.backend().list(area)? {
             match object(repository, &name) {
                 Ok(()) => {}
-                // Announcements come and go while others work.
-                Err(e) if e.is_missing() && area == Announcements => {}
+                // These come and go while others work.
+                Err(e) if e.is_missing() && matches!(area, Announcements | Forgets | Holds | Keys) => {}
                 Err(e) if e.is_damage() => drop(report.add(name.to_string(), e)),
                 Err(e) => return Err(e),
             }

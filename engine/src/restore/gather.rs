@@ -334,7 +334,8 @@ impl<'r> Gather<'r> {
             );
             self.context.tally.warn(&text);
         }
-        if dir.place != Place::Existing {
+        // Nobody knows what was in a directory that was not listed: nothing there is extra.
+        if dir.place != Place::Existing || entry.flags.read_error {
             dir.names = None;
         }
         let place = dir.place;
