@@ -6,6 +6,7 @@
 mod beside;
 mod bits;
 mod clones;
+mod collectors;
 mod crash;
 mod damage;
 mod faults;

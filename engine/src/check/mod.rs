@@ -1,7 +1,8 @@
 //! Check: proves that what snapshots refer to is there, and with `read_data` that it is what it says.
 //!
 //! First the objects (listing, small objects, packs), which gives the set of what is bad; then the trees, which
-//! gives the snapshots and paths that hurts. Nothing is changed.
+//! gives the snapshots and paths that hurts. Nothing is changed; what was read whole is put on record if that is asked
+//! for.
 
 mod objects;
 mod packs;
