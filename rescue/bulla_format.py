@@ -262,6 +262,7 @@ def open_config(data, generation, ring_key):
     for key in (13, 14):
         need(64 << 10 <= uint(fields, key) <= 1 << 30, "CONFIG-6", "pack size out of range")
     field(fields, 15, int)
+    need(16 not in fields or 1 <= uint(fields, 16) <= 100, "CBOR-8", "parity is no share in per cent")
     return Config(generation, previous, repo, ring, keyring)
 
 

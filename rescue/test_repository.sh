@@ -19,7 +19,7 @@ printf x >"$src/"$'odd\x01\xffname'
 chmod 4750 "$src/dir/f1"
 touch -d '2001-02-03 04:05:06.789' "$src/dir/f2"
 export BULLA_CACHE_DIR=$work/cache
-"$bulla" -r "$work/repo" init --key-file-out "$work/key" --recovery-key-out "$work/recovery" >/dev/null
+"$bulla" -r "$work/repo" init --parity 3% --key-file-out "$work/key" --recovery-key-out "$work/recovery" >/dev/null
 "$bulla" -r "$work/repo" --key-file "$work/key" backup --quiet "$src" >/dev/null
 for key in key recovery; do
   "$python" "$here/bulla_rescue.py" -r "$work/repo" --key-file "$work/$key" restore latest "$work/out-$key"
@@ -31,3 +31,13 @@ for key in key recovery; do
   [ -z "$differ" ] || { printf 'the second reader differs:\n%s\n' "$differ"; exit 1; }
 done
 echo "second reader: identical, with key file and with recovery key"
+
+# The largest pack, with bytes spoiled in its header and in its middle, from its sidecar and without a key.
+pack=$(find "$work/repo/packs" -type f -printf '%s %p\n' | sort -n | tail -1 | cut -d' ' -f2-)
+install -m 600 "$pack" "$work/spoiled"
+for at in 20 $(($(stat -c %s "$pack") / 2)); do
+  printf spoiled | dd of="$work/spoiled" bs=1 seek="$at" conv=notrunc status=none
+done
+"$python" "$here/bulla_parity.py" "$work/spoiled" "$work/repo/parity/${pack#"$work/repo/packs/"}" "$work/healed"
+cmp "$pack" "$work/healed"
+echo "second reader: a spoiled pack is as it was"

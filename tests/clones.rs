@@ -32,7 +32,7 @@ fn a_backup_under_the_id_of_a_dead_snapshot_begins_again() {
     assert_ne!(first.id, second.id);
     prune::run(&repository, &at_once(), &Silent).unwrap();
     assert_eq!(contents(&repository, &second).unwrap(), on_disk(dir.path()));
-    let options = CheckOptions { read_data: ReadData::All };
+    let options = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
     assert_eq!(check::run(&repository, &options, &Silent).unwrap().findings, []);
 }
 

@@ -10,7 +10,12 @@ use std::sync::Arc;
 
 fn clean(memory: &Arc<Memory>, context: &str) {
     let repository = open(memory.clone(), 77).unwrap();
-    let report = check::run(&repository, &CheckOptions { read_data: ReadData::All }, &Silent).unwrap();
+    let report = check::run(
+        &repository,
+        &CheckOptions { read_data: ReadData::All, ..CheckOptions::default() },
+        &Silent,
+    )
+    .unwrap();
     assert_eq!(report.findings, [], "{context}");
 }
 

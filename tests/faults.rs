@@ -74,7 +74,7 @@ fn invariants(world: &World, memory: &Arc<Memory>, context: &str) {
         let restored = contents(&repository, snapshot).unwrap_or_else(|e| panic!("I1 I3: {context}: {e}"));
         assert_eq!(&restored, expected, "I1 I3: {context}");
     }
-    let options = CheckOptions { read_data: ReadData::All };
+    let options = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
     assert_eq!(check::run(&repository, &options, &Silent).unwrap().findings, [], "I3: {context}");
 }
 
@@ -261,7 +261,7 @@ fn prune_that_finishes_the_work_of_others() {
 #[test]
 fn check_and_restore() {
     let world = World::new();
-    let options = CheckOptions { read_data: ReadData::All };
+    let options = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
     // A fault of the store is an error or a finding, never a clean report.
     every_fault("check", &world, |r| check::run(r, &options, &Silent).map(drop), nothing);
     let (snapshot, expected) = &world.alive[0];
@@ -270,4 +270,16 @@ fn check_and_restore() {
         Ok(())
     };
     every_fault("read back", &world, restored, nothing);
+}
+
+#[test]
+fn a_backup_on_a_store_that_cannot_keep_its_reserve_puts_nothing() {
+    let world = World::new();
+    let memory = copy_of(&world.base);
+    let before = memory.snapshot();
+    let full = Arc::new(Faulty::new(memory.clone(), 0, Fault::NoSpace));
+    let error = open(full.clone(), 3).and_then(|r| backup(&r, world.path())).unwrap_err();
+    assert!(matches!(error, Error::Backend(bulla_engine::backend::BackendError::NoSpace { .. })), "{error}");
+    assert_eq!(full.hit(), "reserve the reserve");
+    assert_eq!(memory.snapshot(), before);
 }

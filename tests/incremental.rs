@@ -17,7 +17,7 @@ fn a_backup_gives_back_what_is_on_the_disk() {
     assert_eq!(contents(&repository, &snapshot).unwrap(), on_disk(dir.path()));
     let again = open(memory, 9).unwrap();
     assert_eq!(again.snapshots().unwrap(), [snapshot]);
-    let all = CheckOptions { read_data: ReadData::All };
+    let all = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
     let clean = check::run(&again, &all, &Silent).unwrap();
     assert_eq!((clean.findings, clean.notices), (vec![], vec![]));
 }

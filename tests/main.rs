@@ -1,10 +1,12 @@
 //! Scenario tests: whole verbs against memory, faulty and real stores. One binary, so that it links once.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed assumption must stop a test")]
-#![allow(clippy::print_stdout, reason = "counts of states and seeds are results")]
+#![allow(clippy::print_stdout, reason = "tests say how much they covered")]
 
 mod beside;
+mod bits;
 mod clones;
+mod collectors;
 mod crash;
 mod damage;
 mod faults;
@@ -12,8 +14,12 @@ mod features;
 mod gaps;
 mod incremental;
 mod moving;
+mod parity;
 mod protocol;
 mod prune;
+mod restore;
+mod resume;
+mod rotation;
 mod support;
 mod tidy;
 mod unsynced;

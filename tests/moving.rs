@@ -34,7 +34,7 @@ fn read(repository: &Repository, report: &BackupReport, path: &Path) -> bulla_en
 }
 
 fn clean(repository: &Repository) {
-    let all = CheckOptions { read_data: ReadData::All };
+    let all = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
     assert_eq!(check::run(repository, &all, &Silent).unwrap().findings, []);
 }
 

@@ -2,8 +2,10 @@
 //! [`crate::context`] for what the words mean on this machine.
 
 use crate::commands::{Command, GROUPS};
+use crate::ui::format::parse_size;
 use clap::{ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use std::ffi::OsString;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 /// The whole command line.
@@ -52,6 +54,15 @@ pub(crate) struct Global {
     /// Keep nothing on this machine
     #[arg(long, global = true)]
     pub(crate) no_cache: bool,
+    /// Write to the repository at most this much a second: a size as 2M, or a number of KiB
+    #[arg(long, global = true, value_name = "RATE", value_parser = rate)]
+    pub(crate) limit_upload: Option<NonZeroU64>,
+    /// Read from the repository at most this much a second
+    #[arg(long, global = true, value_name = "RATE", value_parser = rate)]
+    pub(crate) limit_download: Option<NonZeroU64>,
+    /// An option of the repository's kind of store; local directories have none
+    #[arg(short, long, global = true, value_name = "KEY=VALUE")]
+    pub(crate) option: Vec<String>,
     /// Print results only, no progress
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
@@ -70,6 +81,13 @@ pub(crate) struct Global {
     /// Print the version
     #[arg(short = 'V', long, action = ArgAction::Version)]
     version: Option<bool>,
+}
+
+/// Bytes a second; a bare number counts KiB, as restic's does.
+fn rate(text: &str) -> Result<NonZeroU64, String> {
+    let factor = if text.trim().bytes().all(|b| b.is_ascii_digit()) { 1024 } else { 1 };
+    let bytes = parse_size(text)?.checked_mul(factor).and_then(NonZeroU64::new);
+    bytes.ok_or_else(|| format!("{text:?} is no rate; leave the option out for no limit"))
 }
 
 /// When to use colours.

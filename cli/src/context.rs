@@ -4,7 +4,7 @@
 use crate::args::Global;
 use crate::exit::{Failure, Outcome};
 use crate::ui::Ui;
-use bulla_engine::backend::{Backend, Local};
+use bulla_engine::backend::{Backend, Local, Throttle};
 use bulla_engine::env::Env;
 use bulla_engine::repository::Repository;
 use std::ffi::OsString;
@@ -60,7 +60,20 @@ impl<'a> Context<'a> {
 
     /// The store.
     pub(crate) fn store(&self) -> Outcome<Arc<Local>> {
+        if let Some(option) = self.global.option.first() {
+            let key = option.split_once('=').map_or(option.as_str(), |(key, _)| key);
+            let text = format!("there is no option {key:?}: a local directory has none");
+            return Err(Failure::Usage(text));
+        }
         Ok(Arc::new(Local::new(self.place()?)))
+    }
+
+    /// The same store, no faster than asked for.
+    pub(crate) fn limited(&self, store: Arc<Local>) -> Arc<dyn Backend> {
+        match (self.global.limit_upload, self.global.limit_download) {
+            (None, None) => store,
+            (up, down) => Arc::new(Throttle::new(store, up, down)),
+        }
     }
 
     /// Opens the repository. That there is one is checked before a password is asked for.
@@ -71,13 +84,14 @@ impl<'a> Context<'a> {
             return Err(bulla_engine::Error::NoRepository { place }.into());
         }
         let secret = crate::secret::current(self)?;
-        Ok(Repository::open(store, &secret, self.env())?)
+        Ok(Repository::open(self.limited(store), &secret, self.env())?)
     }
 
     /// The world for the engine.
     pub(crate) fn env(&self) -> Env {
         let mut env = Env::system(machine(), user());
         env.cache = self.cache_dir();
+        env.state = self.state_dir();
         env.width = self.width.map_or(env.width, usize::from);
         env
     }
@@ -88,24 +102,43 @@ impl<'a> Context<'a> {
             return None;
         }
         let under = |name: &str, below: &str| Some(PathBuf::from(variable(name)?).join(below));
-        // systemd lists several directories with colons; the first is ours.
-        let first = |v: OsString| {
-            let head = v.as_bytes().split(|b| *b == b':').next().unwrap_or_default().to_vec();
-            PathBuf::from(OsString::from_vec(head))
-        };
         self.global
             .cache_dir
             .clone()
             .or_else(|| variable("BULLA_CACHE_DIR").map(PathBuf::from))
-            .or_else(|| variable("CACHE_DIRECTORY").map(first))
+            .or_else(|| variable("CACHE_DIRECTORY").map(first_of_list))
             .or_else(|| under("XDG_CACHE_HOME", "bulla"))
             .or_else(|| under("HOME", ".cache/bulla"))
+    }
+
+    /// Where it is remembered what repositories have shown: systemd's `STATE_DIRECTORY`, XDG, home.
+    fn state_dir(&self) -> Option<PathBuf> {
+        if self.global.no_cache {
+            return None;
+        }
+        variable("STATE_DIRECTORY")
+            .map(first_of_list)
+            .or_else(|| Some(PathBuf::from(variable("XDG_STATE_HOME")?).join("bulla")))
+            .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".local/state/bulla")))
+    }
+
+    /// Says so if the repository shows an older state than this machine saw; reading goes on.
+    pub(crate) fn warn_of_rollback(&self, repository: &Repository) {
+        if let Err(e @ bulla_engine::Error::RolledBack { .. }) = repository.verify_history() {
+            self.ui.warn(&format!("{e}; {}", crate::exit::HINT_ROLLBACK));
+        }
     }
 
     /// The host a snapshot is about: `BULLA_HOST`, else this machine.
     pub(crate) fn host(&self) -> String {
         variable("BULLA_HOST").map_or_else(machine, |h| h.to_string_lossy().into_owned())
     }
+}
+
+/// systemd lists several directories with colons; the first is ours.
+fn first_of_list(list: OsString) -> PathBuf {
+    let head = list.as_bytes().split(|b| *b == b':').next().unwrap_or_default().to_vec();
+    PathBuf::from(OsString::from_vec(head))
 }
 
 /// A path without links and dots, as far as it exists.

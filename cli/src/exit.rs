@@ -24,6 +24,8 @@ pub(crate) enum Code {
     Damage = 4,
     /// Refused by a rule.
     Refused = 5,
+    /// The repository was set back, or has lost something.
+    Anomaly = 9,
     /// No repository.
     NoRepository = 10,
     /// Wrong or missing password.
@@ -78,6 +80,8 @@ pub(crate) struct Said {
 }
 
 const HINT_SECRET: &str = "give it with --password-file FILE or --key-file FILE, or set BULLA_PASSWORD_FILE; on a terminal bulla asks";
+/// What to do about an older state.
+pub(crate) const HINT_ROLLBACK: &str = "find out who or what did that. If it was you (an old copy put back on purpose), say so with: bulla check --accept-rollback";
 const HINT_REPOSITORY: &str = "check the path, or make a repository with: bulla init -r DIR";
 
 impl Failure {
@@ -116,23 +120,30 @@ fn judge(e: &Error) -> (Code, Option<&'static str>) {
         ),
         Error::Backend(BackendError::NoSpace { .. }) => (
             Code::Capacity,
-            Some(
-                "nothing was committed and nothing stored is harmed; make room, then run it again: what was put is reused",
-            ),
+            Some("nothing was committed and nothing stored is harmed; make room, then run it again"),
         ),
+        Error::Backend(BackendError::Denied { source, .. })
+            if source.kind() == io::ErrorKind::ReadOnlyFilesystem =>
+        {
+            (Code::Failed, Some("it is mounted read-only: reading works there, writing does not"))
+        }
         Error::Backend(BackendError::Denied { .. }) => {
             (Code::Failed, Some("check owner and mode of the repository"))
         }
         Error::Object { source: FormatError::Foreign { .. }, .. } => {
             (Code::Failed, Some("this is not a bulla repository, or a newer bulla wrote it"))
         }
-        Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => (Code::Capacity, None),
+        Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => (
+            Code::Capacity,
+            Some("make room in the target, then run it again: what is right there already is kept"),
+        ),
         Error::UnknownSnapshot { .. } => (Code::Failed, Some("bulla snapshots lists what there is")),
         Error::AmbiguousSnapshot { .. } => (Code::Failed, Some("give more digits of the id")),
         Error::UnknownPath { .. } => (Code::Failed, Some("bulla ls SNAPSHOT lists its paths")),
         Error::ReadOnlyFeature { .. } => {
             (Code::Failed, Some("write with the newer bulla that others here use"))
         }
+        Error::RolledBack { .. } => (Code::Anomaly, Some(HINT_ROLLBACK)),
         Error::Refused(_) => (Code::Refused, None),
         Error::Interrupted => {
             (Code::Interrupted, Some("nothing was committed; run it again: what was stored is reused"))
@@ -194,6 +205,7 @@ mod tests {
         assert_eq!(code(BackendError::NotFound { object: s(), place: s() }.into()) as u8, 4);
         assert_eq!(code(Error::Damaged { what: s(), reason: s() }) as u8, 4);
         assert_eq!(code(Error::Refused(s())) as u8, 5);
+        assert_eq!(code(Error::RolledBack { reason: s() }) as u8, 9);
         assert_eq!(code(Error::Interrupted) as u8, 130);
         assert_eq!(code(Error::Voided { run: s() }) as u8, 1);
         assert_eq!(Failure::Usage(s()).said().unwrap().code as u8, 2);

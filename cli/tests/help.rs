@@ -11,6 +11,8 @@ const COMMANDS: &[&str] = &[
     "cat",
     "restore",
     "check",
+    "repair",
+    "repair parity",
     "key",
     "key list",
     "key add",

@@ -55,6 +55,8 @@ pub struct Env {
     pub user: String,
     /// Where index runs and trees may be cached; `None` keeps everything in memory.
     pub cache: Option<PathBuf>,
+    /// Where to remember what the store has shown, so that an older state of it is noticed; `None` remembers nothing.
+    pub state: Option<PathBuf>,
     /// Worker threads; 1 is the sequential case of the same pipeline.
     pub width: usize,
 }
@@ -69,6 +71,7 @@ impl Env {
             machine: machine.into(),
             user: user.into(),
             cache: None,
+            state: None,
             width,
         }
     }

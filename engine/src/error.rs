@@ -89,6 +89,12 @@ pub enum Error {
         /// The run.
         run: String,
     },
+    /// The store shows an older state than was seen before, or lacks what is on record.
+    #[error("the repository was set back, or has lost something: {reason}")]
+    RolledBack {
+        /// What gave it away.
+        reason: String,
+    },
     /// What this run had looked at is not so any more; nothing was harmed.
     #[error("{what} while this ran; run it again")]
     Overtaken {

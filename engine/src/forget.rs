@@ -19,8 +19,19 @@ pub fn forget(repository: &Repository, id: &RunId, now: bool, reason: &str) -> R
     repository.require_writable()?;
     let name = ObjectName::Forget(*id);
     let forget = Forget { snapshot: *id, client: repository.client().id(), now, reason: reason.to_owned() };
-    let put = repository.put_object(&name, ObjectType::Forget, forget.encode())?;
-    repository.backend().flush()?;
+    let write = || -> Result<Put> {
+        let put = repository.put_object(&name, ObjectType::Forget, forget.encode())?;
+        repository.backend().flush()?;
+        Ok(put)
+    };
+    let put = match write() {
+        // On a full store letting go comes first. The next prune takes the reserve again; no backup starts before.
+        Err(Error::Backend(BackendError::NoSpace { .. })) => {
+            repository.backend().reserve(false)?;
+            write()?
+        }
+        other => other?,
+    };
     if repository.is_held(id)? {
         // The hold came first, or will not stand: either way it has the last word.
         if put == Put::Created {
@@ -47,14 +58,27 @@ pub fn undelete(repository: &Repository, id: &RunId) -> Result<Snapshot> {
         Err(e) => return Err(e),
     };
     let pin = Pin { snapshot: *id, tree: old.tree };
-    let (run, dead) = Run::open(repository, RunKind::Writer, &[pin])?;
-    if !dead.is_empty() {
-        return Err(swept(id));
+    let attempt = || {
+        let (run, dead) = Run::open(repository, RunKind::Writer, &[pin])?;
+        if !dead.is_empty() {
+            return Err(swept(id));
+        }
+        repository.certify()?;
+        let edition = repository.new_edition(&old, run.id())?;
+        run.commit(edition)
+    };
+    for _ in 1..ATTEMPTS {
+        match attempt() {
+            // A prune took this run for dead.
+            Err(Error::Voided { .. }) => {}
+            other => return other,
+        }
     }
-    repository.certify()?;
-    let edition = repository.new_edition(&old, run.id())?;
-    run.commit(edition)
+    attempt()
 }
+
+/// Attempts before an undelete gives up against prunes that expire it.
+const ATTEMPTS: usize = 3;
 
 fn swept(id: &RunId) -> Error {
     let text =

@@ -11,6 +11,7 @@ pub mod env;
 mod error;
 pub mod forget;
 pub mod observer;
+pub mod parity;
 pub mod protocol;
 pub mod prune;
 pub mod repository;

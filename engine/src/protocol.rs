@@ -59,6 +59,18 @@ pub fn announcement_counts(outcome_before_mark: Outcome) -> bool {
     outcome_before_mark == Outcome::Open
 }
 
+/// g4: whether a chunk must outlive its pack: a root needs it, or a pin that counts, or it lies (also) in a pack that
+/// is shielded. The last matters to collectors that count copies ([`copy_counts`]): what a run without verdict relies
+/// on may be the copy that another collector counted, and then swept.
+///
+/// What shielded packs hold must be read *after* `pend/` and *before* `snap/` is listed (`tests/model`,
+/// `shielded_read_late`). A pack that is missing then belongs to a run whose verdict that listing will show. Read
+/// later, it may be missing because its run committed meanwhile, unseen, and another collector swept it for the sake
+/// of the very copy that this one is about to delete.
+pub fn is_needed(from_root: bool, from_pin: bool, in_shielded_pack: bool) -> bool {
+    from_root || from_pin || in_shielded_pack
+}
+
 /// g4: what becomes of a victim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fate {

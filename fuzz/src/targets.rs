@@ -8,6 +8,7 @@ use bulla_repo_format::frame::Expander;
 use bulla_repo_format::index::IndexRun;
 use bulla_repo_format::keys::{Keyring, Secret};
 use bulla_repo_format::pack::{Directory, PackHeader, TRAILER_LEN, Trailer};
+use bulla_repo_format::parity::{HEAD_LEN, Head, Sidecar, create_as};
 use bulla_repo_format::record::{Announcement, Certificate, Death, Forget, Hold, Mark};
 use bulla_repo_format::slot::{self, Slot};
 use bulla_repo_format::snapshot::Verdict;
@@ -31,6 +32,7 @@ pub const ALL: &[Target] = &[
     ("pack-header", "pack", pack_header),
     ("pack-trailer", "pack", pack_trailer),
     ("pack-directory", "pack", pack_directory),
+    ("parity", "parity", parity),
     ("frame", "frame", frame),
     ("index-run", "index-body", index_run),
     ("tree-node", "tree-node", tree_node),
@@ -127,6 +129,26 @@ fn pack_directory(b: &[u8]) -> bool {
     let offset = Trailer::open(&b[at..], b.len() as u64, &k, &REPO).map_or(84, |t| t.offset);
     let sealed = b.get(offset as usize..at).unwrap_or_default();
     Directory::open(&header, sealed, offset, &k, &REPO, |_, _, _| Ok(())).is_ok()
+}
+
+fn parity(b: &[u8]) -> bool {
+    // A checksum that always fits, so that what is behind it is met; and as the pack, what follows the sidecar's front.
+    let mut b = b.to_vec();
+    if let Some(front) = b.get_mut(..HEAD_LEN) {
+        let checksum = blake3::hash(&front[..HEAD_LEN - 32]);
+        front[HEAD_LEN - 32..].copy_from_slice(checksum.as_bytes());
+    }
+    let Ok(head) = Head::decode(&b) else { return false };
+    assert_eq!(head.encode(), b[..HEAD_LEN]);
+    let Ok(sidecar) = Sidecar::parse(&b, &head.name) else { return false };
+    let _ = sidecar.intact();
+    let pack = &b[HEAD_LEN..];
+    if let Ok(repaired) = sidecar.repair(pack) {
+        assert_eq!(blake3::hash(&repaired.bytes).as_bytes(), head.name.as_bytes());
+    }
+    let Ok(other) = create_as(&Head { size: pack.len() as u64, ..head }, &[pack]) else { return false };
+    let other = other.parts().concat();
+    Sidecar::parse(&other, &head.name).is_ok_and(|s| s.intact() && s.damaged(pack).is_empty())
 }
 
 fn frame(b: &[u8]) -> bool {

@@ -49,8 +49,15 @@ pub struct Config {
     pub meta_pack: u64,
     /// Seconds since 1970 of `init`.
     pub created: i64,
+    /// Per cent of parity that writers add to new packs (SPEC 18); `None` adds none.
+    pub parity: Option<u8>,
     /// Fields of a newer writer, preserved.
     pub unknown: Vec<(u64, Value)>,
+}
+
+fn percent(value: u64) -> Result<u8> {
+    let given = u8::try_from(value).ok().filter(|p| (1..=100).contains(p));
+    given.ok_or(FormatError::invalid(WHAT, "its share of parity is not 1 to 100 per cent"))
 }
 
 /// Who a config belongs to, readable without a key.
@@ -80,6 +87,7 @@ impl Config {
             (13, Some(Value::Uint(self.data_pack))),
             (14, Some(Value::Uint(self.meta_pack))),
             (15, Some(Value::int(self.created))),
+            (16, self.parity.map(|p| Value::Uint(p.into()))),
         ];
         let body = map(fields, &self.unknown).encode();
         let signed = envelope::signed(body, ObjectType::Config, &self.repo, &self.keyring.admin_key());
@@ -118,6 +126,7 @@ impl Config {
             data_pack: f.uint(13)?,
             meta_pack: f.uint(14)?,
             created: f.int(15)?,
+            parity: f.optional(16, Fields::uint)?.map(percent).transpose()?,
             unknown: f.unknown(),
         };
         config.keyring.admin_key().verify(WHAT, &repo, body, signature)?;

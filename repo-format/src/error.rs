@@ -45,6 +45,14 @@ pub enum FormatError {
         /// The bound.
         limit: u64,
     },
+    /// More of a pack is damaged than its parity can put right (SPEC 18).
+    #[error("{damaged} shards of it are damaged and parity is left for {left}")]
+    BeyondParity {
+        /// Data shards that have none of their hashes.
+        damaged: u32,
+        /// Recovery shards that are good.
+        left: u32,
+    },
     /// The config carries an incompatible feature flag this reader does not know (SPEC 5).
     #[error(
         "the repository uses features this version does not know (flags {flags:#x}); a newer bulla is needed"

@@ -6,7 +6,8 @@
 //!
 //! The modules follow SPEC.md: [`id`] and [`layout`] name things, [`codec`] and [`cbor`] spell
 //! them, [`keys`] and [`slot`] unlock, [`envelope`] seals small objects, [`pack`] and [`frame`]
-//! seal content, [`index`] finds it, [`tree`] orders it, [`snapshot`] and [`record`] commit it.
+//! seal content, [`index`] finds it, [`tree`] orders it, [`snapshot`] and [`record`] commit it,
+//! [`parity`] repairs it.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::cast_possible_truncation))]
@@ -22,9 +23,11 @@ pub mod id;
 pub mod index;
 pub mod keys;
 pub mod layout;
+pub mod ledger;
 pub mod limits;
 pub mod pack;
 pub mod padding;
+pub mod parity;
 pub mod record;
 pub mod slot;
 pub mod snapshot;

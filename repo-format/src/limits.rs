@@ -68,6 +68,12 @@ pub const ARGON2_MEMORY_MIN_KIB: u32 = 64 << 10;
 pub const ARGON2_PASSES_MAX: u32 = 64;
 /// Argon2 lanes a reader accepts.
 pub const ARGON2_LANES_MAX: u32 = 16;
+/// Bytes of one parity shard.
+pub const PARITY_SHARD_MAX: u32 = 1 << 20;
+/// Data shards of one pack and its recovery shards, these counted as the next power of two: what the code can hold.
+pub const PARITY_SHARDS_MAX: u32 = 1 << 16;
+/// Bytes of one parity sidecar: at most as many recovery shards as data shards, and the lists of hashes.
+pub const PARITY_MAX: u64 = PACK_SIZE_MAX + (8 << 20);
 /// Compressed windows a reader accepts.
 pub const ZSTD_WINDOW_MAX: u64 = 8 << 20;
 

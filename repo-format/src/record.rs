@@ -4,6 +4,7 @@ use crate::cbor::{Fields, Value, map};
 use crate::error::{FormatError, Result, ensure};
 use crate::id::{BodyHash, ChunkId, ClientId, PackName, RunId};
 use crate::keys::Keyring;
+use crate::tree::Timestamp;
 
 /// Why a run exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,22 @@ pub struct Announcement {
     pub verified: bool,
     /// Packs of others relied on.
     pub packs: Vec<PackName>,
+    /// How far a backup has come.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// The tree of all that a backup has done so far, for the run that goes on if this one dies. A hint: nothing of it is
+/// taken before the chunks it refers to were found and verified like any other pack of another run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// When its scan began, by the client's clock.
+    pub start: Timestamp,
+    /// The host the snapshot would be about.
+    pub host: String,
+    /// Its source paths.
+    pub paths: Vec<Vec<u8>>,
+    /// The tree's root.
+    pub tree: ChunkId,
 }
 
 /// `gone/<snapshot>`: the snapshot is dead; its body is kept.
@@ -149,6 +166,7 @@ impl Announcement {
             (5, Some(Value::Array(self.pins.iter().map(pin).collect()))),
             (6, Some(Value::Bool(self.verified))),
             (7, pack_values(&self.packs)),
+            (8, self.checkpoint.as_ref().map(Checkpoint::value)),
         ];
         map(fields, &[]).encode()
     }
@@ -180,9 +198,33 @@ impl Announcement {
             pins,
             verified: f.bool(6)?,
             packs: packs(f.bytes_list(7)?)?,
+            checkpoint: f.take(8).map(Checkpoint::from_value).transpose()?,
         };
         ensure(a.run == *run && a.number == number, WHAT, "lies under another run's name")?;
         Ok(a)
+    }
+}
+
+impl Checkpoint {
+    fn value(&self) -> Value {
+        let start = vec![Value::int(self.start.seconds), Value::Uint(self.start.nanos.into())];
+        let fields = [
+            (1, Some(Value::Array(start))),
+            (2, Some(Value::text(&self.host))),
+            (3, Some(Value::Array(self.paths.iter().map(Value::bytes).collect()))),
+            (4, Some(Value::bytes(self.tree.as_bytes()))),
+        ];
+        map(fields, &[])
+    }
+
+    fn from_value(value: Value) -> Result<Self> {
+        let mut f = Fields::from_value("checkpoint", value)?;
+        Ok(Self {
+            start: crate::snapshot::read_timestamp(&mut f, 1)?,
+            host: f.text(2)?,
+            paths: f.bytes_list(3)?,
+            tree: ChunkId::new(f.array(4)?),
+        })
     }
 }
 

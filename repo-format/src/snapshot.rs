@@ -153,7 +153,7 @@ fn timestamp(t: Timestamp) -> Option<Value> {
     Some(Value::Array(vec![Value::int(t.seconds), Value::Uint(t.nanos.into())]))
 }
 
-fn read_timestamp(f: &mut Fields, key: u64) -> Result<Timestamp> {
+pub(crate) fn read_timestamp(f: &mut Fields, key: u64) -> Result<Timestamp> {
     let list = f.list(key)?;
     match list.as_slice() {
         [seconds @ (Value::Uint(_) | Value::Nint(_)), Value::Uint(nanos)] if *nanos < 1_000_000_000 => {

@@ -289,7 +289,11 @@ impl Host {
 
     fn check(&mut self, repository: &Repository) -> Result<()> {
         let before = self.stage.faults(self.number);
-        let report = check::run(repository, &CheckOptions { read_data: ReadData::All }, &Silent)?;
+        let report = check::run(
+            repository,
+            &CheckOptions { read_data: ReadData::All, ..CheckOptions::default() },
+            &Silent,
+        )?;
         if !report.findings.is_empty() && self.stage.faults(self.number) == before && !self.stage.failed() {
             self.fail(format!("a check calls it damage: {:?}", report.findings));
         }

@@ -150,8 +150,12 @@ fn kept(repository: &Repository, model: &Model, when: &str) -> Result<(), String
             Err(e) => return Err(format!("{when}: {} does not restore: {e}", id.short())),
         }
     }
-    let report = check::run(repository, &CheckOptions { read_data: ReadData::All }, &Silent)
-        .map_err(|e| format!("{when}: check fails: {e}"))?;
+    let report = check::run(
+        repository,
+        &CheckOptions { read_data: ReadData::All, ..CheckOptions::default() },
+        &Silent,
+    )
+    .map_err(|e| format!("{when}: check fails: {e}"))?;
     if report.findings.is_empty() { Ok(()) } else { Err(format!("{when}: {:?}", report.findings)) }
 }
 

@@ -257,6 +257,7 @@ pub(crate) fn interrupted(repository: &Repository, memory: &Arc<Memory>, path: &
         pins: Vec::new(),
         verified: false,
         packs: Vec::new(),
+        checkpoint: None,
     };
     let name = ObjectName::Announcement(done.id, 0);
     repository.put_object(&name, ObjectType::Announcement, open.encode()).unwrap();

@@ -185,7 +185,9 @@ fn memory_of(left: &Left) -> Arc<Memory> {
 }
 
 fn findings(repository: &Repository) -> Vec<check::Finding> {
-    check::run(repository, &CheckOptions { read_data: ReadData::No }, &Silent).unwrap().findings
+    check::run(repository, &CheckOptions { read_data: ReadData::No, ..CheckOptions::default() }, &Silent)
+        .unwrap()
+        .findings
 }
 
 /// What must hold of a state, and what it must bear.

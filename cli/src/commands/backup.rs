@@ -3,7 +3,7 @@
 use super::sources::{self, Running, StreamArgs};
 use super::{comma_list, init};
 use crate::context::{Context, variable};
-use crate::exit::{Code, Failure, Outcome, keep};
+use crate::exit::{Code, Failure, HINT_ROLLBACK, Outcome, keep};
 use crate::ui::format::{between, count, duration, parse_size, parse_time, size};
 use crate::ui::json::{BackupSummary, Counts, SCHEMA};
 use crate::ui::progress::{Words, watch_until};
@@ -200,8 +200,15 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
         }
         _ => e.into(),
     })?;
+    if let Some(alarm) = &report.alarm {
+        context.ui.warn(&format!("{alarm}; {HINT_ROLLBACK}"));
+    }
     let partial = report.statistics.errors > 0 || opened.missing > 0;
-    let code = if partial { Code::Partial } else { Code::Done };
+    let code = match (&report.alarm, partial) {
+        (Some(_), _) => Code::Anomaly,
+        (None, true) => Code::Partial,
+        (None, false) => Code::Done,
+    };
     keep(code, tell(context, args, &report, started.elapsed()))
 }
 
@@ -225,11 +232,8 @@ fn repository(context: &Context<'_>, args: &Args) -> Outcome<Repository> {
             if args.dry_run {
                 return Err(Failure::Usage("--dry-run makes no repository, and there is none".into()));
             }
-            let wanted = init::Args {
-                recovery_key_out: args.recovery_key_out.clone(),
-                key_file_out: None,
-                label: String::new(),
-            };
+            let wanted =
+                init::Args { recovery_key_out: args.recovery_key_out.clone(), ..init::Args::default() };
             let made = init::create(context, store, &wanted)?;
             made.tell(context, false)?;
             return Ok(made.repository);

@@ -62,6 +62,7 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
         return Err(Failure::Usage(text.into()));
     }
     let repository = context.open()?;
+    repository.verify_history()?;
     let (remove, reason) = match args.ids.is_empty() {
         true => by_policy(context, args, &repository)?,
         false => by_name(context, args, &repository)?,

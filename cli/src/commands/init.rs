@@ -3,9 +3,12 @@
 use crate::context::Context;
 use crate::exit::{Code, Failure, Outcome, keep};
 use crate::secret::{self, NewFile};
+use crate::ui::format::{parse_percent, parse_size, size};
 use crate::ui::json::SCHEMA;
 use bulla_engine::backend::{Backend, Local};
+use bulla_engine::format::chunker::ChunkerParams;
 use bulla_engine::format::keys::Secret;
+use bulla_engine::format::limits::FRAME_RAW_MAX;
 use bulla_engine::format::slot::{Argon2Params, SlotKind, print_key};
 use bulla_engine::repository::{InitOptions, Repository, SlotSecret, keys};
 use bulla_engine::{Error, format};
@@ -14,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What `init` takes.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(after_help = "\
 The password comes from --password-file, --password-command, the environment or the terminal.
 With --key-file-out and none of these, the key file is the only key besides the recovery key.")]
@@ -28,6 +31,37 @@ pub(crate) struct Args {
     /// A name for the first key, kept sealed in it
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) label: String,
+    /// Store this share of parity with each pack, so that damage can be repaired (3 is usual)
+    #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
+    pub(crate) parity: Option<u8>,
+    /// How files are cut: the average size of a chunk (a power of two), or minimum, average and maximum
+    /// [default: 32K,128K,512K]
+    #[arg(long, value_name = "AVG|MIN,AVG,MAX", value_parser = chunker)]
+    pub(crate) chunker: Option<ChunkerParams>,
+    /// How much is compressed together, 4K to 8M: more is smaller, less is faster to read a little of [default: 4M]
+    #[arg(long, value_name = "SIZE", value_parser = frame_size)]
+    pub(crate) frame_size: Option<u32>,
+}
+
+/// The sizes of chunks as typed; an average alone has a quarter and four times of it around.
+fn chunker(text: &str) -> Result<ChunkerParams, String> {
+    let bytes = |word: &str| u32::try_from(parse_size(word)?).map_err(|_| format!("{word} is too large"));
+    let sizes = text.split(',').map(bytes).collect::<Result<Vec<u32>, String>>()?;
+    let params = match *sizes.as_slice() {
+        [avg] => ChunkerParams { min: avg / 4, avg, max: avg.saturating_mul(4) },
+        [min, avg, max] => ChunkerParams { min, avg, max },
+        _ => return Err("it takes an average, or minimum, average and maximum".into()),
+    };
+    params.validate().map_err(|e| e.to_string())?;
+    Ok(params)
+}
+
+fn frame_size(text: &str) -> Result<u32, String> {
+    let range = 4 << 10..=FRAME_RAW_MAX;
+    u32::try_from(parse_size(text)?)
+        .ok()
+        .filter(|n| range.contains(n))
+        .ok_or_else(|| format!("{text} is not from {} to {}", size(4 << 10), size(FRAME_RAW_MAX.into())))
 }
 
 /// Makes a repository.
@@ -67,11 +101,18 @@ pub(crate) fn create(context: &Context<'_>, store: Arc<Local>, args: &Args) -> O
     if let (Some(file), Some(key)) = (&mut key_file, &key) {
         file.fill("bulla key file: whoever has it can open the repository", &print_key(key))?;
     }
-    let options = InitOptions { label: args.label.clone(), ..InitOptions::default() };
-    let made = store.create_layout().map_err(Error::from).and_then(|()| {
-        let store: Arc<dyn Backend> = store.clone();
-        Repository::init(store, &options, &first, env)
-    });
+    let default = InitOptions::default();
+    let options = InitOptions {
+        label: args.label.clone(),
+        parity: args.parity,
+        chunker: args.chunker.unwrap_or(default.chunker),
+        data_frame: args.frame_size.unwrap_or(default.data_frame),
+        ..default
+    };
+    let made = store
+        .create_layout()
+        .map_err(Error::from)
+        .and_then(|()| Repository::init(context.limited(store.clone()), &options, &first, env));
     if made.is_err() && !Repository::exists(&*store).unwrap_or(true) {
         // A key to nothing would only be taken for one to something.
         key_file.take().into_iter().for_each(NewFile::discard);

@@ -9,6 +9,7 @@ use crate::ui::table::Table;
 use bulla_engine::format::SlotId;
 use bulla_engine::format::keys::Secret;
 use bulla_engine::format::slot::{Argon2Params, SlotKind, print_key};
+use bulla_engine::observer::escape;
 use bulla_engine::repository::{Repository, SlotSecret, keys};
 use clap::Subcommand;
 use serde::Serialize;
@@ -23,7 +24,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// List the keys
+    /// List the keys; a label can be read only with its own key
     List,
     /// Add a password, a key file or a recovery key
     Add(Add),
@@ -85,6 +86,8 @@ struct SlotDocument {
     short_id: String,
     kind: &'static str,
     current: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -104,16 +107,18 @@ fn list(context: &Context<'_>, repository: &Repository) -> Outcome {
             short_id: s.id.short(),
             kind: s.kind.map_or("damaged", SlotKind::word),
             current: s.id == repository.opened_by(),
+            label: (s.id == repository.opened_by()).then(|| repository.opened_by_label().to_owned()),
         })
         .collect();
     if context.ui.json {
         context.ui.document(&slots)?;
         return Ok(Code::Done);
     }
-    let mut table = Table::new(&["ID", "Kind", "In use"]);
+    let mut table = Table::new(&["ID", "Kind", "In use", "Label"]);
     for s in slots {
         let used = if s.current { "now" } else { "" };
-        table.row(vec![vec![s.short_id], vec![s.kind.into()], vec![used.into()]]);
+        let label = s.label.map_or_else(|| "(sealed)".into(), |l| escape(l.as_bytes()));
+        table.row(vec![vec![s.short_id], vec![s.kind.into()], vec![used.into()], vec![label]]);
     }
     let mut out = context.ui.results();
     table.lines().into_iter().try_for_each(|l| out.line(l))?;

@@ -6,6 +6,7 @@ use crate::exit::{Code, Failure, Outcome};
 use crate::ui::Results;
 use crate::ui::format::{local_time, permissions, size};
 use crate::ui::json::{NodeDocument, SCHEMA, SnapshotDocument, kind_of};
+use crate::ui::ncdu::Export;
 use bulla_engine::Error;
 use bulla_engine::browse;
 use bulla_engine::format::snapshot::Snapshot;
@@ -44,6 +45,9 @@ pub(crate) struct Args {
     /// Order: by name as stored, size, time or extension (largest and newest first)
     #[arg(long, value_name = "KEY", value_enum, default_value_t = Sort::Name)]
     sort: Sort,
+    /// For ncdu: bulla ls --ncdu latest | ncdu -f -
+    #[arg(long, conflicts_with_all = ["long", "recursive", "human_readable", "sort", "json"])]
+    ncdu: bool,
     #[command(flatten)]
     filter: FilterArgs,
 }
@@ -85,6 +89,11 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
         dirs.push(Vec::new());
     }
     let mut out = context.ui.results();
+    if args.ncdu {
+        ncdu(&repository, &snapshot, &dirs, &mut out)?;
+        out.finish()?;
+        return Ok(Code::Done);
+    }
     if context.ui.json {
         let snapshot = SnapshotDocument::from(&snapshot);
         out.document(&Head {
@@ -99,6 +108,28 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     }
     out.finish()?;
     Ok(Code::Done)
+}
+
+/// Exports one directory and all below it.
+fn ncdu(repository: &Repository, snapshot: &Snapshot, dirs: &[Vec<u8>], out: &mut Results) -> Outcome<()> {
+    let [dir] = dirs else {
+        return Err(Failure::Usage("--ncdu exports one directory; name one, or none for all".into()));
+    };
+    // Asked first, so that nothing is printed of what cannot be exported.
+    browse::list(repository, snapshot, dir, false, &mut |entry| {
+        if dir.is_empty() || entry.path() != *dir || entry.is_dir() {
+            return Ok(());
+        }
+        Err(Error::Refused(format!("/{} is not a directory", escape(dir))))
+    })?;
+    let (mut export, mut told) = (Export::begin(out, dir, snapshot.start)?, Ok(()));
+    let listed = browse::list(repository, snapshot, dir, true, &mut |entry| {
+        told = export.entry(entry);
+        if told.is_ok() { Ok(()) } else { Err(Error::Interrupted) }
+    });
+    told?;
+    listed?;
+    export.end()
 }
 
 fn list(

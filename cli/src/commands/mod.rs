@@ -11,6 +11,7 @@ mod key;
 mod ls;
 mod protect;
 mod prune;
+mod repair;
 mod restore;
 mod retention;
 mod snapshots;
@@ -19,7 +20,8 @@ mod version;
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
-use bulla_engine::repository::SnapshotFilter;
+use bulla_engine::format::snapshot::Snapshot;
+use bulla_engine::repository::{Repository, SnapshotFilter};
 use clap::{Args, Subcommand};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -27,7 +29,7 @@ use std::path::PathBuf;
 /// The words, in the groups of `bulla --help`.
 pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Back up and restore", &["init", "backup", "snapshots", "ls", "cat", "restore"]),
-    ("Keep it safe", &["check", "key"]),
+    ("Keep it safe", &["check", "repair", "key"]),
     ("Let go of the old", &["forget", "prune", "undelete", "protect", "unprotect"]),
     ("About this program", &["version", "generate", "help"]),
 ];
@@ -59,6 +61,8 @@ pub(crate) enum Command {
     Protect(protect::Protect),
     /// End a snapshot's protection
     Unprotect(protect::Which),
+    /// Put right what is damaged
+    Repair(repair::Args),
     /// List, add, change and remove the keys of a repository
     Key(key::Args),
     /// Print the version of the program and of the formats it knows
@@ -84,6 +88,7 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Outcome {
         Command::Undelete(args) => protect::undelete(context, args),
         Command::Protect(args) => protect::protect(context, args),
         Command::Unprotect(args) => protect::unprotect(context, args),
+        Command::Repair(args) => repair::run(context, args),
         Command::Key(args) => key::run(context, args),
         Command::Version(args) => version::run(context, args),
         Command::Generate(args) => generate::run(context, args),
@@ -114,6 +119,33 @@ impl FilterArgs {
             tags: self.tag.iter().map(|list| comma_list(list)).collect(),
             paths: self.path.iter().map(|p| p.as_os_str().as_bytes().to_vec()).collect(),
         }
+    }
+
+    /// The snapshots that `ids` name among those that fit.
+    pub(crate) fn named(&self, repository: &Repository, ids: &[String]) -> Outcome<Vec<Snapshot>> {
+        let one = |id: &String| match repository.resolve(id, &self.filter())? {
+            (snapshot, sub) if sub.is_empty() => Ok(snapshot),
+            _ => Err(Failure::Usage(format!("{id:?} names a path; only whole snapshots are meant here"))),
+        };
+        ids.iter().map(one).collect()
+    }
+
+    /// Those that `ids` name or, without ids, those that fit; `None` if neither ids nor filters were given. That
+    /// none fits is a mistake.
+    pub(crate) fn chosen(&self, repository: &Repository, ids: &[String]) -> Outcome<Option<Vec<Snapshot>>> {
+        if !ids.is_empty() {
+            return Ok(Some(self.named(repository, ids)?));
+        }
+        if self.host.is_empty() && self.tag.is_empty() && self.path.is_empty() {
+            return Ok(None);
+        }
+        let filter = self.filter();
+        let mut all = repository.readable_snapshots()?.0;
+        all.retain(|s| filter.matches(s));
+        if all.is_empty() {
+            return Err(Failure::Failed("no snapshot fits the filters".into()));
+        }
+        Ok(Some(all))
     }
 }
 

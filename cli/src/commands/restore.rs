@@ -133,6 +133,7 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     keep_apart(context, args)?;
     let patterns = args.select.patterns()?;
     let repository = context.open()?;
+    context.warn_of_rollback(&repository);
     let (snapshot, sub) = repository.resolve(super::selector(&args.snapshot)?, &args.filter.filter())?;
     let options = RestoreOptions {
         select: patterns.map(|p| Arc::new(p) as _),

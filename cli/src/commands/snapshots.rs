@@ -53,6 +53,7 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
         return Err(Failure::Usage("--latest 0 would list nothing".into()));
     }
     let repository = context.open()?;
+    context.warn_of_rollback(&repository);
     let filter = args.filter.filter();
     let (mut list, failed) = if args.ids.is_empty() {
         let (all, failed) = repository.readable_snapshots()?;
@@ -60,8 +61,7 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
         let wanted = |s: &Snapshot| filter.matches(s) && forgotten.contains_key(&s.id) == args.forgotten;
         (all.into_iter().filter(wanted).collect::<Vec<_>>(), failed)
     } else {
-        let named = args.ids.iter().map(|id| Ok(repository.resolve(id, &filter)?.0));
-        (named.collect::<Outcome<Vec<_>>>()?, Vec::new())
+        (args.filter.named(&repository, &args.ids)?, Vec::new())
     };
     for e in &failed {
         context.ui.error(&format!("a snapshot cannot be read: {e}"), None, "snapshots");

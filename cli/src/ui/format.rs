@@ -45,6 +45,12 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     if (0.0..1.8e19).contains(&value) { Ok(value as u64) } else { Err(bad()) }
 }
 
+/// A share in whole per cent as typed: `3` or `3%`.
+pub(crate) fn parse_percent(text: &str) -> Result<u8, String> {
+    let number = text.trim().trim_end_matches('%').trim_end().parse::<u8>().ok();
+    number.filter(|p| (1..=100).contains(p)).ok_or_else(|| format!("{text:?} is not a share from 1% to 100%"))
+}
+
 /// A duration: `0.4s`, `12s`, `6m12s`, `1h03m`, `2d05h`.
 pub(crate) fn duration(d: Duration) -> String {
     let s = d.as_secs();

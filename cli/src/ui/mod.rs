@@ -7,6 +7,7 @@
 
 pub(crate) mod format;
 pub(crate) mod json;
+pub(crate) mod ncdu;
 pub(crate) mod progress;
 pub(crate) mod prompt;
 pub(crate) mod signals;

@@ -14,10 +14,11 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 const TMP: &str = "tmp";
+const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
 /// What a prune on a full disk lives on: its announcement, mark, deaths and graves.
 const RESERVE: &str = "reserve";
 const RESERVE_LEN: usize = 4 << 20;
@@ -26,18 +27,21 @@ const RESERVE_LEN: usize = 4 << 20;
 const TMP_AGE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
 /// A directory that holds a repository.
+#[derive(Default)]
 pub struct Local {
     root: PathBuf,
     disk: Disk,
     dirty: Mutex<BTreeSet<PathBuf>>,
     counter: AtomicU64,
+    /// The error number of a sync that failed. The kernel reports each loss once: to ask again is to be told that
+    /// all is well.
+    failed: AtomicI32,
 }
 
 impl Local {
     /// The store at `root`, whether or not a repository is there.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        let (disk, dirty) = (Disk::default(), Mutex::default());
-        Self { root: root.into(), disk, dirty, counter: AtomicU64::new(0) }
+        Self { root: root.into(), ..Self::default() }
     }
 
     /// As [`Local::new`], with all that is done to the file system written down.
@@ -76,16 +80,14 @@ impl Local {
         }
         self.disk.make_dir(&self.root.join(TMP)).map_err(fail)?;
         self.disk.sync_dir(&self.root).map_err(fail)?;
-        let parent = self.root.parent().filter(|p| !p.as_os_str().is_empty());
-        self.disk.sync_dir(parent.unwrap_or(Path::new("."))).map_err(fail)
+        self.disk.sync_dir(above(&self.root)).map_err(fail)
     }
 
-    /// Makes a directory and those above it; each new one above is synced, the last one's entry by the caller.
+    /// Makes a directory and those above it. The entry of each new one above is synced, that of the last by the caller.
     fn make_dirs(&self, path: &Path) -> io::Result<()> {
         if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty() && !p.exists()) {
             self.make_dirs(parent)?;
-            let above = parent.parent().filter(|p| !p.as_os_str().is_empty());
-            self.disk.sync_dir(above.unwrap_or(Path::new(".")))?;
+            self.disk.sync_dir(above(parent))?;
         }
         self.disk.make_dir(path)
     }
@@ -107,6 +109,15 @@ impl Local {
 
     fn error(&self, verb: &'static str, object: impl ToString, e: io::Error) -> BackendError {
         BackendError::from_io(verb, object.to_string(), self.place(), e)
+    }
+
+    /// Syncs, if every sync before this one succeeded.
+    fn unless_failed(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let failed = self.failed.load(Ordering::SeqCst);
+        if failed != 0 {
+            return Err(io::Error::from_raw_os_error(failed));
+        }
+        sync().inspect_err(|e| self.failed.store(e.raw_os_error().unwrap_or(EIO), Ordering::SeqCst))
     }
 
     fn write_temporary(&self, parts: &[&[u8]]) -> io::Result<PathBuf> {
@@ -191,10 +202,8 @@ impl Backend for Local {
 
     fn flush(&self) -> Result<()> {
         let dirty = std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner));
-        dirty
-            .iter()
-            .try_for_each(|dir| self.disk.sync_dir(dir))
-            .map_err(|e| self.error("sync", "directories", e))
+        let synced = self.unless_failed(|| dirty.iter().try_for_each(|dir| self.disk.sync_dir(dir)));
+        synced.map_err(|e| self.error("sync", "directories", e))
     }
 
     fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
@@ -208,6 +217,14 @@ impl Backend for Local {
         }
         let len = usize::try_from(size).unwrap_or(usize::MAX);
         read_at(&file, 0, len).map_err(fail)
+    }
+
+    /// Drops the object's pages first; what was written is clean, so the kernel lets go of them.
+    fn get_stored(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
+        if let Ok(file) = open(&self.path(name)) {
+            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+        }
+        self.get(name, limit)
     }
 
     fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>> {
@@ -243,23 +260,25 @@ impl Backend for Local {
     fn delete(&self, name: &ObjectName) -> Result<()> {
         let path = self.path(name);
         match self.disk.unlink(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(self.error("delete", name, e)),
-            _ => {}
+            Ok(()) => self.touched(&path),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(self.error("delete", name, e)),
         }
-        self.touched(&path);
         Ok(())
     }
 
     fn settle(&self) -> Result<()> {
         self.flush()?;
-        self.disk.sync_all(&self.root).map_err(|e| self.error("sync", "the file system", e))
+        let synced = self.unless_failed(|| self.disk.sync_all(&self.root));
+        synced.map_err(|e| self.error("sync", "the file system", e))
     }
 
     fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
         let fail = |e| self.error("write", name, e);
         let (path, temporary) = (self.path(name), self.write_temporary(parts).map_err(fail)?);
-        let sync = |()| path.parent().map_or(Ok(()), |dir| self.disk.sync_dir(dir));
-        let renamed = self.disk.rename(&temporary, &path).and_then(sync);
+        let renamed = keep_owner(&path, &temporary)
+            .and_then(|()| self.disk.rename(&temporary, &path))
+            .and_then(|()| path.parent().map_or(Ok(()), |dir| self.disk.sync_dir(dir)));
         if renamed.is_err() {
             let _ = self.disk.unlink(&temporary);
         }
@@ -286,6 +305,20 @@ impl Backend for Local {
     }
 }
 
+/// Gives `new` the owner of `old`: root may heal what others must be able to read afterwards.
+fn keep_owner(old: &Path, new: &Path) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let was = match std::fs::symlink_metadata(old) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    let is = std::fs::symlink_metadata(new)?;
+    if (was.uid(), was.gid()) == (is.uid(), is.gid()) {
+        return Ok(());
+    }
+    std::os::unix::fs::chown(new, Some(was.uid()), Some(was.gid()))
+}
+
 fn links(m: &std::fs::Metadata) -> u64 {
     std::os::unix::fs::MetadataExt::nlink(m)
 }
@@ -294,6 +327,11 @@ fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     let mut out = vec![0; len];
     file.read_exact_at(&mut out, offset)?;
     Ok(out)
+}
+
+/// The directory in which a path is a name.
+fn above(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]
@@ -335,6 +373,12 @@ mod tests {
         store.heal(&name, &[b"healed"]).unwrap();
         assert_eq!(store.get(&name, 100).unwrap(), b"healed");
         assert_eq!(store.stat(&name).unwrap().unwrap().size, 6);
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(store.path(&name), Some(1234), Some(1235)).unwrap();
+            store.heal(&name, &[b"healed"]).unwrap();
+            let m = std::fs::metadata(store.path(&name)).unwrap();
+            assert_eq!(std::os::unix::fs::MetadataExt::uid(&m), 1234, "root heals what belongs to others");
+        }
         let mode = std::os::unix::fs::PermissionsExt::mode(
             &std::fs::metadata(store.path(&name)).unwrap().permissions(),
         );
@@ -343,6 +387,38 @@ mod tests {
         store.delete(&name).unwrap();
         assert_eq!(store.stat(&name).unwrap(), None);
         assert!(store.create_layout().is_err(), "not empty any more");
+    }
+
+    #[test]
+    fn a_delete_is_durable_after_the_next_flush() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("repository");
+        Local::new(&root).create_layout().unwrap();
+        let name = ObjectName::Hold(RunId::new([1; 16]));
+        Local::new(&root).put(&name, &[b"x"]).unwrap();
+        let store = Local::new(&root);
+        store.delete(&name).unwrap();
+        // A flush that syncs the directory of the name meets that it is gone; one that does not is content.
+        std::fs::rename(root.join("locks"), root.join("away")).unwrap();
+        assert!(store.flush().is_err());
+        let absent = Local::new(&root);
+        absent.delete(&name).unwrap();
+        assert!(absent.flush().is_ok(), "nothing was changed");
+    }
+
+    #[test]
+    fn a_sync_that_failed_fails_for_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("repository");
+        let store = Local::new(&root);
+        store.create_layout().unwrap();
+        let name = ObjectName::Verdict(RunId::new([1; 16]));
+        store.put(&name, &[b"x"]).unwrap();
+        std::fs::rename(root.join("snap"), root.join("away")).unwrap();
+        assert!(store.flush().is_err());
+        std::fs::rename(root.join("away"), root.join("snap")).unwrap();
+        assert!(store.flush().is_err() && store.settle().is_err(), "the kernel would say that all is well");
+        assert!(Local::new(&root).settle().is_ok(), "another process may look again");
     }
 
     #[test]

@@ -94,12 +94,40 @@ impl Backend for Memory {
         Ok(objects.iter().filter(|(n, _)| n.area() == area).map(|(n, b)| (*n, b.len() as u64)).collect())
     }
     fn stat(&self, name: &ObjectName) -> Result<Option<Stat>> {
+        // Objects before times, as in `put`: two threads must not wait for each other.
+        let objects = self.objects();
         let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
         let modified = times.get(name).copied().unwrap_or_default();
-        Ok(self.objects().get(name).map(|b| Stat { size: b.len() as u64, modified }))
+        Ok(objects.get(name).map(|b| Stat { size: b.len() as u64, modified }))
     }
     fn delete(&self, name: &ObjectName) -> Result<()> {
         self.objects().remove(name);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bulla_repo_format::PackName;
+
+    #[test]
+    fn threads_that_put_and_stat_do_not_wait_for_each_other() {
+        let memory = Memory::new();
+        std::thread::scope(|scope| {
+            for thread in 0..4u8 {
+                let memory = &memory;
+                scope.spawn(move || {
+                    for n in 0..20_000u32 {
+                        let mut id = [thread; 32];
+                        id[..4].copy_from_slice(&(n % 50).to_le_bytes());
+                        let name = ObjectName::Pack(PackName::new(id));
+                        memory.put(&name, &[b"x"]).unwrap();
+                        assert_eq!(memory.stat(&name).unwrap().unwrap().size, 1);
+                        memory.delete(&name).unwrap();
+                    }
+                });
+            }
+        });
     }
 }

@@ -20,6 +20,7 @@ use bulla_repo_format::tree::{
     encode_block, encode_holes,
 };
 use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
 
 /// A file's bytes as a worker left them.
 pub enum Filled {
@@ -65,6 +66,30 @@ pub enum Done {
     Error(SourceError),
 }
 
+/// When a checkpoint is due.
+struct Pace {
+    every: Option<Duration>,
+    last: Instant,
+    stored: u64,
+}
+
+impl Pace {
+    fn new(every: Option<Duration>) -> Self {
+        Self { every, last: Instant::now(), stored: 0 }
+    }
+    fn is_due(&mut self) -> bool {
+        let due = self.every.is_some_and(|every| self.last.elapsed() >= every);
+        if due {
+            self.last = Instant::now();
+        }
+        due
+    }
+    /// True if anything was stored since it was last asked.
+    fn has_news(&mut self, stored: u64) -> bool {
+        std::mem::replace(&mut self.stored, stored) != stored
+    }
+}
+
 type LinkKey = (u32, u64);
 
 /// A member of a hard-link group that others may follow.
@@ -89,6 +114,7 @@ pub struct Fold<'a, 'r> {
     segment_bytes: u64,
     links: HashMap<LinkKey, Linked>,
     places: Vec<Place>,
+    pace: Pace,
     /// Counts so far.
     pub statistics: Statistics,
     /// The first paths that could not be read whole.
@@ -119,6 +145,7 @@ impl<'a, 'r> Fold<'a, 'r> {
             segment_bytes: 0,
             links: HashMap::new(),
             places: Vec::new(),
+            pace: Pace::new(shared.checkpoint),
             statistics: Statistics::default(),
             errors: Vec::new(),
             uids: BTreeSet::new(),
@@ -141,10 +168,30 @@ impl<'a, 'r> Fold<'a, 'r> {
                 }
             }
         }
+        if self.pace.is_due() && self.segments.is_empty() {
+            self.checkpoint()?;
+        }
         let s = &self.statistics;
         let files = s.files_new + s.files_changed + s.files_unmodified + s.others;
         self.shared.totals.report(files, s.total_bytes.saturating_add(self.segment_bytes), self.observer);
         Ok(())
+    }
+
+    /// Closes the packs, and lets the sink know the tree of what is done.
+    fn checkpoint(&mut self) -> Result<()> {
+        let stored = self.shared.counters.bytes_new.load(std::sync::atomic::Ordering::Relaxed);
+        if !self.pace.has_news(stored) {
+            return self.meta.checkpoint(None);
+        }
+        let (known, meta) = (&self.shared.known, self.meta);
+        let (packer, places, counter) =
+            (&mut self.packer, &mut self.places, &mut self.statistics.meta_bytes_new);
+        let built = self
+            .builder
+            .so_far(&mut |id, node| store_node(known, meta, packer, places, counter, id, &node))?;
+        self.shared.data.finish(&mut self.shared.data.packer()?)?;
+        meta.finish(&mut self.packer)?;
+        meta.checkpoint(Some(built.root))
     }
 
     /// Ends the tree and its pack stream.

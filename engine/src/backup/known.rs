@@ -79,6 +79,26 @@ impl<'r> Known<'r> {
         Ok(false)
     }
 
+    /// Takes chunks of a run that never committed, all or none: their packs are verified before the commit.
+    pub fn rely(&self, chunks: &[ChunkRef], scratch: &mut Vec<Place>) -> Result<bool> {
+        for chunk in chunks {
+            self.index.places(&chunk.id, scratch)?;
+            let mut usable = false;
+            for place in scratch.iter().filter(|p| p.len == chunk.len) {
+                let pack = self.index.pack(place.pack)?;
+                usable |= pack.header.kind == PackKind::Data && !self.excluded.contains(&pack.name);
+            }
+            if !usable {
+                return Ok(false);
+            }
+        }
+        for chunk in chunks {
+            // What is claimed counts as there for everybody; were it lost meanwhile, the commit would not happen.
+            self.claim(&chunk.id, chunk.len, scratch)?;
+        }
+        Ok(true)
+    }
+
     /// Nodes of the parent's tree the walk has passed.
     pub fn vouch(&self, nodes: Vec<ChunkId>) {
         if !nodes.is_empty() {

@@ -4,7 +4,7 @@ use super::BackupOptions;
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer};
 use crate::repository::Repository;
-use crate::repository::snapshots::Position;
+use crate::repository::snapshots::{Listed, Position};
 use bulla_repo_format::envelope::ObjectType;
 use bulla_repo_format::record::{Capabilities, Certificate};
 use bulla_repo_format::snapshot::Snapshot;
@@ -27,6 +27,9 @@ pub struct Lineage {
     pub parent: Option<Snapshot>,
     /// Where the new snapshot will stand.
     pub(crate) position: Position,
+    /// Set when the store shows an older state than was seen. A backup goes on: it takes nothing away, and one more is
+    /// better than one less.
+    pub alarm: Option<String>,
 }
 
 impl Lineage {
@@ -37,7 +40,13 @@ impl Lineage {
         paths: &[Vec<u8>],
         observer: &dyn Observer,
     ) -> Result<Self> {
-        let (alive, failed) = repository.read_snapshots()?;
+        let pins = repository.load_pins();
+        let listed = repository.read_snapshots()?;
+        let alarm = match pins.and_then(|pins| repository.witness(&pins, &listed)) {
+            Err(e @ Error::RolledBack { .. }) => Some(e.to_string()),
+            other => other.map(|()| None)?,
+        };
+        let Listed { alive, failed, .. } = listed;
         for e in failed {
             if !e.is_damage() {
                 return Err(e);
@@ -59,7 +68,7 @@ impl Lineage {
             }
         };
         let position = Position::of(repository, &alive);
-        Ok(Self { parent, position })
+        Ok(Self { parent, position, alarm })
     }
 }
 

@@ -11,6 +11,7 @@ mod known;
 mod lineage;
 mod pipeline;
 mod produce;
+mod resume;
 mod scan;
 mod store;
 mod work;
@@ -23,12 +24,13 @@ use crate::observer::{Event, Observer};
 use crate::repository::pack::{PackSink, PackStream};
 use crate::repository::run::{ForeignPack, Run};
 use crate::repository::tree::TreeReader;
+use crate::repository::upload::OnCheckpoint;
 use crate::repository::{Repository, upload};
 use crate::source::{Sources, Walk};
 use bulla_repo_format::frame::Compression;
 use bulla_repo_format::keys::ChunkKind;
 use bulla_repo_format::pack::PackKind;
-use bulla_repo_format::record::{Pin, RunKind};
+use bulla_repo_format::record::{Checkpoint, Pin, RunKind};
 use bulla_repo_format::snapshot::{Mount, Snapshot, Statistics};
 use bulla_repo_format::tree::{BuiltTree, Timestamp, TreeBuilder};
 use bulla_repo_format::{PackName, RunId};
@@ -37,9 +39,11 @@ use fold::Folded;
 use known::Known;
 use lineage::Lineage;
 use produce::{Previous, Producer};
+use resume::Resumed;
 use scan::Totals;
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use store::{Counters, Shared};
 
 /// How to back up.
@@ -63,6 +67,8 @@ pub struct BackupOptions {
     pub compression: Compression,
     /// Open and compare every pack before it is put.
     pub verify_packs: bool,
+    /// How often to announce how far it has come, for the run that goes on if this one dies.
+    pub checkpoint: Duration,
     /// The program, for the snapshot.
     pub program: String,
     /// Exclusions as given, for the snapshot.
@@ -81,6 +87,7 @@ impl Default for BackupOptions {
             skip_if_unchanged: false,
             compression: Compression::Auto,
             verify_packs: true,
+            checkpoint: Duration::from_secs(300),
             program: concat!("bulla ", env!("CARGO_PKG_VERSION")).to_owned(),
             excludes: Vec::new(),
         }
@@ -98,6 +105,8 @@ pub struct BackupReport {
     pub parent: Option<RunId>,
     /// True when it was skipped because nothing changed.
     pub unchanged: bool,
+    /// Set when the store shows an older state than this machine saw, or lacks what is on record.
+    pub alarm: Option<String>,
 }
 
 /// Attempts before a backup gives up against collectors that condemn what it relies on.
@@ -113,6 +122,10 @@ pub fn run(
     repository.require_writable()?;
     if let Sources::Stream(stream) = &sources {
         stream.check_name()?;
+    }
+    if !options.dry_run {
+        // A store that cannot keep its reserve is full: a backup would eat what a prune has just freed.
+        repository.backend().reserve(true)?;
     }
     let start = repository.env().clock.now();
     let mut excluded = HashSet::new();
@@ -187,16 +200,20 @@ impl Job<'_> {
         }
         let mut excluded = repository.marked_packs()?;
         excluded.extend(self.excluded);
+        let checkpoint = match &run {
+            Some(run) if options.parent != Parent::None => {
+                let host = &options.host;
+                let found =
+                    resume::find(repository, &index, &run.id(), host, &paths_of(sources), self.observer)?;
+                // What the parent has of the same files is older than it, or was committed after all.
+                found.filter(|c| parent.as_ref().is_none_or(|p| scan_of(p) < c.start))
+            }
+            _ => None,
+        };
         let gaps = gaps::find(repository, &index)?;
-        if !gaps.lost.is_empty() {
-            let text = format!(
-                "{} packs are missing or cut short, their chunks will be stored again; run `bulla check`",
-                gaps.lost.len()
-            );
-            self.observer.event(&Event::Warning(&text));
-        }
-        let id = run.as_ref().map_or(RunId::new([0; 16]), Run::id);
-        let mut outcome = self.pipeline(sources, Known::new(&index, excluded, gaps), parent.as_ref(), id)?;
+        self.tell_lost(&gaps);
+        let known = Known::new(&index, excluded, gaps);
+        let mut outcome = self.pipeline(sources, known, parent.as_ref(), run.as_mut(), checkpoint)?;
         if let Sources::Stream(s) = sources {
             s.commit().map_err(|e| Error::Refused(format!("{e}; nothing was committed")))?;
         }
@@ -205,7 +222,8 @@ impl Job<'_> {
         let unchanged = parent.as_ref().is_some_and(|p| p.tree == outcome.tree.root);
         let report = |snapshot, unchanged| {
             let parent = parent.as_ref().map(|p| p.id);
-            Ok(Attempt::Done(Box::new(BackupReport { snapshot, statistics, parent, unchanged })))
+            let alarm = lineage.alarm.clone();
+            Ok(Attempt::Done(Box::new(BackupReport { snapshot, statistics, parent, unchanged, alarm })))
         };
         let Some(mut run) = run else { return report(None, false) };
         if options.skip_if_unchanged && unchanged {
@@ -229,25 +247,56 @@ impl Job<'_> {
         report(Some(run.commit(snapshot)?), false)
     }
 
+    fn tell_lost(&self, gaps: &gaps::Gaps) {
+        if !gaps.lost.is_empty() {
+            let text = format!(
+                "{} packs are missing or cut short, their chunks will be stored again; run `bulla check`",
+                gaps.lost.len()
+            );
+            self.observer.event(&Event::Warning(&text));
+        }
+    }
+
+    /// What to do at a checkpoint: announce it, with the pins, which stay as they are.
+    fn announcer<'s>(
+        &'s self,
+        run: Option<&'s mut Run<'_>>,
+        sources: &Sources,
+        parent: Option<&Snapshot>,
+    ) -> OnCheckpoint<'s> {
+        let (host, paths) = (self.options.host.clone(), paths_of(sources));
+        let pins: Vec<Pin> = parent.iter().map(|s| Pin { snapshot: s.id, tree: s.tree }).collect();
+        let (start, mut run) = (self.start, run);
+        Box::new(move |tree| {
+            let checkpoint =
+                tree.map(|tree| Checkpoint { start, host: host.clone(), paths: paths.clone(), tree });
+            run.as_mut().map_or(Ok(()), |run| run.checkpoint(&pins, checkpoint))
+        })
+    }
+
     fn pipeline(
         &self,
         sources: &mut Sources,
         known: Known<'_>,
         parent: Option<&Snapshot>,
-        run: RunId,
+        run: Option<&mut Run<'_>>,
+        checkpoint: Option<Checkpoint>,
     ) -> Result<Outcome> {
-        let discard = upload::Discard::default();
-        let (uploads, uploader) = upload::channel(self.repository);
+        let discard = upload::Discard::new(self.repository.config().parity);
+        let id = run.as_ref().map_or(RunId::new([0; 16]), |r| r.id());
+        let announcer = self.announcer(run, sources, parent);
+        let (uploads, uploader) = upload::channel(self.repository, announcer);
         let sink: &dyn PackSink = if self.options.dry_run { &discard } else { &uploads };
         let (repository, options) = (self.repository, self.options);
         let (ring, domain) = (repository.keyring(), repository.keyring().domain());
         let stream =
-            |kind| PackStream::new(repository, kind, run, options.compression, options.verify_packs, sink);
+            |kind| PackStream::new(repository, kind, id, options.compression, options.verify_packs, sink);
         let shared = Shared {
             chunker: Chunker::new(repository.config().chunker, ring)?,
             id_key: ring.id_key(domain, ChunkKind::Data)?,
             known,
             data: stream(PackKind::Data),
+            checkpoint: matches!(sources, Sources::Paths(_)).then_some(options.checkpoint),
             counters: Counters::default(),
             totals: Totals::default(),
         };
@@ -260,7 +309,10 @@ impl Job<'_> {
             }
             None => None,
         };
-        let mut producer = Producer::new(&shared, previous);
+        let resumed = checkpoint
+            .map(|c| Resumed::new(repository, shared.known.index(), c, options.comparison))
+            .transpose()?;
+        let mut producer = Producer::new(&shared, previous, resumed);
         let mut mounts = Vec::new();
         let (paths, stream) = match sources {
             Sources::Paths(paths) => (Some(&*paths), None),

@@ -5,6 +5,7 @@ use super::decide::{Comparison, is_unchanged};
 use super::fold::{Done, Filled, Finished};
 use super::known::Known;
 use super::pipeline::Feed;
+use super::resume::Resumed;
 use super::store::{GATHER, Shared};
 use super::work::{Item, Unit, Work};
 use crate::error::{Error, Result, SourceError};
@@ -116,6 +117,7 @@ impl<'r> Previous<'r> {
 pub struct Producer<'a, 'r> {
     shared: &'a Shared<'r>,
     previous: Option<Previous<'r>>,
+    resumed: Option<Resumed<'r>>,
     batch: Vec<Item>,
     /// Bytes the batch's files announce.
     bytes: u64,
@@ -128,11 +130,12 @@ pub struct Producer<'a, 'r> {
 }
 
 impl<'a, 'r> Producer<'a, 'r> {
-    /// A producer; without `previous` everything is new.
-    pub fn new(shared: &'a Shared<'r>, previous: Option<Previous<'r>>) -> Self {
+    /// A producer; without `previous` everything is new, without `resumed` it is read.
+    pub fn new(shared: &'a Shared<'r>, previous: Option<Previous<'r>>, resumed: Option<Resumed<'r>>) -> Self {
         Self {
             shared,
             previous,
+            resumed,
             batch: Vec::new(),
             bytes: 0,
             reads: false,
@@ -176,6 +179,12 @@ impl<'a, 'r> Producer<'a, 'r> {
         // The first member of a hard-link group is read, the others follow it.
         if found.entry.links > 1 && self.linked(&found) {
             finished.filled = Filled::Linked(None);
+            return self.push(Item { finished, found: Some(found) }, 0, feed);
+        }
+        if let Some(resumed) = &mut self.resumed
+            && let Some((refs, holes)) = resumed.content(&found.entry, &self.shared.known)?
+        {
+            finished.filled = Filled::Refs { refs, holes };
             return self.push(Item { finished, found: Some(found) }, 0, feed);
         }
         let data = size.min(found.allocated.max(512));

@@ -38,6 +38,8 @@ pub struct Shared<'r> {
     pub known: Known<'r>,
     /// Takes new chunks.
     pub data: PackStream<'r>,
+    /// How often a backup says how far it has come; `None`: never.
+    pub checkpoint: Option<std::time::Duration>,
     /// Counts.
     pub counters: Counters,
     /// How much there is in all, for callers that show it.

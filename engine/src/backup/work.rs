@@ -58,7 +58,8 @@ fn batch(items: Vec<Item>, storer: &mut Storer<'_, '_>) -> Result<Done> {
                 Err(e) => finished.filled = Filled::Unreadable(e),
             }
             finished.entry.kind = found.entry.kind.clone();
-            let readable = !matches!(finished.filled, Filled::Unreadable(_) | Filled::Linked(_));
+            let given = matches!(finished.filled, Filled::Linked(_) | Filled::Refs { .. });
+            let readable = !given && !matches!(finished.filled, Filled::Unreadable(_));
             if readable && matches!(finished.entry.kind, EntryKind::File { .. }) {
                 match read(at, &found, &mut finished, &mut refs, storer)? {
                     Ok(found_holes) => {

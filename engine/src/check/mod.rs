@@ -1,17 +1,22 @@
 //! Check: proves that what snapshots refer to is there, and with `read_data` that it is what it says.
 //!
 //! First the objects (listing, small objects, packs), which gives the set of what is bad; then the trees, which
-//! gives the snapshots and paths that hurts. Nothing is changed.
+//! gives the snapshots and paths that hurts. Nothing is changed; what was read whole is put on record if that is asked
+//! for.
 
 mod objects;
 mod packs;
+mod rotation;
 mod trees;
+
+pub use objects::object;
 
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer};
 use crate::repository::Repository;
-use bulla_repo_format::{Area, ChunkId, IndexName, PackName, RunId};
+use bulla_repo_format::{Area, ChunkId, IndexName, ObjectName, PackName, RunId};
 use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 /// Which packs to read whole.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -32,6 +37,11 @@ pub enum ReadData {
     Percent(f64),
     /// Random packs of about this many bytes.
     Bytes(u64),
+    /// Those whose turn it is, so that each pack is read within so many days; the ledger knows when each was.
+    Within {
+        /// Days.
+        days: u32,
+    },
 }
 
 /// What to check.
@@ -39,6 +49,13 @@ pub enum ReadData {
 pub struct CheckOptions {
     /// Packs to read whole.
     pub read_data: ReadData,
+    /// Put what was read on record in the ledger: the only thing a check ever writes.
+    pub record: bool,
+    /// No pack is begun after this long; what was read is on record, and the next check goes on.
+    pub max_duration: Option<Duration>,
+    /// Walk only the trees of these snapshots, and look only at packs that they need; `None` is all. Small objects are
+    /// checked all the same, whoever made them.
+    pub snapshots: Option<HashSet<RunId>>,
 }
 
 /// Something that is wrong.
@@ -63,12 +80,14 @@ pub struct CheckReport {
     pub snapshots: u64,
     /// Tree nodes that were read.
     pub nodes: u64,
-    /// Packs that are there.
+    /// Packs that are there, of those asked about.
     pub packs: u64,
     /// Packs that were read whole.
     pub packs_read: u64,
     /// Bytes of those.
     pub bytes_read: u64,
+    /// Packs that were to be read and were not, for want of time.
+    pub packs_left: u64,
 }
 
 const HURTS_MAX: usize = 1000;
@@ -116,10 +135,42 @@ fn pass(repository: &Repository, options: &CheckOptions, observer: &dyn Observer
     for e in index.failed() {
         report.add("an index run", e);
     }
-    packs::check(repository, &index, options, observer, &mut report, &mut bad)?;
-    trees::check(repository, &index, &bad, observer, &mut report)?;
+    let only = options.snapshots.as_ref();
+    let needed = only.map(|only| trees::packs_needed(repository, &index, only, observer)).transpose()?;
+    let until = options.max_duration.and_then(|d| Instant::now().checked_add(d));
+    let scope = packs::Scope { read_data: options.read_data, needed, record: options.record, until };
+    packs::check(repository, &index, &scope, observer, &mut report, &mut bad)?;
+    trees::check(repository, &index, &bad, only, observer, &mut report)?;
     report.merge();
+    remedy(repository, &mut report)?;
     Ok(report)
+}
+
+/// Says so if damaged packs that are there have parity.
+fn remedy(repository: &Repository, report: &mut CheckReport) -> Result<()> {
+    let backend = repository.backend();
+    let mut protected = 0;
+    for finding in &report.findings {
+        let object = ObjectName::parse(&finding.object);
+        if let Some(object @ (ObjectName::Pack(name) | ObjectName::Meta(name))) = object {
+            let both = backend.stat(&object)?.is_some() && backend.stat(&ObjectName::Parity(name))?.is_some();
+            protected += usize::from(both);
+        }
+    }
+    if protected > 0 {
+        let text = format!(
+            "{protected} of the damaged packs have parity: try `bulla repair parity`, it needs no key"
+        );
+        report.notices.push(text);
+    }
+    Ok(())
+}
+
+impl Bad {
+    /// True if anything of the pack was found bad.
+    fn holds(&self, pack: &PackName) -> bool {
+        self.packs.contains(pack) || self.chunks.values().any(|packs| packs.contains(pack))
+    }
 }
 
 impl CheckReport {

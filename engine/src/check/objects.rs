@@ -14,8 +14,8 @@ type Format<T> = std::result::Result<T, FormatError>;
 
 /// Opens everything but packs, index runs and snapshots, which have phases of their own.
 pub(super) fn check(repository: &Repository, report: &mut CheckReport) -> Result<()> {
-    use Area::{Announcements, Clients, Config, Deaths, Forgets, Holds, Keys, Marks};
-    for area in [Config, Keys, Announcements, Deaths, Marks, Holds, Forgets, Clients] {
+    use Area::{Announcements, Clients, Config, Deaths, Forgets, Holds, Keys, Marks, Records};
+    for area in [Config, Keys, Announcements, Deaths, Marks, Holds, Forgets, Clients, Records] {
         for (name, _) in repository.backend().list(area)? {
             match object(repository, &name) {
                 Ok(()) => {}
@@ -35,14 +35,16 @@ pub(super) fn check(repository: &Repository, report: &mut CheckReport) -> Result
     Ok(())
 }
 
-fn object(repository: &Repository, name: &ObjectName) -> Result<()> {
+/// Opens one such object: it authenticates and stands under its own name. Other objects are accepted.
+pub fn object(repository: &Repository, name: &ObjectName) -> Result<()> {
     let fail = |e| Error::object(name, e);
     match name {
         ObjectName::Config(generation) => {
             let bytes = repository.backend().get(name, OBJECT_MAX)?;
             let (repo, ring) = config::identify(&bytes).map_err(fail)?;
-            // A generation of another ring is sealed under a key this process does not have.
-            if repo == repository.id() && ring == repository.config().ring {
+            // A generation of another ring is sealed under a key this process does not have; the one in force is not.
+            let (ours, force) = (repository.id(), repository.config());
+            if repo != ours || ring == force.ring || *generation == force.generation {
                 Config::open(&bytes, *generation, repository.ring_key()).map_err(fail)?;
             }
             Ok(())
@@ -67,6 +69,7 @@ fn object(repository: &Repository, name: &ObjectName) -> Result<()> {
         ObjectName::Forget(id) => {
             signed(repository, name, ObjectType::Forget, |body| Forget::decode(body, id).map(|f| f.client))
         }
+        ObjectName::Record(client, sequence) => repository.read_record(client, *sequence).map(drop),
         ObjectName::Client(id) => {
             let (body, signature) = repository.get_object(name, ObjectType::Client)?;
             Certificate::decode(&body, id).map_err(fail)?;

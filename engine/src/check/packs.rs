@@ -1,7 +1,8 @@
 //! Packs: those the index lists are there with the right size; those chosen are read whole, every frame opened and
 //! every chunk identified again.
 
-use super::{Bad, CheckOptions, CheckReport, ReadData};
+use super::rotation::{Turn, due};
+use super::{Bad, CheckReport, ReadData};
 use crate::backend::BackendError;
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer};
@@ -10,40 +11,70 @@ use crate::repository::index::{Index, Place};
 use crate::repository::pack::{PackReader, object_name, tail};
 use bulla_repo_format::frame::Expander;
 use bulla_repo_format::keys::{ChunkKind, IdKey};
+use bulla_repo_format::ledger::Fact;
 use bulla_repo_format::limits::PACK_SIZE_MAX;
 use bulla_repo_format::pack::{ChunkEntry, HEADER_LEN, PackKind};
 use bulla_repo_format::{ChunkId, PackName};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 type Key = (PackName, PackKind);
+
+/// Which packs are meant.
+pub(super) struct Scope {
+    /// Packs to read whole.
+    pub(super) read_data: ReadData,
+    /// Nothing is said of others; `None` is all.
+    pub(super) needed: Option<HashSet<PackName>>,
+    /// What was read goes on record.
+    pub(super) record: bool,
+    /// No pack is begun after this.
+    pub(super) until: Option<Instant>,
+}
+
+impl Scope {
+    fn has(&self, name: &PackName) -> bool {
+        self.needed.as_ref().is_none_or(|n| n.contains(name))
+    }
+}
 
 /// Compares listing and index, then reads the chosen packs with all cores.
 pub(super) fn check(
     repository: &Repository,
     index: &Index,
-    options: &CheckOptions,
+    scope: &Scope,
     observer: &dyn Observer,
     report: &mut CheckReport,
     bad: &mut Bad,
 ) -> Result<()> {
-    let present = repository.present_packs()?;
+    let mut present = repository.present_packs()?;
+    present.retain(|(name, _), _| scope.has(name));
     report.packs = present.len() as u64;
-    let mut listed: HashSet<Key> = HashSet::new();
+    let (mut listed, mut missing) = (HashSet::<Key>::new(), Vec::new());
     for pack in index.packs() {
         let pack = pack?;
         let key = (pack.name, pack.header.kind);
-        if index.is_deleted(&pack.name) || !listed.insert(key) {
+        if index.is_deleted(&pack.name) || !scope.has(&pack.name) || !listed.insert(key) {
             continue;
         }
         let reason = match present.get(&key) {
-            None => "it is missing".to_owned(),
+            None => {
+                missing.push(key);
+                continue;
+            }
             Some(size) if *size != pack.size => format!("it has {size} bytes, the index says {}", pack.size),
             Some(_) => continue,
         };
         report.add(object_name(pack.header.kind, pack.name).to_string(), reason);
         bad.packs.insert(pack.name);
+    }
+    for (name, kind) in missing {
+        if !buried_since(repository, index, &name)? {
+            report.add(object_name(kind, name).to_string(), "it is missing");
+            bad.packs.insert(name);
+        }
     }
     let orphans = present.keys().filter(|k| !listed.contains(k)).count();
     if orphans > 0 {
@@ -51,17 +82,52 @@ pub(super) fn check(
             "{orphans} packs are in no index run (of an interrupted backup, or not indexed yet)"
         ));
     }
-    let chosen: Vec<(Key, u64)> = choose(repository, options.read_data, &present);
-    read_all(repository, index, &chosen, observer, report, bad)
+    let mut chosen: Vec<(Key, u64)> = choose(repository, scope.read_data, &present)?;
+    // A prune is deleting them, or was when it stopped.
+    chosen.retain(|((name, _), _)| !index.is_deleted(name));
+    let (read, interrupted) = read_all(repository, index, &chosen, scope.until, observer, report, bad)?;
+    if scope.record && !read.is_empty() {
+        put_on_record(repository, read, bad, report)?;
+    }
+    if interrupted { Err(Error::Interrupted) } else { Ok(()) }
 }
 
-fn choose(repository: &Repository, which: ReadData, present: &BTreeMap<Key, u64>) -> Vec<(Key, u64)> {
+/// What was read counts, also of a check that is stopped: the next one goes on behind it.
+fn put_on_record(
+    repository: &Repository,
+    read: Vec<PackName>,
+    bad: &Bad,
+    report: &mut CheckReport,
+) -> Result<()> {
+    // A repository that may only be read can be checked all the same.
+    let (bad, good) = read.into_iter().partition(|name| bad.holds(name));
+    match repository.record(&Fact::Verified { good, bad }) {
+        Err(Error::Backend(BackendError::Denied { .. } | BackendError::NoSpace { .. })) => {
+            report
+                .notices
+                .push("what was read could not be put on record: the repository takes no writes".into());
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// True if a prune has deleted the pack: graves are there before packs go.
+fn buried_since(repository: &Repository, index: &Index, name: &PackName) -> Result<bool> {
+    if !index.is_deleted(name) {
+        index.refresh(repository)?;
+    }
+    Ok(index.is_deleted(name))
+}
+
+fn choose(repository: &Repository, which: ReadData, present: &BTreeMap<Key, u64>) -> Result<Vec<(Key, u64)>> {
     let number = |name: &PackName, seed: &[u8; 32]| {
         let [a, b, c, d, e, f, g, h, ..] = *blake3::keyed_hash(seed, name.as_bytes()).as_bytes();
         u64::from_le_bytes([a, b, c, d, e, f, g, h])
     };
     let all = present.iter().map(|(k, s)| (*k, *s));
-    match which {
+    Ok(match which {
+        ReadData::Within { days } => turns(repository, present, days)?,
         ReadData::No => Vec::new(),
         ReadData::All => all.collect(),
         ReadData::Part { n, of } => {
@@ -88,7 +154,25 @@ fn choose(repository: &Repository, which: ReadData, present: &BTreeMap<Key, u64>
             });
             drawn
         }
+    })
+}
+
+/// Those whose turn it is.
+fn turns(repository: &Repository, present: &BTreeMap<Key, u64>, days: u32) -> Result<Vec<(Key, u64)>> {
+    let (stamps, last) = repository.verifications()?;
+    let mut packs = Vec::with_capacity(present.len());
+    for (key, size) in present {
+        let since = match stamps.get(&key.0) {
+            Some(stamp) => *stamp,
+            None => {
+                let stat = repository.backend().stat(&object_name(key.1, key.0))?;
+                stat.map_or(i64::MIN, |s| s.modified)
+            }
+        };
+        packs.push(Turn { key: *key, size: *size, since });
     }
+    let now = repository.env().clock.now().seconds;
+    Ok(due(packs, now, last, days).into_iter().map(|t| (t.key, t.size)).collect())
 }
 
 /// What reading one pack found.
@@ -104,10 +188,13 @@ fn read_all(
     repository: &Repository,
     index: &Index,
     chosen: &[(Key, u64)],
+    until: Option<Instant>,
     observer: &dyn Observer,
     report: &mut CheckReport,
     bad: &mut Bad,
-) -> Result<()> {
+) -> Result<(Vec<PackName>, bool)> {
+    let late = || until.is_some_and(|until| Instant::now() >= until);
+    let done: Mutex<Vec<PackName>> = Mutex::default();
     let (next, bytes) = (AtomicUsize::new(0), AtomicU64::new(0));
     let results: Mutex<Vec<(Key, Read)>> = Mutex::default();
     let failure: Mutex<Option<Error>> = Mutex::default();
@@ -117,9 +204,10 @@ fn read_all(
             scope.spawn(|| {
                 let mut worker = Worker::new(repository, index);
                 while let Some((key, size)) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let read =
-                        if observer.interrupted() { Err(Error::Interrupted) } else { worker.read(*key) };
-                    match read {
+                    if observer.interrupted() || late() {
+                        return;
+                    }
+                    match worker.read(*key) {
                         Ok(Read::Good) => {}
                         Ok(found) => results.lock().unwrap_or_else(|e| e.into_inner()).push((*key, found)),
                         Err(e) => {
@@ -127,6 +215,7 @@ fn read_all(
                             return;
                         }
                     }
+                    done.lock().unwrap_or_else(|e| e.into_inner()).push(key.0);
                     let done = bytes.fetch_add(*size, Ordering::Relaxed) + size;
                     let (files, total_files) = (next.load(Ordering::Relaxed) as u64, chosen.len() as u64);
                     observer.event(&Event::Progress { files, bytes: done, total_files, total_bytes: total });
@@ -137,7 +226,9 @@ fn read_all(
     if let Some(e) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
         return Err(e);
     }
-    report.packs_read = chosen.len() as u64;
+    let done = done.into_inner().unwrap_or_else(|e| e.into_inner());
+    report.packs_read = done.len() as u64;
+    report.packs_left = (chosen.len() - done.len()) as u64;
     report.bytes_read = bytes.into_inner();
     for ((name, kind), read) in results.into_inner().unwrap_or_else(|e| e.into_inner()) {
         let object = object_name(kind, name).to_string();
@@ -156,7 +247,7 @@ fn read_all(
             }
         }
     }
-    Ok(())
+    Ok((done, observer.interrupted()))
 }
 
 struct Worker<'r> {
@@ -185,8 +276,11 @@ impl<'r> Worker<'r> {
     /// Reads one pack whole. Damage is a finding; a store that cannot be reached is an error.
     fn read(&mut self, (name, kind): Key) -> Result<Read> {
         let object = object_name(kind, name);
-        let mut bytes = match self.repository.backend().get(&object, PACK_SIZE_MAX) {
+        let mut bytes = match self.repository.backend().get_stored(&object, PACK_SIZE_MAX) {
             Ok(bytes) => bytes,
+            Err(BackendError::NotFound { .. }) if buried_since(self.repository, self.index, &name)? => {
+                return Ok(Read::Good);
+            }
             Err(e @ (BackendError::Io { .. } | BackendError::NotFound { .. })) => {
                 return Ok(Read::Whole(e.to_string()));
             }

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::observer::{Event, Observer};
 use crate::repository::Repository;
 use crate::repository::chunks::ChunkReader;
-use crate::repository::index::Index;
+use crate::repository::index::{Index, PackRef, Place};
 use crate::repository::pack::object_name;
 use crate::repository::tree::display_path;
 use bulla_repo_format::keys::ChunkKind;
@@ -17,36 +17,28 @@ use bulla_repo_format::snapshot::Snapshot;
 use bulla_repo_format::tree::{
     Block, ChunkRef, Content, Entry, EntryKind, ListNode, Node, decode_block, decode_holes, decode_xattrs,
 };
-use bulla_repo_format::{Area, ChunkId};
+use bulla_repo_format::{Area, ChunkId, PackName, RunId};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// Walks the trees of all snapshots.
+/// Walks the trees of all snapshots, or `only` of these.
 pub(super) fn check(
     repository: &Repository,
     index: &Index,
     bad: &Bad,
+    only: Option<&HashSet<RunId>>,
     observer: &dyn Observer,
     report: &mut CheckReport,
 ) -> Result<()> {
-    let (snapshots, failed) = repository.readable_snapshots()?;
+    let (mut snapshots, failed) = repository.readable_snapshots()?;
     for e in failed {
         if !e.is_damage() {
             return Err(e);
         }
         report.add("a snapshot", e);
     }
+    snapshots.retain(|s| only.is_none_or(|only| only.contains(&s.id)));
     lineages(repository, &snapshots, report)?;
-    let chunks = ChunkReader::new(repository, index);
-    let mut walk = Walk {
-        index,
-        bad,
-        chunks,
-        buffer: Vec::new(),
-        places: Vec::new(),
-        nodes: HashMap::new(),
-        good: HashSet::new(),
-        findings: BTreeMap::new(),
-    };
+    let mut walk = Walk::new(repository, index, bad);
     for (done, snapshot) in snapshots.iter().enumerate() {
         if observer.interrupted() {
             return Err(Error::Interrupted);
@@ -67,10 +59,30 @@ pub(super) fn check(
     Ok(())
 }
 
+/// The packs with some chunk of these snapshots, also those that have it besides others.
+pub(super) fn packs_needed(
+    repository: &Repository,
+    index: &Index,
+    only: &HashSet<RunId>,
+    observer: &dyn Observer,
+) -> Result<HashSet<PackName>> {
+    let bad = Bad::default();
+    let mut walk = Walk::new(repository, index, &bad);
+    walk.met = Some(HashSet::new());
+    for snapshot in repository.readable_snapshots()?.0.iter().filter(|s| only.contains(&s.id)) {
+        if observer.interrupted() {
+            return Err(Error::Interrupted);
+        }
+        walk.node(&snapshot.tree, u8::MAX)?;
+    }
+    walk.met.into_iter().flatten().map(|pack| index.pack_name(pack)).collect()
+}
+
 /// A snapshot that a lineage names must be there, or have died on record.
 fn lineages(repository: &Repository, snapshots: &[Snapshot], report: &mut CheckReport) -> Result<()> {
     let mut explained: HashSet<_> = repository.list_runs(Area::Verdicts)?.into_iter().collect();
     explained.extend(repository.list_runs(Area::Deaths)?);
+    explained.extend(repository.accepted_losses().unwrap_or_default());
     let mut missing = BTreeMap::new();
     for snapshot in snapshots {
         for id in snapshot.prev.iter().map(|h| h.id).chain(snapshot.seen.iter().copied()) {
@@ -94,15 +106,48 @@ struct Walk<'r> {
     bad: &'r Bad,
     chunks: ChunkReader<'r>,
     buffer: Vec<u8>,
-    places: Vec<crate::repository::index::Place>,
+    places: Vec<Place>,
     /// Nodes that were read, with the damage below them.
     nodes: HashMap<ChunkId, Damage>,
     /// List nodes without damage.
     good: HashSet<ChunkId>,
     findings: BTreeMap<String, Finding>,
+    /// Packs of all chunks met, if they are asked for.
+    met: Option<HashSet<PackRef>>,
 }
 
-impl Walk<'_> {
+impl<'r> Walk<'r> {
+    fn new(repository: &'r Repository, index: &'r Index, bad: &'r Bad) -> Self {
+        Self {
+            index,
+            bad,
+            chunks: ChunkReader::new(repository, index),
+            buffer: Vec::new(),
+            places: Vec::new(),
+            nodes: HashMap::new(),
+            good: HashSet::new(),
+            findings: BTreeMap::new(),
+            met: None,
+        }
+    }
+
+    /// Where a chunk lies; noted if that is asked for.
+    fn locate(&mut self, id: &ChunkId) -> Result<()> {
+        self.index.places(id, &mut self.places)?;
+        if let Some(met) = &mut self.met {
+            met.extend(self.places.iter().map(|p| p.pack));
+        }
+        Ok(())
+    }
+
+    /// Reads a metadata chunk.
+    fn read_meta(&mut self, id: &ChunkId) -> Result<()> {
+        if self.met.is_some() {
+            self.locate(id)?;
+        }
+        self.chunks.read(ChunkKind::Meta, id, &mut self.buffer)
+    }
+
     fn finding(&mut self, object: String, reason: impl ToString) {
         let make = || Finding { object: object.clone(), reason: reason.to_string(), hurts: Vec::new() };
         self.findings.entry(object.clone()).or_insert_with(make);
@@ -141,7 +186,7 @@ impl Walk<'_> {
 
     /// A node, or why it cannot be had.
     fn read_node(&mut self, id: &ChunkId, above: u8) -> Result<std::result::Result<Node, String>> {
-        match self.chunks.read(ChunkKind::Meta, id, &mut self.buffer) {
+        match self.read_meta(id) {
             Err(e) if e.is_damage() => return Ok(Err(e.to_string())),
             other => other?,
         }
@@ -182,7 +227,7 @@ impl Walk<'_> {
         decode: impl FnOnce(&[u8]) -> std::result::Result<(), bulla_repo_format::FormatError>,
     ) -> Result<Option<String>> {
         let Block::Chunk(chunk) = block else { return Ok(None) };
-        let reason = match self.chunks.read(ChunkKind::Meta, &chunk.id, &mut self.buffer) {
+        let reason = match self.read_meta(&chunk.id) {
             Err(e) if e.is_damage() => e.to_string(),
             Err(e) => return Err(e),
             Ok(()) => match decode_block(&self.buffer).and_then(decode) {
@@ -200,7 +245,7 @@ impl Walk<'_> {
         if self.good.contains(id) {
             return Ok(None);
         }
-        let reason = match self.chunks.read(ChunkKind::Meta, id, &mut self.buffer) {
+        let reason = match self.read_meta(id) {
             Err(e) if e.is_damage() => e.to_string(),
             Err(e) => return Err(e),
             Ok(()) => match ListNode::decode(&self.buffer) {
@@ -235,7 +280,7 @@ impl Walk<'_> {
 
     /// A data chunk: some place of it must be in a pack that is good.
     fn chunk(&mut self, chunk: &ChunkRef) -> Result<Option<String>> {
-        self.index.places(&chunk.id, &mut self.places)?;
+        self.locate(&chunk.id)?;
         let mut found = None;
         for place in &self.places {
             if self.bad.packs.is_empty() && self.bad.chunks.is_empty() && place.len == chunk.len {

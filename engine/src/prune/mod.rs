@@ -96,25 +96,38 @@ const ATTEMPTS: usize = 3;
 /// Prunes a repository.
 pub fn run(repository: &Repository, options: &PruneOptions, observer: &dyn Observer) -> Result<PruneReport> {
     repository.require_writable()?;
+    repository.verify_history()?;
     if options.dry_run {
         return Collector { repository, options, observer, copies: true }.rehearse();
     }
-    let (mut report, mut copies, mut attempt) = (PruneReport::default(), true, 1);
-    loop {
-        match (Collector { repository, options, observer, copies }).collect(&mut report) {
-            Err(Error::Backend(BackendError::NoSpace { .. })) if copies => {
-                let text = "the store is full; using its reserve to delete what needs no copy";
-                observer.event(&Event::Notice(text));
-                repository.backend().reserve(false)?;
-                copies = false;
+    // What attempts that failed have let die or expired is done all the same.
+    let mut done = PruneReport::default();
+    let mut collect = |copies| {
+        let collector = Collector { repository, options, observer, copies };
+        for _ in 1..ATTEMPTS {
+            match collector.collect(&mut done) {
+                Err(Error::Voided { .. }) => observer.event(&Event::Notice(
+                    "another prune took this one for dead and expired it; beginning again",
+                )),
+                Err(e @ Error::Overtaken { .. }) => {
+                    observer.event(&Event::Notice(&format!("{e}: beginning again")));
+                }
+                other => return other,
             }
-            Err(e @ (Error::Voided { .. } | Error::Overtaken { .. })) if attempt < ATTEMPTS => {
-                observer.event(&Event::Notice(&format!("{e}: beginning again")));
-                attempt += 1;
-            }
-            other => break other?,
         }
-    }
+        collector.collect(&mut done)
+    };
+    // A store without its reserve counts as full: copies would eat what the objects that free space need.
+    let taken = repository.backend().reserve(true).map_err(Error::from);
+    let report = match taken.and_then(|()| collect(true)) {
+        Err(Error::Backend(BackendError::NoSpace { .. })) => {
+            observer
+                .event(&Event::Notice("the store is full; using its reserve to delete what needs no copy"));
+            repository.backend().reserve(false)?;
+            collect(false)?
+        }
+        other => other?,
+    };
     if let Err(e) = repository.backend().reserve(true) {
         observer.event(&Event::Warning(&format!("the reserve for a full store could not be kept: {e}")));
     }
@@ -129,15 +142,15 @@ struct Collector<'a> {
 }
 
 impl Collector<'_> {
-    fn collect(&self, report: &mut PruneReport) -> Result<()> {
+    fn collect(&self, done: &mut PruneReport) -> Result<PruneReport> {
         let repository = self.repository;
         repository.backend().settle()?;
         let (run, _) = Run::open(repository, RunKind::Collector, &[])?;
         let now = self.store_time(&run.id())?;
-        report.without_copies = !self.copies;
+        let mut report = PruneReport { without_copies: !self.copies, ..PruneReport::default() };
         self.clear_dead()?;
-        report.died.extend(self.let_die(now, true)?);
-        report.voided.extend(self.expire(&run.id(), now)?);
+        self.let_die(now, true, &mut done.died)?;
+        done.voided.extend(self.expire(&run.id(), now)?);
         let adopted: HashSet<PackName> = repository.marked_packs()?;
 
         let before = survey::before(repository)?;
@@ -153,7 +166,7 @@ impl Collector<'_> {
         report.plan = self.plan(&index, &reach, &present, &adopted)?;
         let kept: HashSet<PackName> =
             report.plan.keep.iter().filter(|p| p.live > 0).map(|p| p.name).collect();
-        unlisted.adopt(repository, |name| kept.contains(name))?;
+        unlisted.adopt(repository, |pack| kept.contains(&pack.name))?;
         let mut victims: HashSet<PackName> =
             report.plan.delete.iter().chain(&report.plan.repack).map(|p| p.name).collect();
         if !victims.is_empty() {
@@ -170,7 +183,8 @@ impl Collector<'_> {
         if self.copies {
             report.merged = index.merge(repository)?;
         }
-        Ok(())
+        (report.died, report.voided) = (std::mem::take(&mut done.died), std::mem::take(&mut done.voided));
+        Ok(report)
     }
 
     /// Marks what snapshots need. One that has died since it was listed may have been swept by another collector,
@@ -205,7 +219,8 @@ impl Collector<'_> {
     /// The same survey and plan, with nothing written.
     fn rehearse(&self) -> Result<PruneReport> {
         let repository = self.repository;
-        let died = self.let_die(repository.env().clock.now().seconds, false)?;
+        let mut died = Vec::new();
+        self.let_die(repository.env().clock.now().seconds, false, &mut died)?;
         let marked = repository.marked_packs()?;
         let mut before = survey::before(repository)?;
         before.dead.extend(&died);
@@ -230,9 +245,10 @@ impl Collector<'_> {
 
     /// Now, by the store's clock: the time it gave this run's own announcement.
     fn store_time(&self, own: &RunId) -> Result<i64> {
-        match self.repository.backend().stat(&ObjectName::Announcement(*own, 0))? {
+        let name = ObjectName::Announcement(*own, 0);
+        match self.repository.backend().stat(&name)? {
             Some(stat) => Ok(stat.modified),
-            None => Err(survey::lost_own(self.repository, own, survey::incomplete("announcements"))?),
+            None => Err(survey::unseen(self.repository, own, "announcements")),
         }
     }
 
@@ -249,14 +265,13 @@ impl Collector<'_> {
     }
 
     /// Forgotten snapshots whose grace is over die, unless they are held; with `write`, durably.
-    fn let_die(&self, now: i64, write: bool) -> Result<Vec<RunId>> {
+    fn let_die(&self, now: i64, write: bool, died: &mut Vec<RunId>) -> Result<()> {
         let repository = self.repository;
         let there: HashSet<RunId> = repository.list_runs(Area::Verdicts)?.into_iter().collect();
         let gone: HashSet<RunId> = repository.list_runs(Area::Deaths)?.into_iter().collect();
         // Forgets before holds: a hold that came before its snapshot was forgotten is seen (engine::forget).
         let forgets = repository.list_runs(Area::Forgets)?;
         let held: HashSet<RunId> = repository.list_runs(Area::Holds)?.into_iter().collect();
-        let mut died = Vec::new();
         for id in forgets {
             if held.contains(&id) || !there.contains(&id) || gone.contains(&id) {
                 continue;
@@ -275,32 +290,31 @@ impl Collector<'_> {
             if !forget.now && now.saturating_sub(stat.modified) < self.options.grace {
                 continue;
             }
-            if write {
-                match self.write_death(&id) {
-                    // Another collector was first, and has removed the snapshot already.
-                    Err(e) if e.is_missing() && survey::is_dead(repository, &id)? => continue,
-                    other => other?,
-                }
+            if !write || self.write_death(&id)? {
+                died.push(id);
             }
-            died.push(id);
         }
         if !died.is_empty() && write {
             repository.backend().flush()?;
         }
-        Ok(died)
+        Ok(())
     }
 
-    fn write_death(&self, id: &RunId) -> Result<()> {
+    /// False if another collector let it die meanwhile and has removed it.
+    fn write_death(&self, id: &RunId) -> Result<bool> {
         let repository = self.repository;
         let name = ObjectName::Verdict(*id);
-        let (body, signature) = repository.get_object(&name, ObjectType::Verdict)?;
+        let (body, signature) = match repository.get_object(&name, ObjectType::Verdict) {
+            Err(e) if e.is_missing() && survey::is_dead(repository, id)? => return Ok(false),
+            other => other?,
+        };
         let fail = |e| Error::object(&name, e);
         let verdict = Verdict::decode(&body, id).map_err(fail)?;
         repository.verify(ObjectType::Verdict, &verdict.client(), &body, &signature).map_err(fail)?;
         let hash = repository.keyring().body_hash(&body);
         let death = Death { snapshot: *id, client: repository.client().id(), hash, body };
         repository.put_object(&ObjectName::Death(*id), ObjectType::Death, death.encode())?;
-        Ok(())
+        Ok(true)
     }
 
     /// Runs that were silent for long get a VOID; announcements of runs with a verdict, and of silent readers, go.
@@ -391,7 +405,7 @@ impl Collector<'_> {
     ) -> Result<Swept> {
         let repository = self.repository;
         repository.backend().settle()?;
-        let after = survey::after(repository, before, run, marked)?;
+        let after = survey::after(repository, index, before, run, marked)?;
         index.refresh(repository)?;
         self.reach(reach, after.roots.iter())?;
         // After all roots: what a pin lacks must not hide what a root has.

@@ -4,33 +4,16 @@
 //! decided on an object that does not open and verify; a listing that does not show this collector's own objects, or
 //! does not explain a snapshot some lineage names, stops everything.
 
+use super::unlisted::Present;
 use crate::backend::BackendError;
 use crate::error::{Error, Result};
 use crate::protocol::{Outcome, Sighting, announcement_counts, is_root};
 use crate::repository::Repository;
-use bulla_repo_format::record::{Announcement, RunKind};
+use crate::repository::index::Index;
+use crate::repository::pack::tail;
 use bulla_repo_format::snapshot::{Snapshot, Verdict};
-use bulla_repo_format::{Area, ObjectName, PackName, RunId};
+use bulla_repo_format::{Area, ChunkId, ObjectName, PackName, RunId};
 use std::collections::{BTreeMap, HashSet};
-
-/// Announcements of one run.
-#[derive(Default)]
-pub(super) struct Announced {
-    pub(super) numbers: Vec<u32>,
-    /// Those that could be read.
-    pub(super) read: Vec<Announcement>,
-    /// Why one could not be read: then nobody knows what the run relies on.
-    pub(super) unreadable: Option<String>,
-    /// The newest, by the store's clock.
-    pub(super) newest: i64,
-}
-
-impl Announced {
-    /// True if no announcement of the run can commit anything.
-    pub(super) fn is_reader(&self) -> bool {
-        !self.read.is_empty() && self.read.iter().all(|a| a.kind == RunKind::Reader)
-    }
-}
 
 /// The listings before the mark.
 pub(super) struct Before {
@@ -40,6 +23,8 @@ pub(super) struct Before {
     pub(super) snapshots: BTreeMap<RunId, Snapshot>,
     /// Deaths that were read and verified.
     pub(super) dead: HashSet<RunId>,
+    /// Names of all deaths.
+    gone: HashSet<RunId>,
 }
 
 impl Before {
@@ -67,8 +52,12 @@ pub(super) struct After {
     pub(super) present: HashSet<PackName>,
     /// Runs whose announcements count.
     pub(super) open: HashSet<RunId>,
-    /// Packs those runs named.
-    pub(super) named: HashSet<PackName>,
+    /// Packs those runs named, or wrote, that were there when the announcements had been listed and the verdicts had
+    /// not. Later would be too late: a run that commits in between and is seen by another collector may have let that
+    /// one delete a pack this one needs to know (`tests/model`, `shielded_read_late`).
+    pub(super) shielded: HashSet<PackName>,
+    /// What those of them hold that are condemned and that no index run lists.
+    pub(super) shielded_chunks: HashSet<ChunkId>,
     /// Trees they pin.
     pub(super) pins: Vec<bulla_repo_format::record::Pin>,
     /// Snapshots that are roots and were not there before the mark.
@@ -76,28 +65,6 @@ pub(super) struct After {
 }
 
 impl Repository {
-    /// All announcements by run. One that vanishes between listing and reading was withdrawn.
-    pub(super) fn announcements(&self) -> Result<BTreeMap<RunId, Announced>> {
-        let mut out: BTreeMap<RunId, Announced> = BTreeMap::new();
-        for (name, _) in self.backend().list(Area::Announcements)? {
-            let ObjectName::Announcement(run, number) = name else { continue };
-            let Some(stat) = self.backend().stat(&name)? else { continue };
-            let read = self.read_announcement(&run, number);
-            if matches!(read, Err(Error::Backend(BackendError::NotFound { .. }))) {
-                continue;
-            }
-            let entry = out.entry(run).or_default();
-            entry.numbers.push(number);
-            entry.newest = entry.newest.max(stat.modified);
-            match read {
-                Ok(a) => entry.read.push(a),
-                Err(e) if e.is_damage() => entry.unreadable = Some(e.to_string()),
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(out)
-    }
-
     /// What `snap/<run>` says now.
     pub(super) fn outcome(&self, run: &RunId) -> Result<Outcome> {
         match self.read_verdict(run) {
@@ -119,17 +86,51 @@ pub(super) fn is_dead(repository: &Repository, run: &RunId) -> Result<bool> {
     }
 }
 
-/// g1: deaths, then verdicts.
+/// g1: deaths, then verdicts; from the start again when another collector removes a dead snapshot between the two.
 pub(super) fn before(repository: &Repository) -> Result<Before> {
+    for _ in 1..ATTEMPTS {
+        match listed(repository) {
+            Err(Unread::Removed(_)) => {}
+            Err(Unread::Failed(e)) => return Err(e),
+            Ok(before) => return Ok(before),
+        }
+    }
+    listed(repository).map_err(|e| match e {
+        Unread::Removed(e) | Unread::Failed(e) => e,
+    })
+}
+
+/// More dead snapshots than collectors remove during one listing each.
+const ATTEMPTS: usize = 8;
+
+/// Why the listings are no answer.
+enum Unread {
+    /// A snapshot went after the deaths were listed, and its death is on record now.
+    Removed(Error),
+    Failed(Error),
+}
+
+impl From<Error> for Unread {
+    fn from(e: Error) -> Self {
+        Self::Failed(e)
+    }
+}
+
+fn listed(repository: &Repository) -> Result<Before, Unread> {
     let gone: HashSet<RunId> = repository.list_runs(Area::Deaths)?.into_iter().collect();
-    let mut before = Before { outcomes: BTreeMap::new(), snapshots: BTreeMap::new(), dead: HashSet::new() };
+    let mut before = Before {
+        outcomes: BTreeMap::new(),
+        snapshots: BTreeMap::new(),
+        dead: HashSet::new(),
+        gone: gone.clone(),
+    };
     for run in repository.list_runs(Area::Verdicts)? {
         let verdict = match repository.read_verdict(&run) {
             Ok(read) => read.verdict,
-            // A collector removes the snapshot after the death. One that died since deaths were listed is as dead:
-            // nothing is condemned yet.
-            Err(e) if e.is_missing() && is_dead(repository, &run)? => continue,
-            Err(e) => return Err(e),
+            // A collector removes the snapshot after the death.
+            Err(Error::Backend(BackendError::NotFound { .. })) if gone.contains(&run) => continue,
+            Err(e) if e.is_missing() => return Err(removed(repository, &run, e)?),
+            Err(e) => return Err(e.into()),
         };
         if gone.contains(&run) && is_dead(repository, &run)? {
             before.dead.insert(run);
@@ -142,27 +143,32 @@ pub(super) fn before(repository: &Repository) -> Result<Before> {
             }
         }
     }
-    explain(repository, &before)?;
+    explain(repository, &before, &gone)?;
     Ok(before)
+}
+
+fn removed(repository: &Repository, run: &RunId, e: Error) -> Result<Unread> {
+    Ok(if is_dead(repository, run)? { Unread::Removed(e) } else { Unread::Failed(e) })
 }
 
 /// Every snapshot that a living one has seen is there, or void, or verifiably dead: a listing that omits some looks
 /// exactly like a repository without them.
-fn explain(repository: &Repository, before: &Before) -> Result<()> {
-    let mut checked = HashSet::new();
+fn explain(repository: &Repository, before: &Before, gone: &HashSet<RunId>) -> Result<(), Unread> {
+    let (mut checked, accepted) = (HashSet::new(), repository.accepted_losses()?);
     for snapshot in before.roots() {
         for id in snapshot.prev.iter().map(|h| h.id).chain(snapshot.seen.iter().copied()) {
-            if before.outcomes.contains_key(&id) || !checked.insert(id) {
+            if before.outcomes.contains_key(&id) || accepted.contains(&id) || !checked.insert(id) {
                 continue;
             }
-            if is_dead(repository, &id)? {
+            if gone.contains(&id) && is_dead(repository, &id)? {
                 continue;
             }
             let reason = format!(
-                "snapshot {} saw it, and it is neither there nor dead on record; nothing was deleted",
+                "snapshot {id} is missing without a record of its death, though snapshot {} saw it; nothing was deleted",
                 snapshot.id.short()
             );
-            return Err(Error::Damaged { what: format!("snapshot {id}"), reason });
+            let e = Error::RolledBack { reason };
+            return Err(removed(repository, &id, e)?);
         }
     }
     Ok(())
@@ -170,22 +176,29 @@ fn explain(repository: &Repository, before: &Before) -> Result<()> {
 
 /// g3: marks and packs, then announcements, then verdicts. `own` is this collector's run, `marked` whether it has put
 /// a mark.
-pub(super) fn after(repository: &Repository, before: &Before, own: &RunId, marked: bool) -> Result<After> {
+pub(super) fn after(
+    repository: &Repository,
+    index: &Index,
+    before: &Before,
+    own: &RunId,
+    marked: bool,
+) -> Result<After> {
     let marks = repository.list_runs(Area::Marks)?;
     if marked && !marks.contains(own) {
-        return Err(incomplete("marks"));
+        return Err(unseen(repository, own, "marks"));
     }
     let marked = repository.marked_packs()?;
-    let present = repository.present_packs()?.into_keys().map(|(name, _)| name).collect();
+    let packs = repository.present_packs()?;
     let announced = repository.announcements()?;
     if !announced.contains_key(own) {
-        return Err(lost_own(repository, own, incomplete("announcements"))?);
+        return Err(unseen(repository, own, "announcements"));
     }
     let mut after = After {
         marked,
-        present,
+        present: packs.keys().map(|(name, _)| *name).collect(),
         open: HashSet::new(),
-        named: HashSet::new(),
+        shielded: HashSet::new(),
+        shielded_chunks: HashSet::new(),
         pins: Vec::new(),
         roots: Vec::new(),
     };
@@ -199,10 +212,11 @@ pub(super) fn after(repository: &Repository, before: &Before, own: &RunId, marke
         }
         after.open.insert(*run);
         for announcement in &a.read {
-            after.named.extend(&announcement.packs);
+            after.shielded.extend(&announcement.packs);
             after.pins.extend(&announcement.pins);
         }
     }
+    after.shield(repository, index, &packs)?;
     for hold in repository.list_runs(Area::Holds)? {
         if let Some(tree) = repository.held_tree(&hold)? {
             after.pins.push(tree);
@@ -229,19 +243,78 @@ pub(super) fn after(repository: &Repository, before: &Before, own: &RunId, marke
             Err(e) => return Err(e),
         }
     }
+    after.late_deaths(repository, before)?;
     Ok(after)
 }
 
-/// Why something of a collector's own run is not there: another has declared the run void, or has used its name (a
-/// clone of this machine); or the store hides it, which is `otherwise`.
-pub(super) fn lost_own(repository: &Repository, own: &RunId, otherwise: Error) -> Result<Error> {
-    Ok(match repository.outcome(own)? {
-        Outcome::Open => otherwise,
-        Outcome::Void | Outcome::Committed => Error::Voided { run: own.to_string() },
-    })
+impl After {
+    /// Snapshots that were committed and died since the first look: seen only as deaths, and roots until the next cycle.
+    fn late_deaths(&mut self, repository: &Repository, before: &Before) -> Result<()> {
+        for run in repository.list_runs(Area::Deaths)? {
+            if before.gone.contains(&run) || before.outcomes.contains_key(&run) {
+                continue;
+            }
+            let death = match repository.read_death(&run) {
+                Err(e) if e.is_damage() => continue,
+                other => other?,
+            };
+            let verdict = death.map(|d| Verdict::decode(&d.body, &run)).transpose();
+            if let Some(Verdict::Snapshot(s)) =
+                verdict.map_err(|e| Error::object(&ObjectName::Death(run), e))?
+            {
+                self.roots.push(*s);
+            }
+        }
+        Ok(())
+    }
+
+    /// Completes what is known of shielded packs: between announcements and verdicts.
+    fn shield(&mut self, repository: &Repository, index: &Index, packs: &Present) -> Result<()> {
+        index.refresh(repository)?;
+        if self.open.is_empty() {
+            return Ok(());
+        }
+        let mut listed = HashSet::new();
+        for pack in index.packs() {
+            let pack = pack?;
+            if self.open.contains(&pack.run) {
+                self.shielded.insert(pack.name);
+            }
+            listed.insert(pack.name);
+        }
+        let buried = index.graves();
+        self.shielded.retain(|name| !buried.contains(name));
+        for (&(name, kind), &size) in packs.iter().filter(|((name, _), _)| self.marked.contains(name)) {
+            if listed.contains(&name) {
+                continue;
+            }
+            match tail::read(repository, kind, name, size) {
+                Ok(tail) if self.shielded.contains(&name) || self.open.contains(&tail.directory.run) => {
+                    self.shielded.insert(name);
+                    self.shielded_chunks.extend(tail.directory.chunks.iter().map(|c| c.id));
+                }
+                Ok(_) => {}
+                // Gone at this moment is fine; what cannot be read is left alone by the sweep.
+                Err(e) if e.is_damage() => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
 }
 
-pub(super) fn incomplete(what: &str) -> Error {
+/// Why a listing lacks what this collector has put: another one ended its run, or the listing is not to be trusted.
+pub(super) fn unseen(repository: &Repository, own: &RunId, what: &str) -> Error {
     let reason = "it does not show what this process has just put there; nothing was deleted".to_owned();
-    Error::Damaged { what: format!("the listing of {what}"), reason }
+    ended_or(repository, own, Error::Damaged { what: format!("the listing of {what}"), reason })
+}
+
+/// What explains that something of a collector's own run is not there: another has declared the run void, or has used
+/// its name (a clone of this machine). If neither, `otherwise`.
+pub(super) fn ended_or(repository: &Repository, own: &RunId, otherwise: Error) -> Error {
+    match repository.outcome(own) {
+        Ok(Outcome::Void | Outcome::Committed) => Error::Voided { run: own.to_string() },
+        Err(e) if !e.is_damage() => e,
+        _ => otherwise,
+    }
 }

@@ -4,10 +4,10 @@
 //! be read, or is shielded by a run that is still open, stays; graves are durable before the first delete.
 
 use super::reach::Live;
-use super::survey::{After, lost_own};
+use super::survey::{After, ended_or};
 use crate::error::{Error, Result};
 use crate::observer::Observer;
-use crate::protocol::{Fate, copy_counts, fate, may_delete};
+use crate::protocol::{Fate, copy_counts, fate, is_needed, may_delete};
 use crate::repository::chunks::ChunkReader;
 use crate::repository::index::{Index, Location, Place, put_run};
 use crate::repository::pack::{PackSink, PackStream, Packer, SealedPack, object_name, tail};
@@ -91,7 +91,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Sweep<'_> {
     /// Copies what is needed of all victims; decides which may go.
     pub(super) fn run(&self, victims: &[Victim]) -> Result<Swept> {
-        let (uploads, uploader) = upload::channel(self.repository);
+        let (uploads, uploader) = upload::channel(self.repository, Box::new(|_| Ok(())));
         let sink = Remember { inner: &uploads, packs: Mutex::default() };
         let stream = |kind| PackStream::new(self.repository, kind, self.run, Compression::Auto, true, &sink);
         let streams = [stream(PackKind::Data), stream(PackKind::Meta)];
@@ -133,7 +133,7 @@ impl Sweep<'_> {
         for (object, size) in packs {
             let bytes = match self.repository.backend().get(object, *size).map_err(Error::from) {
                 // Only who took this run for dead may have moved on from what it copied.
-                Err(e) if e.is_missing() => return Err(lost_own(self.repository, &self.run, e)?),
+                Err(e) if e.is_missing() => return Err(ended_or(self.repository, &self.run, e)),
                 other => other?,
             };
             let (ObjectName::Pack(name) | ObjectName::Meta(name)) = object else { continue };
@@ -174,7 +174,7 @@ impl Sweep<'_> {
         for victim in victims {
             backend.delete(&object_name(victim.kind, victim.name))?;
             if sidecars {
-                backend.delete(&ObjectName::Parity(victim.name))?;
+                crate::parity::drop_of(&**backend, &victim.name)?;
             }
         }
         Ok(backend.flush()?)
@@ -234,7 +234,7 @@ impl<'a> Worker<'a> {
             Err(e) if e.is_damage() => return Ok(left(format!("its directory cannot be read: {e}"))),
             Err(e) => return Err(e),
         };
-        if after.named.contains(&victim.name) || after.open.contains(&tail.directory.run) {
+        if after.shielded.contains(&victim.name) || after.open.contains(&tail.directory.run) {
             return Ok(left("a run that is not finished relies on it".into()));
         }
         let pack = Arc::new(tail.pack);
@@ -268,13 +268,20 @@ impl<'a> Worker<'a> {
     /// True if a root, or a run that is not finished, needs the chunk and no copy elsewhere counts.
     fn needed(&mut self, victim: &Victim, id: &ChunkId) -> Result<bool> {
         let (sweep, after) = (self.sweep, self.sweep.after);
-        let live = sweep.live.needs(id, &mut self.places)?;
+        let mut shielded = after.shielded_chunks.contains(id);
+        if !after.shielded.is_empty() {
+            // Packs buried since the shield was drawn count too.
+            sweep.index.all_places(id, &mut self.places)?;
+            for place in &self.places {
+                shielded |= after.shielded.contains(&sweep.index.pack_name(place.pack)?);
+            }
+        }
+        let root = sweep.live.needs(id, &mut self.places)?;
+        let needed = is_needed(root, false, shielded);
         let places = std::mem::take(&mut self.places);
-        let mut needed = live;
         let mut elsewhere = Vec::new();
         for place in &places {
             let name = sweep.index.pack_name(place.pack)?;
-            needed |= after.named.contains(&name);
             if name != victim.name && sweep.index.is_listed(place.record)? {
                 elsewhere.push((name, *place));
             }

@@ -15,12 +15,12 @@ use std::collections::BTreeMap;
 /// The packs that are there, by name and kind, with their sizes.
 pub(crate) type Present = BTreeMap<(PackName, PackKind), u64>;
 
-/// Records of one pack: key, offset, length.
-type Records = Vec<([u8; KEY_LEN], u32, u32)>;
+/// A chunk in its pack: key, offset, length.
+type Record = ([u8; KEY_LEN], u32, u32);
 
 /// Packs and their records.
 #[derive(Default)]
-pub(crate) struct Unlisted(Vec<(IndexPack, Records)>);
+pub(crate) struct Unlisted(Vec<(IndexPack, Vec<Record>)>);
 
 impl Unlisted {
     /// Reads the tails of all packs the index does not list. One that cannot be read is reported and left alone.
@@ -60,6 +60,11 @@ impl Unlisted {
         Ok(Self(found))
     }
 
+    /// True if there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Lets this process's index know them.
     pub(crate) fn teach(&self, repository: &Repository, index: &Index) -> Result<()> {
         let mut run = IndexRun::new(repository.client().id());
@@ -77,10 +82,10 @@ impl Unlisted {
     }
 
     /// Puts index runs that list those of them that `wanted` picks; how many.
-    pub(crate) fn adopt(self, repository: &Repository, wanted: impl Fn(&PackName) -> bool) -> Result<u64> {
+    pub(crate) fn adopt(self, repository: &Repository, wanted: impl Fn(&IndexPack) -> bool) -> Result<u64> {
         let mut writer = IndexWriter::new(repository);
         let mut adopted = 0;
-        for (pack, records) in self.0.into_iter().filter(|(p, _)| wanted(&p.name)) {
+        for (pack, records) in self.0.into_iter().filter(|(p, _)| wanted(p)) {
             writer.add(pack, records)?;
             adopted += 1;
         }

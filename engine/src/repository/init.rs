@@ -29,6 +29,8 @@ pub struct InitOptions {
     pub argon2: Argon2Params,
     /// What the first slot is called.
     pub label: String,
+    /// Per cent of parity that writers add to new packs (SPEC 18), 1 to 100.
+    pub parity: Option<u8>,
 }
 
 impl Default for InitOptions {
@@ -41,6 +43,7 @@ impl Default for InitOptions {
             meta_pack: 8 << 20,
             argon2: Argon2Params::DEFAULT,
             label: String::new(),
+            parity: None,
         }
     }
 }
@@ -70,7 +73,7 @@ impl Repository {
         if Self::exists(&*backend)? {
             return Err(Error::RepositoryExists { place });
         }
-        options.chunker.validate()?;
+        options.parity.map_or(Ok(()), crate::parity::check_percent)?;
         let keyring = Keyring::new(vec![Secret::new(env.random())], vec![Secret::new(env.random())])?;
         let config = Config {
             generation: 0,
@@ -87,15 +90,17 @@ impl Repository {
             data_pack: options.data_pack,
             meta_pack: options.meta_pack,
             created: env.clock.now().seconds,
+            parity: options.parity,
             unknown: Vec::new(),
         };
         let ring_key = Secret::new(env.random());
         let sealed = config.seal(&ring_key, &env.random());
-        // What no reader would open is refused before anything is written.
+        // Sizes out of bounds, or a fault of this machine: nobody could open it.
         Config::open(&sealed, 0, &ring_key)?;
         let client = config.keyring.client_key(&config.keyring.client_id(&env.machine));
         let slot = bulla_repo_format::SlotId::new([0; 16]);
-        let mut repository = Self { backend, config, client, slot, ring_key, env };
+        let label = options.label.clone();
+        let mut repository = Self { backend, config, client, slot, label, ring_key, env };
 
         let recovery = Secret::new(repository.env.random());
         let recovery_key = print_key(&recovery);
@@ -103,6 +108,8 @@ impl Repository {
         repository.slot = keys::add(&repository, kind, secret, &options.label, options.argon2)?;
         let key = SlotSecret::Key(recovery);
         keys::add(&repository, SlotKind::Recovery, &key, "recovery key", options.argon2)?;
+        // Before anything can fill the store: without it a prune could not free space at zero bytes.
+        repository.backend.reserve(true)?;
         if repository.backend.put(&ObjectName::Config(0), &[&sealed])? == Put::Exists {
             return Err(Error::RepositoryExists { place });
         }

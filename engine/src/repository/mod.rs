@@ -4,12 +4,15 @@
 //! client it names.
 
 pub mod chunks;
+mod history;
 pub mod index;
 mod init;
 pub mod keys;
+mod ledger;
 mod open;
 pub mod pack;
 pub mod run;
+mod setting;
 pub mod snapshots;
 pub mod tree;
 pub(crate) mod upload;
@@ -34,6 +37,7 @@ pub struct Repository {
     config: Config,
     client: ClientKey,
     slot: SlotId,
+    label: String,
     ring_key: bulla_repo_format::keys::Secret,
     env: Env,
 }
@@ -66,6 +70,11 @@ impl Repository {
     /// The slot that opened it.
     pub fn opened_by(&self) -> SlotId {
         self.slot
+    }
+
+    /// What that slot is called. The labels of others are sealed with their own secrets.
+    pub fn opened_by_label(&self) -> &str {
+        &self.label
     }
 
     pub(crate) fn ring_key(&self) -> &bulla_repo_format::keys::Secret {

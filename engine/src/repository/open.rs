@@ -20,7 +20,7 @@ impl Repository {
         let (slot, opened) = open_slot(&*backend, &repo, secret)?;
         let config = open_config(&mut configs, (newest, bytes), &opened)?;
         let client = config.keyring.client_key(&config.keyring.client_id(&env.machine));
-        Ok(Self { backend, config, client, slot, ring_key: opened.key, env })
+        Ok(Self { backend, config, client, slot, label: opened.label, ring_key: opened.key, env })
     }
 }
 

@@ -3,14 +3,14 @@
 
 use super::Repository;
 use super::pack::object_name;
-use crate::backend::Put;
+use crate::backend::{BackendError, Put};
 use crate::error::{Error, Result};
 use bulla_repo_format::envelope::ObjectType;
 use bulla_repo_format::pack::PackKind;
-use bulla_repo_format::record::{Announcement, Mark, Pin, RunKind};
-use bulla_repo_format::snapshot::{Snapshot, Verdict};
+use bulla_repo_format::record::{Announcement, Checkpoint, Mark, Pin, RunKind};
+use bulla_repo_format::snapshot::{Head, Snapshot, Verdict};
 use bulla_repo_format::{Area, ObjectName, PackName, RunId};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 /// A pack another run wrote and this one relies on, as the index lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +21,25 @@ pub struct ForeignPack {
     pub kind: PackKind,
     /// The size it must have: a cut object is as good as none.
     pub size: u64,
+}
+
+/// Announcements of one run.
+#[derive(Default)]
+pub(crate) struct Announced {
+    pub(crate) numbers: Vec<u32>,
+    /// Those that could be read.
+    pub(crate) read: Vec<Announcement>,
+    /// Why one could not be read: then nobody knows what the run relies on.
+    pub(crate) unreadable: Option<String>,
+    /// The newest, by the store's clock.
+    pub(crate) newest: i64,
+}
+
+impl Announced {
+    /// True if no announcement of the run can commit anything.
+    pub(crate) fn is_reader(&self) -> bool {
+        !self.read.is_empty() && self.read.iter().all(|a| a.kind == RunKind::Reader)
+    }
 }
 
 /// A run without verdict.
@@ -56,6 +75,21 @@ impl<'r> Run<'r> {
 
     /// Puts the next announcement, durably.
     pub fn announce(&mut self, pins: &[Pin], verified: bool, packs: &[PackName]) -> Result<()> {
+        self.put(pins, verified, packs, None)
+    }
+
+    /// Announces how far the run has come, or, without a checkpoint, that it lives.
+    pub fn checkpoint(&mut self, pins: &[Pin], checkpoint: Option<Checkpoint>) -> Result<()> {
+        self.put(pins, true, &[], checkpoint)
+    }
+
+    fn put(
+        &mut self,
+        pins: &[Pin],
+        verified: bool,
+        packs: &[PackName],
+        checkpoint: Option<Checkpoint>,
+    ) -> Result<()> {
         let announcement = Announcement {
             run: self.id,
             number: self.next,
@@ -64,6 +98,7 @@ impl<'r> Run<'r> {
             pins: pins.to_vec(),
             verified,
             packs: packs.to_vec(),
+            checkpoint,
         };
         let name = ObjectName::Announcement(self.id, self.next);
         let put = self.repository.put_object(&name, ObjectType::Announcement, announcement.encode())?;
@@ -117,7 +152,12 @@ impl<'r> Run<'r> {
         }
         self.remove_announcements();
         match verdict {
-            Verdict::Snapshot(s) => Ok(*s),
+            Verdict::Snapshot(s) => {
+                let hash = self.repository.keyring().body_hash(&Verdict::Snapshot(s.clone()).encode());
+                // The snapshot stands; a state that cannot be written must not make its caller think otherwise.
+                let _ = self.repository.remember(Head { id: s.id, hash });
+                Ok(*s)
+            }
             Verdict::Void { .. } => Err(Error::Voided { run: self.id.to_string() }),
         }
     }
@@ -146,7 +186,7 @@ impl Repository {
         match self.read_verdict(snapshot) {
             Ok(read) if matches!(read.verdict, Verdict::Snapshot(_)) => {}
             Ok(_) => return Ok(false),
-            Err(Error::Backend(crate::backend::BackendError::NotFound { .. })) => return Ok(false),
+            Err(Error::Backend(BackendError::NotFound { .. })) => return Ok(false),
             Err(e) => return Err(e),
         }
         match self.is_dead(snapshot) {
@@ -154,6 +194,28 @@ impl Repository {
             Err(Error::Object { .. }) => Ok(true),
             Err(e) => Err(e),
         }
+    }
+
+    /// All announcements by run. One that vanishes between listing and reading was withdrawn.
+    pub(crate) fn announcements(&self) -> Result<BTreeMap<RunId, Announced>> {
+        let mut out: BTreeMap<RunId, Announced> = BTreeMap::new();
+        for (name, _) in self.backend().list(Area::Announcements)? {
+            let ObjectName::Announcement(run, number) = name else { continue };
+            let Some(stat) = self.backend().stat(&name)? else { continue };
+            let read = self.read_announcement(&run, number);
+            if matches!(read, Err(Error::Backend(BackendError::NotFound { .. }))) {
+                continue;
+            }
+            let entry = out.entry(run).or_default();
+            entry.numbers.push(number);
+            entry.newest = entry.newest.max(stat.modified);
+            match read {
+                Ok(a) => entry.read.push(a),
+                Err(e) if e.is_damage() => entry.unreadable = Some(e.to_string()),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(out)
     }
 
     /// Reads `pend/<run>.<number>`, signature checked.
@@ -181,7 +243,7 @@ impl Repository {
     pub(crate) fn read_mark(&self, run: &RunId) -> Result<Option<Mark>> {
         let name = ObjectName::Mark(*run);
         let (body, signature) = match self.get_object(&name, ObjectType::Mark) {
-            Err(Error::Backend(crate::backend::BackendError::NotFound { .. })) => return Ok(None),
+            Err(e) if e.is_missing() => return Ok(None),
             other => other?,
         };
         let mark = Mark::decode(&body, run).map_err(|e| Error::object(&name, e))?;

@@ -8,7 +8,7 @@ use bulla_repo_format::record::{Death, Forget};
 use bulla_repo_format::snapshot::{Head, Snapshot, Verdict};
 use bulla_repo_format::tree::is_within;
 use bulla_repo_format::{Area, ObjectName, RunId};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Which snapshots are meant. Empty fields match everything.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +30,18 @@ impl SnapshotFilter {
         let covers = |p: &Vec<u8>| s.paths.iter().any(|have| is_within(&trim(p), &trim(have)));
         host && tags && self.paths.iter().all(covers)
     }
+}
+
+/// What the store shows of snapshots.
+pub(crate) struct Listed {
+    /// Alive, with their heads, oldest first.
+    pub(crate) alive: Vec<(Snapshot, Head)>,
+    /// Verdicts and deaths that could not be read.
+    pub(crate) failed: Vec<Error>,
+    /// Names of verdicts.
+    pub(crate) verdicts: BTreeSet<RunId>,
+    /// Names of deaths.
+    pub(crate) gone: HashSet<RunId>,
 }
 
 /// Where a client's next snapshot stands in its lineage (SPEC 11).
@@ -75,24 +87,29 @@ impl Repository {
     /// `gone/<snapshot>` is there, authentic and about this snapshot. Under that name alone anything may lie: the store
     /// could hide a snapshot, or have its data swept, with an empty file (SPEC 13, R-TRUST-3).
     pub(crate) fn is_dead(&self, snapshot: &RunId) -> Result<bool> {
+        Ok(self.read_death(snapshot)?.is_some())
+    }
+
+    /// Reads `gone/<snapshot>`, signature and hash checked; `None` if there is none.
+    pub(crate) fn read_death(&self, snapshot: &RunId) -> Result<Option<Death>> {
         let name = ObjectName::Death(*snapshot);
         let (body, signature) = match self.get_object(&name, ObjectType::Death) {
-            Err(Error::Backend(crate::backend::BackendError::NotFound { .. })) => return Ok(false),
+            Err(Error::Backend(crate::backend::BackendError::NotFound { .. })) => return Ok(None),
             other => other?,
         };
         let death = Death::decode(&body, snapshot).map_err(|e| Error::object(&name, e))?;
         death.check_hash(self.keyring()).map_err(|e| Error::object(&name, e))?;
         self.verify(ObjectType::Death, &death.client, &body, &signature)
             .map_err(|e| Error::object(&name, e))?;
-        Ok(true)
+        Ok(Some(death))
     }
 
     /// Snapshots that are alive, with their heads, oldest first; and the verdicts that could not be read.
-    #[allow(clippy::type_complexity, reason = "two lists, both needed")]
-    pub(crate) fn read_snapshots(&self) -> Result<(Vec<(Snapshot, Head)>, Vec<Error>)> {
+    pub(crate) fn read_snapshots(&self) -> Result<Listed> {
         let gone: HashSet<RunId> = self.list_runs(Area::Deaths)?.into_iter().collect();
+        let verdicts: BTreeSet<RunId> = self.list_runs(Area::Verdicts)?.into_iter().collect();
         let (mut alive, mut failed) = (Vec::new(), Vec::new());
-        for run in self.list_runs(Area::Verdicts)? {
+        for &run in &verdicts {
             if gone.contains(&run) {
                 match self.is_dead(&run) {
                     Ok(true) => continue,
@@ -109,13 +126,13 @@ impl Repository {
             }
         }
         alive.sort_by_key(|(s, _)| (s.start, s.id));
-        Ok((alive, failed))
+        Ok(Listed { alive, failed, verdicts, gone })
     }
 
     /// Snapshots that are alive and not forgotten, oldest first. One that cannot be read is an error: see
     /// [`crate::check`] for which.
     pub fn snapshots(&self) -> Result<Vec<Snapshot>> {
-        let (alive, failed) = self.read_snapshots()?;
+        let Listed { alive, failed, .. } = self.read_snapshots()?;
         if let Some(e) = failed.into_iter().next() {
             return Err(e);
         }
@@ -140,7 +157,7 @@ impl Repository {
 
     /// A new edition of a snapshot: the same tree, described as it was, in this client's lineage.
     pub(crate) fn new_edition(&self, old: &Snapshot, id: RunId) -> Result<Snapshot> {
-        let (alive, _) = self.read_snapshots()?;
+        let alive = self.read_snapshots()?.alive;
         let position = Position::of(self, &alive);
         Ok(Snapshot {
             id,
@@ -156,7 +173,7 @@ impl Repository {
 
     /// All readable snapshots that are alive, forgotten ones included, and the errors of the others.
     pub fn readable_snapshots(&self) -> Result<(Vec<Snapshot>, Vec<Error>)> {
-        let (alive, failed) = self.read_snapshots()?;
+        let Listed { alive, failed, .. } = self.read_snapshots()?;
         Ok((alive.into_iter().map(|(s, _)| s).collect(), failed))
     }
 
@@ -180,7 +197,7 @@ impl Repository {
         let (word, path) = selector.split_once(':').map_or((selector, ""), |(w, p)| (w, p));
         let path = crate::repository::snapshots::clean_path(path.as_bytes());
         let unknown = || Error::UnknownSnapshot { selector: word.to_owned() };
-        let (all, mut failed) = self.read_snapshots()?;
+        let Listed { alive: all, mut failed, .. } = self.read_snapshots()?;
         let mut fitting: Vec<_> = all.into_iter().map(|(s, _)| s).filter(|s| filter.matches(s)).collect();
         if let Some(rest) = word.strip_prefix("latest") {
             let forgotten = self.forgotten()?;

@@ -326,7 +326,16 @@ impl<'r> Gather<'r> {
             _ => Place::Fresh,
         };
         dir.update = dir.taken && action != Action::Keep;
-        if dir.place != Place::Existing {
+        if dir.taken && entry.flags.read_error {
+            add(&self.context.tally.counts.unreadable, 1);
+            let path = escape(&entry.path());
+            let text = format!(
+                "/{path} could not be listed when it was backed up: nothing of what was in it is here"
+            );
+            self.context.tally.warn(&text);
+        }
+        // Nobody knows what was in a directory that was not listed: nothing there is extra.
+        if dir.place != Place::Existing || entry.flags.read_error {
             dir.names = None;
         }
         let place = dir.place;

@@ -134,7 +134,7 @@ pub(super) struct Intended {
 
 /// Decides about anything but a hard link.
 pub(super) fn decide(entry: &Entry, fact: &Fact, intended: Intended, options: &RestoreOptions) -> Action {
-    if entry.flags.read_error {
+    if entry.flags.read_error && !matches!(entry.kind, EntryKind::Directory) {
         return Action::Unreadable;
     }
     let device = matches!(entry.kind, EntryKind::CharDevice { .. } | EntryKind::BlockDevice { .. });

@@ -53,6 +53,14 @@ pub(super) fn open_passage(dir: BorrowedFd<'_>, name: &[u8], follow: bool) -> ru
     rustix::fs::openat(dir, name, flags, Mode::empty())
 }
 
+/// False if this process may not list the directory `name`: asked here, because its entry is out before it is listed.
+/// Where everybody may, nobody has to ask.
+pub(super) fn may_list(mode: u16, dir: &impl AsFd, name: &[u8]) -> bool {
+    use rustix::fs::{Access, AtFlags, accessat};
+    let wanted = Access::READ_OK | Access::EXEC_OK;
+    mode & 0o555 == 0o555 || accessat(dir, name, wanted, AtFlags::EACCESS) != Err(Errno::ACCESS)
+}
+
 /// The target of the link `name` in `dir`.
 pub(super) fn link_target(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<u8>, String> {
     let target = match rustix::fs::readlinkat(dir, name, Vec::new()) {

@@ -260,6 +260,7 @@ impl<'a> Walk<'a> {
         let mount = if same { frame.mount } else { self.mounts.number(device, || path.clone()) };
         let mut entry = stat::entry(s, kind, self.parent.clone(), name, mount);
         entry.flags.implied = implied;
+        entry.flags.read_error = directory && !implied && !details::may_list(s.stx_mode, &dir, name);
         entry.atime = self.sources.with_atime.then(|| stat::atime(s));
         if implied {
             // Whatever else goes on in an ancestor must not make an unchanged backup look changed (SPEC 9.2).

@@ -17,6 +17,7 @@ struct Key {
 }
 
 /// A finished node, as its parent will list it. `last` is the key of the last entry below it.
+#[derive(Clone)]
 struct Done {
     id: ChunkId,
     first: Key,
@@ -26,7 +27,7 @@ struct Done {
 }
 
 /// A node under construction: a leaf at level 0, an inner node above.
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Level {
     body: Vec<u8>,
     count: u64,
@@ -95,8 +96,20 @@ impl TreeBuilder {
         Ok(())
     }
 
+    /// The tree of the entries so far; the build goes on.
+    pub fn so_far<E: From<FormatError>>(&mut self, sink: NodeSink<'_, E>) -> Result<BuiltTree, E> {
+        let levels = self.levels.clone();
+        let built = self.end(sink);
+        self.levels = levels;
+        built
+    }
+
     /// Ends the build. An empty tree is one empty leaf.
     pub fn finish<E: From<FormatError>>(mut self, sink: NodeSink<'_, E>) -> Result<BuiltTree, E> {
+        self.end(sink)
+    }
+
+    fn end<E: From<FormatError>>(&mut self, sink: NodeSink<'_, E>) -> Result<BuiltTree, E> {
         if self.last.is_none() {
             let node = vec![LEAF, 0];
             let root = self.id.identify(&node);

@@ -68,6 +68,7 @@ fn paths() -> Vec<Vector> {
         ("slot", format!("keys/{id}")),
         ("pack", format!("packs/0b/{hash}")),
         ("meta", format!("meta/0b/{hash}")),
+        ("parity", format!("parity/0b/{hash}")),
         ("index", format!("index/00000001-{hash}")),
         ("announcement", format!("pend/{id}.00000002")),
         ("record", format!("records/{id}/0000000000000003")),

@@ -11,6 +11,7 @@ use bulla_repo_format::frame::Expander;
 use bulla_repo_format::id::{from_hex, to_hex};
 use bulla_repo_format::index::IndexRun;
 use bulla_repo_format::keys::{ChunkKind, Secret, verify};
+use bulla_repo_format::ledger::Record;
 use bulla_repo_format::record::{Announcement, Certificate, Death, Forget, Hold, Mark};
 use bulla_repo_format::slot::{self, Slot, SlotSecret};
 use bulla_repo_format::snapshot::Verdict;
@@ -63,6 +64,7 @@ pub(crate) fn decode(v: &Vector) -> Result<Facts> {
             vec![fact("hash", blake3::hash(&out).to_hex())]
         }
         "pack" => crate::pack::decode(v)?,
+        "parity" => crate::parity::decode(v)?,
         "index" => index(v)?,
         "tree-node" => vec![fact("node", debug(&Node::decode(bytes)?))],
         "list-node" => vec![fact("node", debug(&ListNode::decode(bytes)?))],
@@ -141,6 +143,7 @@ fn config(v: &Vector) -> Result<Facts> {
         fact("frames", format!("{} {}", c.data_frame, c.meta_frame)),
         fact("packs", format!("{} {}", c.data_pack, c.meta_pack)),
         fact("created", c.created),
+        fact("parity", c.parity.map_or("none".into(), |p| p.to_string())),
         fact("unknown", c.unknown.len()),
     ];
     Ok(facts.into())
@@ -189,6 +192,7 @@ fn small(v: &Vector) -> Result<Facts> {
         "mark" => ObjectType::Mark,
         "hold" => ObjectType::Hold,
         "forget" => ObjectType::Forget,
+        "record" => ObjectType::Record,
         "certificate" => ObjectType::Client,
         other => panic!("{}: unknown object {other}", v.name),
     };
@@ -218,6 +222,10 @@ fn small(v: &Vector) -> Result<Facts> {
         }
         (ObjectType::Forget, ObjectName::Forget(id)) => {
             let a = Forget::decode(&body, &id)?;
+            (ring.client_key(&a.client), debug(&a))
+        }
+        (ObjectType::Record, ObjectName::Record(client, sequence)) => {
+            let a = Record::decode(&body, &client, sequence)?;
             (ring.client_key(&a.client), debug(&a))
         }
         (ObjectType::Client, ObjectName::Client(id)) => {

@@ -8,6 +8,7 @@ mod decode;
 mod file;
 mod keys;
 mod pack;
+mod parity;
 mod slots;
 mod small;
 mod tree;
@@ -36,7 +37,8 @@ fn folder() -> PathBuf {
 
 /// All cases, with the facts the crate finds in the valid ones.
 fn generate() -> Vec<Vector> {
-    let mut all = [basic::cases(), slots::cases(), small::cases(), pack::cases(), tree::cases()].concat();
+    let objects = [slots::cases(), small::cases(), pack::cases(), parity::cases(), tree::cases()];
+    let mut all = [basic::cases(), objects.concat()].concat();
     for v in &mut all {
         if v.rule.is_none() {
             v.facts = decode::decode(v).unwrap_or_else(|e| panic!("{}: {e}", v.name));

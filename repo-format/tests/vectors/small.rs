@@ -8,6 +8,7 @@ use bulla_repo_format::config::Config;
 use bulla_repo_format::envelope::ObjectType;
 use bulla_repo_format::index::{IndexPack, IndexRecord, IndexRun};
 use bulla_repo_format::keys::Secret;
+use bulla_repo_format::ledger::{Fact, Record};
 use bulla_repo_format::pack::{FrameEntry, HEADER_LEN, PackHeader, PackKind};
 use bulla_repo_format::record::*;
 use bulla_repo_format::snapshot::*;
@@ -86,6 +87,7 @@ fn first_config() -> Vec<u8> {
         data_pack: 32 << 20,
         meta_pack: 8 << 20,
         created: 1_700_000_000,
+        parity: None,
         unknown: vec![],
     };
     first.seal(&ring_key(), &[0xaa; 32])
@@ -112,6 +114,8 @@ fn configs() -> Vec<Vector> {
         )
         .with("name", name),
         Vector::ok("config", "read-only", "an unknown read-only-compatible flag", config(&[(8, uint(1))]))
+            .with("name", name),
+        Vector::ok("config", "parity", "new packs get 3 per cent of parity", config(&[(16, uint(3))]))
             .with("name", name),
         bad("R-CONFIG-1", "repository", "another repository inside", &[(3, Some(Value::bytes([1; 32])))]),
         bad("R-CONFIG-1", "ring", "another ring inside", &[(4, Some(Value::bytes([1; 16])))]),
@@ -146,6 +150,7 @@ fn configs() -> Vec<Vector> {
             &[(5, Some(Value::Array(vec![Value::bytes([1; 31])])))],
         ),
         bad("R-CBOR-8", "missing", "no creation time", &[(15, None)]),
+        bad("R-CBOR-8", "parity", "parity of 101 per cent", &[(16, uint(101))]),
         bad("R-CBOR-8", "null", "null is not absence", &[(2, Some(Value::Null))]),
     ]
 }
@@ -375,6 +380,12 @@ fn announcements() -> Vec<Vector> {
         pins: vec![Pin { snapshot: OTHER, tree: ChunkId::new([0xe2; 32]) }],
         verified: true,
         packs: vec![PackName::new([0xe3; 32])],
+        checkpoint: Some(Checkpoint {
+            start: Timestamp { seconds: 1_700_000_000, nanos: 7 },
+            host: "host".into(),
+            paths: vec![b"/srv".to_vec()],
+            tree: ChunkId::new([0xe5; 32]),
+        }),
     }
     .encode();
     let seal = |body: &[u8]| object(ObjectType::Announcement, body);
@@ -387,7 +398,10 @@ fn announcements() -> Vec<Vector> {
     let bad = |rule: &str, case: &str, note: &str, bytes| no("announcement", rule, case, note, name, bytes);
     let pin = Value::Array(vec![Value::Array(vec![Value::bytes([1; 16])])]);
     vec![
-        Vector::ok("announcement", "writer", "a pin and a pack", seal(&good)).with("name", name),
+        Vector::ok("announcement", "writer", "a pin, a pack and a checkpoint", seal(&good))
+            .with("name", name),
+        Vector::ok("announcement", "plain", "no checkpoint", changed(8, None)).with("name", name),
+        bad("R-PEND-2", "checkpoint", "a checkpoint that is a number", changed(8, Some(Value::Uint(1)))),
         no(
             "announcement",
             "R-PEND-1",
@@ -417,7 +431,27 @@ fn records() -> Vec<Vector> {
     let hold = object(ObjectType::Hold, &hold.encode());
     let forget = Forget { snapshot: RUN, client: client_id(), now: true, reason: "policy".into() };
     let forget = object(ObjectType::Forget, &forget.encode());
+    let record = |previous| Record {
+        client: client_id(),
+        sequence: 3,
+        previous,
+        time: Timestamp { seconds: 1_700_000_000, nanos: 5 },
+        fact: Fact::Verified { good: vec![PackName::new([0xe6; 32])], bad: vec![] },
+    };
+    let chained = object(ObjectType::Record, &record(Some(BodyHash::new([0xe7; 32]))).encode());
+    let torn = object(ObjectType::Record, &record(None).encode());
+    let place = ObjectName::Record(client_id(), 3);
     vec![
+        Vector::ok("record", "verified", "a pack was read", chained.clone()).with("name", place),
+        no(
+            "record",
+            "R-RECORD-1",
+            "name",
+            "under another number",
+            ObjectName::Record(client_id(), 4),
+            chained,
+        ),
+        no("record", "R-RECORD-2", "chain", "record 3 without a predecessor", place, torn),
         Vector::ok("death", "snapshot", "a death and the body it keeps", good.clone())
             .with("name", ObjectName::Death(RUN)),
         no("death", "R-GONE-1", "name", "under another snapshot's name", ObjectName::Death(OTHER), good),

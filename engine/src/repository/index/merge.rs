@@ -119,9 +119,9 @@ impl Index {
             merged.outputs += 1;
             let (name, _) = put(repository, &mut run)?;
             match repository.fetch_index_run(&name) {
-                // Another collector has merged it already, or the store lost it: the inputs stay for the next merge.
+                // Another merge has taken it in already. The inputs stay, for the next one to judge.
                 Err(e) if e.is_missing() => return Ok(()),
-                other => drop(other?),
+                read => drop(read?),
             }
             Some(name)
         };

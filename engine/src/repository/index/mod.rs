@@ -201,21 +201,36 @@ impl Index {
         Ok(())
     }
 
+    /// Packs that runs known so far say were deleted.
+    pub(crate) fn graves(&self) -> Arc<HashSet<PackName>> {
+        self.runs().graves
+    }
+
+    /// As [`Index::places`], places in deleted packs included.
+    pub(crate) fn all_places(&self, id: &ChunkId, out: &mut Vec<Place>) -> Result<()> {
+        self.look_up(&self.runs.read().unwrap_or_else(PoisonError::into_inner), id, out)
+    }
+
     /// Every place of a chunk, cheapest form. Places in packs known to be deleted are left out.
     pub fn places(&self, id: &ChunkId, out: &mut Vec<Place>) -> Result<()> {
+        let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
+        self.look_up(&runs, id, out)?;
+        if !runs.graves.is_empty() {
+            let name = |p: PackRef| runs.segments.get(p.segment as usize).map(|s| s.pack_name(p.pack));
+            out.retain(|p| name(p.pack).is_some_and(|n| n.is_ok_and(|n| !runs.graves.contains(&n))));
+        }
+        Ok(())
+    }
+
+    fn look_up(&self, runs: &Runs, id: &ChunkId, out: &mut Vec<Place>) -> Result<()> {
         out.clear();
         let key: [u8; KEY_LEN] = record_key(id);
-        let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
         for (number, segment) in (0u32..).zip(&runs.segments) {
             segment.find(&key, |record, pack, offset, len| {
                 let (pack, record) =
                     (PackRef { segment: number, pack }, RecordRef { segment: number, record });
                 out.push(Place { pack, offset, len, record });
             })?;
-        }
-        if !runs.graves.is_empty() {
-            let name = |p: PackRef| runs.segments.get(p.segment as usize).map(|s| s.pack_name(p.pack));
-            out.retain(|p| name(p.pack).is_some_and(|n| n.is_ok_and(|n| !runs.graves.contains(&n))));
         }
         Ok(())
     }

@@ -26,6 +26,10 @@ const CHUNKS_FULL: usize = (PACK_CHUNKS_MAX as usize) >> 8;
 pub trait PackSink: Sync {
     /// Stores a pack. An error ends the run.
     fn store(&self, pack: SealedPack) -> Result<()>;
+    /// Everything stored before makes up this tree; without one, the run only shows that it lives.
+    fn checkpoint(&self, _tree: Option<ChunkId>) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// One worker's contexts and buffers.
@@ -159,6 +163,11 @@ impl<'r> PackStream<'r> {
         }
         drop(f);
         self.finish_jobs(packer, jobs, closed)
+    }
+
+    /// Tells the sink, behind all packs that were closed.
+    pub fn checkpoint(&self, tree: Option<ChunkId>) -> Result<()> {
+        self.sink.checkpoint(tree)
     }
 
     fn is_full(&self, f: &Filling) -> bool {

@@ -1,15 +1,11 @@
-//! A repository in memory, a source tree, a target, and a description of trees down to the last attribute.
+//! A source tree, a repository in memory, a target, and a description of trees down to the last attribute.
 
+use crate::support::{backup, env, secret, small};
 use bulla_engine::backend::Memory;
-use bulla_engine::backup::{self, BackupOptions};
-use bulla_engine::env::Env;
-use bulla_engine::format::chunker::ChunkerParams;
-use bulla_engine::format::keys::Secret;
 use bulla_engine::format::snapshot::Snapshot;
 use bulla_engine::observer::Silent;
-use bulla_engine::repository::{InitOptions, Repository, SlotSecret};
+use bulla_engine::repository::Repository;
 use bulla_engine::restore::{self, RestoreOptions, RestoreReport};
-use bulla_engine::source::{Filter, PathSources, Sources};
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -27,18 +23,9 @@ impl Place {
         let all = tempfile::tempdir().unwrap();
         std::fs::create_dir(all.path().join("src")).unwrap();
         let memory = Arc::new(Memory::new());
-        let options = InitOptions {
-            chunker: ChunkerParams { min: 1 << 10, avg: 1 << 12, max: 1 << 14 },
-            data_frame: 16 << 10,
-            meta_frame: 4 << 10,
-            data_pack: 64 << 10,
-            meta_pack: 64 << 10,
-            ..InitOptions::default()
-        };
-        let secret = SlotSecret::Key(Secret::new([7; 32]));
-        let mut env = Env::system("test-machine", "tester");
+        let mut env = env(1);
         env.width = 3;
-        let repository = Repository::init(memory.clone(), &options, &secret, env).unwrap().repository;
+        let repository = Repository::init(memory.clone(), &small(), &secret(), env).unwrap().repository;
         Self { all, repository, memory }
     }
 
@@ -54,29 +41,13 @@ impl Place {
     }
 
     pub(crate) fn backup(&self) -> Snapshot {
-        let sources = Sources::Paths(PathSources {
-            paths: vec![self.src().as_os_str().as_bytes().to_vec()],
-            base: b"/".to_vec(),
-            filter: Filter::default(),
-            one_file_system: false,
-            with_atime: false,
-            skip: Vec::new(),
-        });
-        let options = BackupOptions { host: "test-machine".into(), ..BackupOptions::default() };
-        backup::run(&self.repository, sources, &options, &Silent).unwrap().snapshot.unwrap()
+        backup(&self.repository, &self.src()).unwrap().snapshot.unwrap()
     }
 
     /// Restores the contents of the source straight into `out`.
     pub(crate) fn restore(&self, snapshot: &Snapshot, options: &RestoreOptions) -> RestoreReport {
         restore::run(&self.repository, snapshot, &self.sub(), &self.out(), options, &Silent).unwrap()
     }
-}
-
-/// Incompressible bytes that depend on `seed`.
-pub(crate) fn noise(seed: &str, len: usize) -> Vec<u8> {
-    let mut out = vec![0; len];
-    blake3::Hasher::new().update(seed.as_bytes()).finalize_xof().fill(&mut out);
-    out
 }
 
 /// Everything about a tree that a restore must bring back, one line per path. `""` is the directory itself.
@@ -159,21 +130,4 @@ fn assert_equal(a: &BTreeMap<String, String>, b: &BTreeMap<String, String>) {
     }
     bad.dedup();
     assert!(bad.is_empty(), "{}", bad.join("\n"));
-}
-
-/// A tree with text and noise, small and large files.
-pub(crate) fn populate(dir: &Path) {
-    for d in 0..4 {
-        let sub = dir.join(format!("d{d}/deep"));
-        std::fs::create_dir_all(&sub).unwrap();
-        for f in 0..8 {
-            let text = format!("file {f} of directory {d}\n").repeat(f * 40);
-            std::fs::write(sub.join(format!("f{f}.txt")), text).unwrap();
-        }
-        std::fs::write(dir.join(format!("d{d}/noise")), noise(&d.to_string(), 30_000 * d)).unwrap();
-    }
-    std::fs::write(dir.join("large"), noise("large", 400_000)).unwrap();
-    std::fs::write(dir.join("empty"), b"").unwrap();
-    std::os::unix::fs::symlink("d0/noise", dir.join("link")).unwrap();
-    std::fs::hard_link(dir.join("large"), dir.join("d1/other-name")).unwrap();
 }

@@ -1,5 +1,4 @@
 //! The source walk against real trees: order, hostile names, depth, roots, filters, mounts. Needs no repository.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed assumption must stop a test")]
 
 use bulla_engine::SourceError;
 use bulla_engine::format::tree::{Entry, EntryKind, compare_paths, decode_xattrs};

@@ -1,6 +1,7 @@
 //! Somebody works against the restore while it runs. A canary outside must not change, and nothing may join it.
 
-use super::support::{Place, populate};
+use super::place::Place;
+use crate::support::populate;
 use bulla_engine::observer::{Event, Observer, Silent};
 use bulla_engine::restore::{self, RestoreOptions};
 use std::fs;
@@ -15,7 +16,7 @@ fn swapping_directories_for_links_puts_nothing_outside() {
     let outside = p.all.path().join("outside");
     fs::create_dir_all(outside.join("deep")).unwrap();
     fs::write(outside.join("canary"), "alive").unwrap();
-    let before = super::support::describe(&outside);
+    let before = super::place::describe(&outside);
     let (stop, swaps) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -43,7 +44,7 @@ fn swapping_directories_for_links_puts_nothing_outside() {
         stop.store(true, Ordering::Relaxed);
     });
     assert!(swaps.load(Ordering::Relaxed) > 100, "the race was run");
-    assert_eq!(super::support::describe(&outside), before);
+    assert_eq!(super::place::describe(&outside), before);
 }
 
 #[test]
@@ -57,7 +58,7 @@ fn files_with_names_elsewhere_are_not_written_through() {
     fs::remove_file(p.out().join("d1/noise")).unwrap();
     fs::hard_link(&canary, p.out().join("d1/noise")).unwrap();
     p.restore(&snapshot, &RestoreOptions::default());
-    super::support::assert_same_below(&p.src(), &p.out());
+    super::place::assert_same_below(&p.src(), &p.out());
     assert_eq!(fs::read(&canary).unwrap(), "x".repeat(30_000).as_bytes());
 }
 
@@ -85,5 +86,5 @@ fn an_interrupted_restore_can_be_finished() {
         }
     }
     assert!(n > 10);
-    super::support::assert_same_below(&p.src(), &p.out());
+    super::place::assert_same_below(&p.src(), &p.out());
 }

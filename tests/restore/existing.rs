@@ -1,6 +1,7 @@
 //! Targets that are not empty: every overwrite mode, wrong types in the way, extras.
 
-use super::support::{Place, assert_same_below, describe, noise, populate};
+use super::place::{Place, assert_same_below, describe};
+use crate::support::{noise, populate};
 use bulla_engine::restore::{Overwrite, Patterns, RestoreOptions};
 use bulla_engine::source::PatternSet;
 use std::fs;

@@ -1,6 +1,7 @@
 //! What a damaged repository gives: the rest, and the names of what is missing.
 
-use super::support::{Place, describe, noise, populate};
+use super::place::{Place, describe};
+use crate::support::{noise, populate};
 use bulla_engine::format::ObjectName;
 use bulla_engine::restore::RestoreOptions;
 

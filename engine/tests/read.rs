@@ -1,5 +1,4 @@
 //! Reading files that are sparse, lie about their size, change, or are swapped for something else.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed assumption must stop a test")]
 
 use bulla_engine::SourceError;
 use bulla_engine::format::tree::Entry;

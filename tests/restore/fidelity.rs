@@ -1,6 +1,7 @@
 //! What was backed up comes back: every kind of entry, every attribute, at the right place.
 
-use super::support::{Place, assert_same, describe, noise, populate};
+use super::place::{Place, assert_same, describe};
+use crate::support::{noise, populate};
 use bulla_engine::format::tree::join_path;
 use bulla_engine::observer::Silent;
 use bulla_engine::restore::safe_dir::SafeDir;
