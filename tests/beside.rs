@@ -188,10 +188,12 @@ fn a_prune_inside_a_prune_at_any_request() {
 fn a_snapshot_that_dies_inside_a_prune_at_any_request() {
     let dir = tempfile::tempdir().unwrap();
     let (repository, base) = in_memory();
-    let mut history = Histories::make(&repository, dir.path());
-    let doomed = history.alive.remove(0).0.id;
-    // Unlimited: the outer one condemns nothing, but walks all trees.
-    for options in [at_once(), PruneOptions { max_unused: MaxUnused::Unlimited, ..at_once() }] {
+    let history = Histories::make(&repository, dir.path());
+    // Unlimited: the outer one condemns nothing, but walks all trees. The newer one needs what the outer one copies.
+    let unlimited = PruneOptions { max_unused: MaxUnused::Unlimited, ..at_once() };
+    for (options, which) in [(at_once(), 0), (at_once(), 1), (unlimited, 0)] {
+        let mut history = Histories { alive: history.alive.clone() };
+        let doomed = history.alive.remove(which).0.id;
         for at in 0.. {
             let memory = crate::support::copy_of(&base);
             let other = memory.clone();
