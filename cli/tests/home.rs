@@ -36,8 +36,13 @@ impl Home {
 
     /// As [`Home::with_repository`], in memory where the machine has room for it: for tests of thousands of commands.
     pub fn fast() -> Self {
+        Self::fast_and_empty().furnished()
+    }
+
+    /// As [`Home::empty`], in memory.
+    pub fn fast_and_empty() -> Self {
         let memory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
-        Self { dir: memory.unwrap(), ..Self::empty() }.furnished()
+        Self { dir: memory.unwrap(), ..Self::empty() }
     }
 
     /// With the repository `repo`, the key file `key` and some files in `src`.
