@@ -92,15 +92,17 @@ def cbor(data):
     """The one value in `data`."""
     r = Reader(data)
     try:
-        value = cbor_value(r, 0)
+        value = cbor_value(r, 0, [0])
     except Reject as e:
         raise Reject("CBOR-7", "truncated") if e.tag == "INT-3" else e
     need(r.left() == 0, "CBOR-5", "bytes behind the value")
     return value
 
 
-def cbor_value(r, depth):
+def cbor_value(r, depth, met):
     need(depth <= 8, "CBOR-6", "nested too deep")
+    met[0] += 1
+    need(met[0] <= 2 << 20, "CBOR-9", "too many values")
     first = r.u8()
     major, info = first >> 5, first & 31
     if major == 7:
@@ -125,13 +127,13 @@ def cbor_value(r, depth):
         except UnicodeDecodeError:
             raise Reject("CBOR-4", "text is not UTF-8") from None
     if major == 4:
-        return [cbor_value(r, depth + 1) for _ in range(n)]
+        return [cbor_value(r, depth + 1, met) for _ in range(n)]
     out, last = {}, -1
     for _ in range(n):
-        key = cbor_value(r, depth + 1)
+        key = cbor_value(r, depth + 1, met)
         good = isinstance(key, int) and not isinstance(key, bool) and key > last
         need(good, "CBOR-3", "map keys are not ascending unsigned integers")
-        out[key], last = cbor_value(r, depth + 1), key
+        out[key], last = cbor_value(r, depth + 1, met), key
     return out
 
 

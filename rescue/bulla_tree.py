@@ -154,11 +154,14 @@ def decode_node(data):
     if first == 2:
         need(1 <= level <= 16 and count > 1, "TREE-5", "level or count out of range")
     need(count <= r.left(), "TREE-6", "counts do not fit its length")
-    items, parent, last = [], b"", None
+    items, parent, last, paths = [], b"", None, 0
     for _ in range(count):
         if r.left() == 0:
             raise Reject("TREE-6", "counts do not fit its length")
+        before = parent
         parent, name = read_key(r, parent)
+        paths += len(parent) if parent != before else 0
+        need(paths <= (4 << 20) + (128 << 10), "TREE-8", "paths that are too long in all")
         key = order(parent), name
         need(last is None or last < key, "TREE-2", "keys do not ascend")
         last = key

@@ -57,10 +57,15 @@ pub fn write_file(
         None => Vec::new(),
     };
     let mut chunks = ChunkReader::new(repository, &index);
+    let mut references = tree.references(content)?;
+    // Before a byte is written: what is cut short has not been given in part.
+    if holes.iter().fold(references.sums.0, |sum, h| sum.saturating_add(h.len)) != *size {
+        return Err(unsound(path, "its chunks and holes do not add up to its size".to_owned()));
+    }
     let (mut at, mut holes, mut buffer) = (0u64, holes.into_iter().peekable(), Vec::new());
     let fail = |e| Error::io("write", "the output", e);
-    for chunk in tree.content(content)? {
-        chunks.read(ChunkKind::Data, &chunk.id, &mut buffer)?;
+    while let Some(chunk) = references.next(&mut tree)? {
+        chunks.read_exactly(ChunkKind::Data, &chunk, &mut buffer)?;
         let mut rest = buffer.as_slice();
         while !rest.is_empty() {
             while let Some(hole) = holes.next_if(|h| h.offset == at) {
@@ -80,10 +85,13 @@ pub fn write_file(
         at += hole.len;
     }
     if at != *size {
-        let reason = format!("its content has {at} bytes, its entry says {size}");
-        return Err(Error::Damaged { what: escape(path), reason });
+        return Err(unsound(path, format!("its content has {at} bytes, its entry says {size}")));
     }
     Ok(at)
+}
+
+fn unsound(path: &[u8], reason: String) -> Error {
+    Error::Damaged { what: escape(path), reason }
 }
 
 fn zeros(out: &mut dyn Write, mut len: u64) -> std::io::Result<()> {

@@ -135,7 +135,12 @@ impl Error {
     /// True when content or objects are damaged, as opposed to unreachable.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Object { .. })
-            || matches!(self, Self::Backend(BackendError::NotFound { .. } | BackendError::Short { .. }))
+            || matches!(
+                self,
+                Self::Backend(
+                    BackendError::NotFound { .. } | BackendError::Short { .. } | BackendError::TooLong { .. }
+                )
+            )
     }
 }
 

@@ -6,7 +6,7 @@
 
 use crate::codec::{Reader, Write};
 use crate::error::{FormatError, Result, ensure, within};
-use crate::limits::CBOR_DEPTH_MAX;
+use crate::limits::{CBOR_DEPTH_MAX, CBOR_VALUES_MAX};
 
 /// A decoded value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +81,7 @@ impl Value {
     /// Decodes `bytes`, all of them.
     pub fn decode(what: &'static str, bytes: &[u8]) -> Result<Self> {
         let mut r = Reader::new(what, bytes);
-        let v = read(what, &mut r, 0)?;
+        let v = read(what, &mut r, 0, &mut 0)?;
         r.finish()?;
         Ok(v)
     }
@@ -121,8 +121,11 @@ fn argument(what: &'static str, r: &mut Reader<'_>, info: u8) -> Result<u64> {
     Ok(v)
 }
 
-fn read(what: &'static str, r: &mut Reader<'_>, depth: u32) -> Result<Value> {
+/// `met` counts values: one takes a byte in the object and dozens in memory.
+fn read(what: &'static str, r: &mut Reader<'_>, depth: u32, met: &mut u64) -> Result<Value> {
     within("CBOR depth", u64::from(depth), u64::from(CBOR_DEPTH_MAX))?;
+    *met += 1;
+    within("CBOR values", *met, CBOR_VALUES_MAX)?;
     let first = r.u8()?;
     let (major, info) = (first >> 5, first & 31);
     if major == 7 {
@@ -146,17 +149,17 @@ fn read(what: &'static str, r: &mut Reader<'_>, depth: u32) -> Result<Value> {
         }
         4 => {
             ensure(len()? <= r.remaining(), what, "CBOR array longer than its object")?;
-            (0..n).map(|_| read(what, r, depth + 1)).collect::<Result<_>>().map(Value::Array)
+            (0..n).map(|_| read(what, r, depth + 1, met)).collect::<Result<_>>().map(Value::Array)
         }
         5 => {
             ensure(len()? <= r.remaining() / 2, what, "CBOR map longer than its object")?;
             let mut pairs: Vec<(u64, Value)> = Vec::new();
             for _ in 0..n {
-                let Value::Uint(k) = read(what, r, depth + 1)? else {
+                let Value::Uint(k) = read(what, r, depth + 1, met)? else {
                     return Err(FormatError::invalid(what, "CBOR map key is not an unsigned integer"));
                 };
                 ensure(pairs.last().is_none_or(|(p, _)| *p < k), what, "CBOR map keys are not ascending")?;
-                pairs.push((k, read(what, r, depth + 1)?));
+                pairs.push((k, read(what, r, depth + 1, met)?));
             }
             Ok(Value::Map(pairs))
         }
@@ -300,6 +303,15 @@ mod tests {
                     .prop_map(|m| Value::Map(m.into_iter().collect())),
             ]
         })
+    }
+
+    #[test]
+    fn values_are_counted_before_they_fill_the_memory() {
+        let nulls = |n: u32| [&[0x9a][..], &n.to_be_bytes(), &vec![0xf6; n as usize]].concat();
+        let most = u32::try_from(CBOR_VALUES_MAX).unwrap();
+        assert!(Value::decode("test", &nulls(most - 1)).is_ok());
+        let over = Value::decode("test", &nulls(most));
+        assert!(matches!(over, Err(FormatError::Limit { what: "CBOR values", .. })), "{over:?}");
     }
 
     proptest! {

@@ -32,6 +32,11 @@ pub const NODE_SPLIT_MIN: usize = 16 << 10;
 pub const NODE_SPLIT_MEAN: u64 = 48 << 10;
 /// A node ends here whatever the hash says.
 pub const NODE_SPLIT_MAX: usize = 256 << 10;
+/// A node ends where the parent paths in it, those that repeat the one before left out, sum to this. Keys share
+/// prefixes, so that few bytes stand for long paths.
+pub const NODE_PATHS_SPLIT: usize = 4 << 20;
+/// What they can sum to at most.
+pub const NODE_PATHS_MAX: usize = NODE_PATHS_SPLIT + PATH_MAX;
 /// Levels of inner nodes above the leaves.
 pub const TREE_LEVELS_MAX: u8 = 16;
 /// One path component.
@@ -54,6 +59,8 @@ pub const LIST_LEVELS_MAX: u8 = 8;
 pub const BLOCK_INLINE_MAX: usize = 4 << 10;
 /// Such a chunk.
 pub const BLOCK_MAX: u32 = 1 << 20;
+/// Values in one CBOR object, keys of maps among them: more than a mark of an object's full length has.
+pub const CBOR_VALUES_MAX: u64 = 2 << 20;
 /// Nesting of CBOR.
 pub const CBOR_DEPTH_MAX: u32 = 8;
 /// Key slots in one repository.

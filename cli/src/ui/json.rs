@@ -12,10 +12,22 @@ use serde::Serialize;
 /// The version of everything in this file.
 pub(crate) const SCHEMA: u32 = 1;
 
-/// One line of JSON.
+/// One line of JSON. What terminals obey beyond ASCII's control characters, which JSON escapes itself, is escaped too.
 pub(crate) fn text(value: &impl Serialize) -> String {
     // Only maps with other than text keys can fail, and there are none.
-    serde_json::to_string(value).unwrap_or_default()
+    let plain = serde_json::to_string(value).unwrap_or_default();
+    if !plain.chars().any(char::is_control) {
+        return plain;
+    }
+    // Such characters stand in strings only.
+    let mut out = String::with_capacity(plain.len() + 16);
+    for c in plain.chars() {
+        match c.is_control() {
+            true => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => out.push(c),
+        }
+    }
+    out
 }
 
 /// Raw bytes as text, and as hexadecimal when text loses something.

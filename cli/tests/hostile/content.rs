@@ -192,13 +192,23 @@ fn tower(f: &mut Forge, chunk: Ref, width: usize, levels: u8) -> (ChunkId, u64, 
 
 fn towers() -> Vec<Case> {
     vec![
-        // 4 KiB of metadata that stand for 2^60 bytes; it says so, and there is no room for it.
-        harmless("a list of 2^58 references", |f| {
+        // A few KiB of lists that stand for 2^63 bytes and say so. No file is that long.
+        harmless("a list of 2^61 references", |f| {
             let chunk = f.data(b"four");
-            let (id, bytes, _) = tower(f, chunk, 256, 6);
-            of_list(f, bytes, id);
+            let top = tower(f, chunk, 256, 6);
+            let root = f.meta(&spell::lists(7, &[top; 8]));
+            f.leaf(&[(b"", b"g", listed(top.1 * 8, root))]);
         })
-        .restores(&[1, 4, 13]),
+        .restores(&[3])
+        .after(|h| assert!(!h.path("out/g").exists())),
+        harmless("a list of two million references", |f| {
+            let chunk = f.data(b"four");
+            let (id, bytes, refs) = tower(f, chunk, 1024, 1);
+            assert_eq!((bytes, refs), (4 << 20, 1 << 20));
+            let root = f.meta(&spell::lists(2, &[(id, bytes, refs); 2]));
+            f.one(listed(bytes * 2, root));
+        })
+        .after(|h| assert_eq!(h.read("out/f"), b"four".repeat(2 << 20))),
         bad("a list of 2^58 references of a file that says it is small", |f| {
             let chunk = f.data(b"four");
             let (id, ..) = tower(f, chunk, 256, 6);
@@ -231,12 +241,13 @@ fn spaces() -> Vec<Case> {
         bad("a file of holes that says it is longer", |f| holes(f, 9, &[1, 2, 4])),
         // Sparse: no block is written for it. What the file system cannot hold is not created.
         harmless("a hole of 2^62 bytes", |f| {
-            f.one(holed(1 << 62, &[&[1, 0][..], &varint(1 << 62)].concat(), &[]));
+            let empty = holed(1 << 62, &[&[1, 0][..], &varint(1 << 62)].concat(), &[]);
+            f.leaf(&[(b"", b"g", empty)]);
         })
         .lists(&[0])
         .restores(&[0, 3])
         .after(|h| {
-            let made = h.path("out/f").metadata();
+            let made = h.path("out/g").metadata();
             assert!(made.is_err() || made.unwrap().blocks() == 0);
         }),
     ]

@@ -52,7 +52,13 @@ fn hostile_repositories_do_no_harm() {
     // Those that may take more come last: the peak of the others is theirs alone.
     let (plain, costly): (Vec<_>, Vec<_>) = all.iter().partition(|c| c.argon2 == 0);
     for case in plain.iter().filter(|c| c.name.contains(&only)) {
+        let t = std::time::Instant::now();
+        let n = figures.failures.len();
         try_case(case, &mut figures);
+        println!("{:?} {}", t.elapsed(), case.name);
+        for f in &figures.failures[n..] {
+            println!("   FAIL {f}");
+        }
         run += 1;
     }
     let peak = figures.peak;

@@ -52,7 +52,7 @@ fn absent(home: &Home) {
 
 /// Only who reads the content can know.
 const fn in_content(name: &'static str, build: fn(&mut Forge)) -> Case {
-    damaged(name, build).lists(&[0]).checks(&[0, 4]).reads(&[4]).after(absent)
+    damaged(name, build).lists(&[0, 4]).checks(&[0, 4]).reads(&[4]).after(absent)
 }
 
 pub fn cases() -> Vec<Case> {
@@ -104,7 +104,9 @@ fn directories() -> Vec<Case> {
         damaged("a frame of 2^32 - 1 plain bytes", |f| twisted(f, |d| d.frames[0].raw = u32::MAX)),
         damaged("a frame of 2^32 - 1 sealed bytes", |f| twisted(f, |d| d.frames[0].sealed = u32::MAX)),
         damaged("frames that do not reach their directory", |f| twisted(f, |d| d.frames[0].sealed -= 1))
-            .lists(&[0, 4]),
+            .lists(&[0, 4])
+            .checks(&[0, 4])
+            .reads(&[4]),
         damaged("padding before a frame", |f| {
             twisted(f, |d| d.frames.insert(0, FrameEntry { sealed: 17, raw: 0 }));
         }),

@@ -3,8 +3,10 @@
 use crate::forge::Forge;
 use crate::home::Home;
 use crate::oracle::{Case, damaged, harmless};
-use crate::spell::{self, Child, Entry, child, dir, file, inner, leaf};
-use bulla_engine::format::ChunkId;
+use crate::spell::{self, Child, child, dir, file, inner, leaf};
+use bulla_engine::format::keys::ChunkKind;
+use bulla_engine::format::tree::{self, TreeBuilder};
+use bulla_engine::format::{ChunkId, FormatError};
 
 /// A leaf of the one empty file `name`.
 fn empty(f: &mut Forge, name: &[u8]) -> ChunkId {
@@ -161,40 +163,75 @@ fn counts() -> Vec<Case> {
     ]
 }
 
-/// A directory in a directory, `levels` deep.
+/// A directory in a directory, `levels` deep, as a writer would store it.
 fn chain(f: &mut Forge, levels: usize) {
     let path = b"d/".repeat(levels);
-    let entries: Vec<Entry> = vec![dir(); 4000];
-    let mut children = Vec::new();
-    for from in (0..levels).step_by(4000) {
-        let parents = (from..levels.min(from + 4000)).map(|n| &path[..(2 * n).saturating_sub(1)]);
-        let items: Vec<_> = parents.zip(&entries).map(|(p, e)| (p, &b"d"[..], e.clone())).collect();
-        let first = items[0].0.to_vec();
-        let id = f.meta(&leaf(&items));
-        children.push(Child {
-            parent: first,
-            name: b"d".to_vec(),
-            id,
-            entries: items.len() as u64,
-            bytes: 0,
-        });
+    let keyring = f.repository.keyring();
+    let (split, id) = (keyring.split_key(0).unwrap(), keyring.id_key(0, ChunkKind::Meta).unwrap());
+    let mut builder = TreeBuilder::new(split, id);
+    let mut nodes = Vec::new();
+    let mut keep = |_, node| {
+        nodes.push(node);
+        Ok::<_, FormatError>(())
+    };
+    for level in 0..levels {
+        let entry = directory(&path[..(2 * level).saturating_sub(1)]);
+        builder.push(&entry, &mut keep).unwrap();
     }
-    f.root(&inner(1, &children));
+    let built = builder.finish(&mut keep).unwrap();
+    for node in nodes {
+        f.meta(&node);
+    }
+    f.commit(built.root);
+}
+
+fn directory(parent: &[u8]) -> tree::Entry {
+    let time = tree::Timestamp { seconds: 5, nanos: 0 };
+    tree::Entry {
+        parent: parent.into(),
+        name: b"d".to_vec(),
+        kind: tree::EntryKind::Directory,
+        mode: 0o755,
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        mtime: time,
+        ctime: time,
+        btime: None,
+        atime: None,
+        mount: 0,
+        inode: 9,
+        links: 1,
+        xattrs: tree::Block::None,
+        flags: tree::EntryFlags::default(),
+    }
 }
 
 fn deep() -> Vec<Case> {
     vec![
         harmless("a directory 10^4 deep", |f| chain(f, 10_000)),
-        // As deep as a path of 128 KiB goes.
-        harmless("a directory 65,536 deep", |f| chain(f, 65_536)).restores(&[0, 3]),
+        // Deeper than a restore goes at once; it says so.
+        harmless("a directory 20,000 deep", |f| chain(f, 20_000)).restores(&[3]),
         // Each entry a few bytes, thanks to the prefix it shares; each path 128 KiB.
-        harmless("a leaf of 40,000 paths of 128 KiB", |f| {
-            let long = [b"d/".repeat(65_530), b"d".to_vec()].concat();
-            let parents: Vec<Vec<u8>> =
-                (0..40_000).map(|n| [&long[..], format!("/{n:05}").as_bytes()].concat()).collect();
-            let items: Vec<_> = parents.iter().map(|p| (&p[..], &b"d"[..], dir())).collect();
-            f.leaf(&items);
-        })
-        .restores(&[3]),
+        damaged("a leaf of 40,000 paths of 128 KiB", |f| {
+            let long = [b"d/".repeat(65_530), b"d/".to_vec()].concat();
+            let mut node = [vec![1], spell::varint(40_000)].concat();
+            for n in 0..40_000u32 {
+                // Hexadecimal digits in front, which differ from one path to the next.
+                let name = format!("{:05x}", n);
+                let before = n.checked_sub(1).map(|n| format!("{n:05x}")).unwrap_or_default();
+                let same = before.bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
+                let shared = if n == 0 { 0 } else { long.len() + same };
+                let rest = if n == 0 {
+                    [&long[..], name.as_bytes()].concat()
+                } else {
+                    name.as_bytes()[same..].to_vec()
+                };
+                node.extend(
+                    [spell::varint(shared as u64), spell::prefixed(&rest), spell::prefixed(b"d")].concat(),
+                );
+                node.extend(dir().bytes());
+            }
+            f.root(&node);
+        }),
     ]
 }

@@ -211,9 +211,7 @@ impl Backend for Local {
         let file = open(&self.path(name)).map_err(fail)?;
         let size = file.metadata().map_err(fail)?.len();
         if size > limit {
-            return Err(fail(io::Error::other(format!(
-                "it has {size} bytes, more than the {limit} allowed"
-            ))));
+            return Err(BackendError::TooLong { object: name.to_string(), place: self.place(), size, limit });
         }
         let len = usize::try_from(size).unwrap_or(usize::MAX);
         read_at(&file, 0, len).map_err(fail)

@@ -68,13 +68,8 @@ impl Backend for Memory {
     fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
         let bytes = self.objects().get(name).cloned().ok_or_else(|| self.missing(name))?;
         if bytes.len() as u64 > limit {
-            let source = std::io::Error::other(format!("larger than {limit} bytes"));
-            return Err(BackendError::Io {
-                verb: "read",
-                object: name.to_string(),
-                place: "memory".into(),
-                source,
-            });
+            let (object, size) = (name.to_string(), bytes.len() as u64);
+            return Err(BackendError::TooLong { object, place: "memory".into(), size, limit });
         }
         Ok(bytes)
     }

@@ -80,6 +80,18 @@ pub enum BackendError {
         /// Its size.
         size: u64,
     },
+    /// The object is longer than anything of its kind can be; nothing of it was read.
+    #[error("{object} in {place} has {size} bytes, more than the {limit} it can have")]
+    TooLong {
+        /// The object.
+        object: String,
+        /// The store.
+        place: String,
+        /// Its size.
+        size: u64,
+        /// The most it can have.
+        limit: u64,
+    },
     /// No space is left.
     #[error("no space left in {place} (while writing {object})")]
     NoSpace {

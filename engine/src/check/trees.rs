@@ -1,23 +1,26 @@
 //! Trees: every snapshot is readable, every node is there, every chunk a file refers to lies in a good pack.
 //!
 //! Nodes shared between snapshots are read once; a node that holds damage is remembered with what it holds, so that
-//! each snapshot that has it is named.
+//! each snapshot that has it is named. A node stands only where it is what the parent there says (SPEC 9.2), so that
+//! what is remembered does not multiply in a forged tree.
 
 use super::{Bad, CheckReport, Finding, HURTS_MAX};
 use crate::error::{Error, Result};
-use crate::observer::{Event, Observer};
+use crate::observer::{Event, Observer, escape};
 use crate::repository::Repository;
 use crate::repository::chunks::ChunkReader;
-use crate::repository::index::{Index, PackRef, Place};
+use crate::repository::index::{self, Index, PackRef};
 use crate::repository::pack::object_name;
 use crate::repository::tree::display_path;
 use bulla_repo_format::keys::ChunkKind;
 use bulla_repo_format::pack::PackKind;
 use bulla_repo_format::snapshot::Snapshot;
 use bulla_repo_format::tree::{
-    Block, ChunkRef, Content, Entry, EntryKind, ListNode, Node, decode_block, decode_holes, decode_xattrs,
+    Block, Child, ChunkRef, Content, Entry, EntryKind, Key, ListChild, ListNode, Node, Summary,
+    compare_paths, decode_block, decode_holes, decode_xattrs,
 };
 use bulla_repo_format::{Area, ChunkId, PackName, RunId};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Walks the trees of all snapshots, or `only` of these.
@@ -43,7 +46,7 @@ pub(super) fn check(
         if observer.interrupted() {
             return Err(Error::Interrupted);
         }
-        let damage = walk.node(&snapshot.tree, u8::MAX)?;
+        let damage = walk.node(&snapshot.tree, None)?;
         for (object, path) in damage {
             let finding = walk.findings.get_mut(&object);
             if let Some(f) = finding.filter(|f| f.hurts.len() < HURTS_MAX) {
@@ -73,7 +76,7 @@ pub(super) fn packs_needed(
         if observer.interrupted() {
             return Err(Error::Interrupted);
         }
-        walk.node(&snapshot.tree, u8::MAX)?;
+        walk.node(&snapshot.tree, None)?;
     }
     walk.met.into_iter().flatten().map(|pack| index.pack_name(pack)).collect()
 }
@@ -100,17 +103,52 @@ fn lineages(repository: &Repository, snapshots: &[Snapshot], report: &mut CheckR
 
 /// Damaged objects below a node, each with a path.
 type Damage = Vec<(String, Vec<u8>)>;
+/// Bytes and references of a list, or the object that is damaged.
+type Listed = std::result::Result<(u64, u64), String>;
+
+/// What a parent says of a child: an inner node of `level`, whose next child begins at `end`.
+struct Place<'c> {
+    level: u8,
+    child: &'c Child,
+    end: Option<Key>,
+}
+
+impl Place<'_> {
+    fn check(&self, summary: &Summary) -> std::result::Result<(), String> {
+        if summary.level >= self.level {
+            return Err("a child is not below its parent".to_owned());
+        }
+        summary.check(self.child, self.end.as_ref()).map_err(|e| e.to_string())
+    }
+
+    /// True if the last entry anywhere below lies in the next child's range.
+    fn overrun(&self, last: Option<&Key>) -> bool {
+        let (Some(last), Some(end)) = (last, &self.end) else { return false };
+        compare_paths(&last.0, &end.0).then_with(|| last.1.cmp(&end.1)) != Ordering::Less
+    }
+}
+
+/// What was found below a node.
+struct Below {
+    damage: Damage,
+    /// The last key of all.
+    last: Option<Key>,
+}
 
 struct Walk<'r> {
     index: &'r Index,
     bad: &'r Bad,
     chunks: ChunkReader<'r>,
     buffer: Vec<u8>,
-    places: Vec<Place>,
-    /// Nodes that were read, with the damage below them.
-    nodes: HashMap<ChunkId, Damage>,
-    /// List nodes without damage.
-    good: HashSet<ChunkId>,
+    places: Vec<index::Place>,
+    /// Of packs met: whose details are read once.
+    kinds: HashMap<PackRef, PackKind>,
+    /// What the nodes that were read are.
+    summaries: HashMap<ChunkId, Summary>,
+    /// Those that were entered.
+    nodes: HashMap<ChunkId, Below>,
+    /// List nodes without damage: level, bytes and references.
+    good: HashMap<ChunkId, (u8, (u64, u64))>,
     findings: BTreeMap<String, Finding>,
     /// Packs of all chunks met, if they are asked for.
     met: Option<HashSet<PackRef>>,
@@ -124,8 +162,10 @@ impl<'r> Walk<'r> {
             chunks: ChunkReader::new(repository, index),
             buffer: Vec::new(),
             places: Vec::new(),
+            kinds: HashMap::new(),
+            summaries: HashMap::new(),
             nodes: HashMap::new(),
-            good: HashSet::new(),
+            good: HashMap::new(),
             findings: BTreeMap::new(),
             met: None,
         }
@@ -153,129 +193,200 @@ impl<'r> Walk<'r> {
         self.findings.entry(object.clone()).or_insert_with(make);
     }
 
-    fn node(&mut self, id: &ChunkId, above: u8) -> Result<Damage> {
-        if let Some(known) = self.nodes.get(id) {
-            return Ok(known.clone());
+    /// The damage at and below a node. `place` is what its parent says of it.
+    fn node(&mut self, id: &ChunkId, place: Option<&Place<'_>>) -> Result<Damage> {
+        let object = format!("tree node {id}");
+        // Before it is entered: what does not fit here could lead round in a circle.
+        let misplaced = match (place, self.summaries.get(id)) {
+            (Some(place), Some(summary)) => place.check(summary).err(),
+            _ => None,
+        };
+        if let Some(reason) = misplaced {
+            self.finding(object.clone(), reason);
+            return Ok(vec![(object, Vec::new())]);
         }
+        if !self.nodes.contains_key(id) {
+            let known = match self.read_node(id, place)? {
+                Ok(node) => self.below(&node)?,
+                Err(reason) => {
+                    self.finding(object.clone(), reason);
+                    let damage = vec![(object.clone(), Vec::new())];
+                    if self.summaries.contains_key(id) {
+                        // It is sound, and only not here.
+                        return Ok(damage);
+                    }
+                    Below { damage, last: None }
+                }
+            };
+            self.nodes.insert(*id, known);
+        }
+        let Some(below) = self.nodes.get(id) else { return Ok(Vec::new()) };
+        let mut damage = below.damage.clone();
+        if place.is_some_and(|p| p.overrun(below.last.as_ref())) {
+            self.finding(object.clone(), "it reaches into the next node");
+            damage.push((object, Vec::new()));
+        }
+        Ok(damage)
+    }
+
+    /// What lies in or below a node that fits.
+    fn below(&mut self, node: &Node) -> Result<Below> {
         let mut damage = Vec::new();
-        match self.read_node(id, above)? {
-            Err(reason) => {
-                let object = format!("tree node {id}");
-                self.finding(object.clone(), reason);
-                damage.push((object, Vec::new()));
-            }
-            Ok(Node::Leaf(entries)) => {
-                for entry in &entries {
+        let mut last = node.summary().last;
+        match node {
+            Node::Leaf(entries) => {
+                for entry in entries {
                     self.entry(entry, &mut damage)?;
                 }
             }
-            Ok(Node::Inner { level, children }) => {
-                for child in children {
+            Node::Inner { level, children } => {
+                let ends = children.iter().skip(1).map(|c| Some(c.key())).chain([None]);
+                for (child, end) in children.iter().zip(ends) {
                     let before = damage.len();
-                    damage.extend(self.node(&child.id, level)?);
+                    damage.extend(self.node(&child.id, Some(&Place { level: *level, child, end }))?);
                     // A lost node has no paths of its own: say where it would have begun.
                     for (_, path) in damage.iter_mut().skip(before).filter(|(_, p)| p.is_empty()) {
                         *path = [&display_path(&child.parent, &child.name)[..], b" and following"].concat();
                     }
                 }
+                let deepest = children.last().and_then(|c| self.nodes.get(&c.id));
+                last = deepest.and_then(|b| b.last.clone()).or(last);
             }
         }
-        self.nodes.insert(*id, damage.clone());
-        Ok(damage)
+        Ok(Below { damage, last })
     }
 
     /// A node, or why it cannot be had.
-    fn read_node(&mut self, id: &ChunkId, above: u8) -> Result<std::result::Result<Node, String>> {
+    fn read_node(
+        &mut self,
+        id: &ChunkId,
+        place: Option<&Place<'_>>,
+    ) -> Result<std::result::Result<Node, String>> {
         match self.read_meta(id) {
             Err(e) if e.is_damage() => return Ok(Err(e.to_string())),
             other => other?,
         }
-        Ok(match Node::decode(&self.buffer) {
-            Ok(Node::Inner { level, .. }) if level >= above => {
-                Err("a child is not below its parent".to_owned())
-            }
-            Ok(node) => Ok(node),
-            Err(e) => Err(e.to_string()),
-        })
+        let node = match Node::decode(&self.buffer) {
+            Ok(node) => node,
+            Err(e) => return Ok(Err(e.to_string())),
+        };
+        let summary = node.summary();
+        let fits = place.map_or(Ok(()), |p| p.check(&summary));
+        self.summaries.insert(*id, summary);
+        Ok(fits.map(|()| node))
     }
 
     fn entry(&mut self, entry: &Entry, damage: &mut Damage) -> Result<()> {
-        let mut hurt = |found: Option<String>| {
-            if let Some(object) = found {
-                damage.push((object, display_path(&entry.parent, &entry.name)));
-            }
+        let mut hurt = |object: String| damage.push((object, display_path(&entry.parent, &entry.name)));
+        let xattrs = self.block(&entry.xattrs, |b| decode_xattrs(b).map(|_| 0))?;
+        let EntryKind::File { size, holes, content } = &entry.kind else {
+            xattrs.err().into_iter().for_each(hurt);
+            return Ok(());
         };
-        hurt(self.block(&entry.xattrs, |b| decode_xattrs(b).map(drop))?);
-        if let EntryKind::File { size, holes, content } = &entry.kind {
-            hurt(self.block(holes, |b| decode_holes(b, *size).map(drop))?);
-            match content {
-                Content::Inline(refs) => {
-                    for chunk in refs {
-                        hurt(self.chunk(chunk)?);
-                    }
+        let sum = |b: &[u8]| decode_holes(b, *size).map(|h| h.iter().map(|h| h.len).sum());
+        let empty = self.block(holes, sum)?;
+        let full = match content {
+            Content::Inline(refs) => {
+                for chunk in refs {
+                    self.chunk(chunk)?.into_iter().for_each(&mut hurt);
                 }
-                Content::List(id) => hurt(self.list(id, u8::MAX)?),
+                Ok((refs.iter().map(|r| u64::from(r.len)).sum(), 0))
             }
+            Content::List(id) => self.list(id, None)?,
+        };
+        if let (Ok(empty), Ok((full, _))) = (&empty, &full)
+            && full.saturating_add(*empty) != *size
+            && !entry.flags.read_error
+        {
+            let path = display_path(&entry.parent, &entry.name);
+            let object = format!("file {}", escape(&path));
+            self.finding(object.clone(), "its chunks and holes do not add up to its size");
+            hurt(object);
         }
+        [xattrs.err(), empty.err(), full.err()].into_iter().flatten().for_each(hurt);
         Ok(())
     }
 
-    /// A metadata block that is a chunk of its own; its object if it is damaged.
+    /// What `decode` makes of a metadata block, or the object that is damaged.
     fn block(
         &mut self,
         block: &Block,
-        decode: impl FnOnce(&[u8]) -> std::result::Result<(), bulla_repo_format::FormatError>,
-    ) -> Result<Option<String>> {
-        let Block::Chunk(chunk) = block else { return Ok(None) };
+        decode: impl FnOnce(&[u8]) -> std::result::Result<u64, bulla_repo_format::FormatError>,
+    ) -> Result<std::result::Result<u64, String>> {
+        let chunk = match block {
+            Block::None => return Ok(Ok(0)),
+            // The decoder of the tree has checked it.
+            Block::Inline(b) => return Ok(Ok(decode(b).unwrap_or(0))),
+            Block::Chunk(chunk) => chunk,
+        };
         let reason = match self.read_meta(&chunk.id) {
             Err(e) if e.is_damage() => e.to_string(),
             Err(e) => return Err(e),
             Ok(()) => match decode_block(&self.buffer).and_then(decode) {
-                Ok(()) => return Ok(None),
+                Ok(found) => return Ok(Ok(found)),
                 Err(e) => e.to_string(),
             },
         };
         let object = format!("metadata block {}", chunk.id);
         self.finding(object.clone(), reason);
-        Ok(Some(object))
+        Ok(Err(object))
     }
 
-    /// A content list; the first damaged object below it.
-    fn list(&mut self, id: &ChunkId, above: u8) -> Result<Option<String>> {
-        if self.good.contains(id) {
-            return Ok(None);
+    /// Bytes and references of a content list, or the first damaged object below it. `place`: the level of the list it
+    /// stands in, and what that says of it.
+    fn list(&mut self, id: &ChunkId, place: Option<(u8, &ListChild)>) -> Result<Listed> {
+        let object = format!("list node {id}");
+        let fits = |level: u8, sums: (u64, u64)| {
+            place.is_none_or(|(above, said)| level < above && sums == (said.bytes, said.refs))
+        };
+        let lie = |walk: &mut Self| {
+            walk.finding(object.clone(), "it is not what its parent says: level, bytes or references");
+            Ok(Err(object.clone()))
+        };
+        if let Some((level, sums)) = self.good.get(id).copied() {
+            return if fits(level, sums) { Ok(Ok(sums)) } else { lie(self) };
         }
         let reason = match self.read_meta(id) {
             Err(e) if e.is_damage() => e.to_string(),
             Err(e) => return Err(e),
             Ok(()) => match ListNode::decode(&self.buffer) {
-                Ok(ListNode::Inner { level, .. }) if level >= above => {
-                    "a child is not below its parent".to_owned()
-                }
-                Ok(ListNode::Inner { level, children }) => {
-                    for child in children {
-                        if let Some(object) = self.list(&child.id, level)? {
-                            return Ok(Some(object));
-                        }
-                    }
-                    self.good.insert(*id);
-                    return Ok(None);
-                }
-                Ok(ListNode::Leaf(refs)) => {
-                    for chunk in refs {
-                        if let Some(object) = self.chunk(&chunk)? {
-                            return Ok(Some(object));
-                        }
-                    }
-                    self.good.insert(*id);
-                    return Ok(None);
-                }
                 Err(e) => e.to_string(),
+                Ok(node) => {
+                    let level = if let ListNode::Inner { level, .. } = &node { *level } else { 0 };
+                    if !fits(level, node.sums()) {
+                        return lie(self);
+                    }
+                    if let Some(bad) = self.below_list(&node)? {
+                        return Ok(Err(bad));
+                    }
+                    self.good.insert(*id, (level, node.sums()));
+                    return Ok(Ok(node.sums()));
+                }
             },
         };
-        let object = format!("list node {id}");
         self.finding(object.clone(), reason);
-        Ok(Some(object))
+        Ok(Err(object))
+    }
+
+    /// The first damaged object in or below a list that fits.
+    fn below_list(&mut self, node: &ListNode) -> Result<Option<String>> {
+        match node {
+            ListNode::Inner { level, children } => {
+                for child in children {
+                    if let Err(object) = self.list(&child.id, Some((*level, child)))? {
+                        return Ok(Some(object));
+                    }
+                }
+            }
+            ListNode::Leaf(refs) => {
+                for chunk in refs {
+                    if let Some(object) = self.chunk(chunk)? {
+                        return Ok(Some(object));
+                    }
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// A data chunk: some place of it must be in a pack that is good.
@@ -283,10 +394,12 @@ impl<'r> Walk<'r> {
         self.locate(&chunk.id)?;
         let mut found = None;
         for place in &self.places {
-            if self.bad.packs.is_empty() && self.bad.chunks.is_empty() && place.len == chunk.len {
+            let sound = self.bad.packs.is_empty() && self.bad.chunks.is_empty();
+            if sound && place.len == chunk.len && self.kinds.get(&place.pack) == Some(&PackKind::Data) {
                 return Ok(None);
             }
             let pack = self.index.pack(place.pack)?;
+            self.kinds.insert(place.pack, pack.header.kind);
             let spoiled = self.bad.chunks.get(&chunk.id).is_some_and(|p| p.contains(&pack.name));
             let right = place.len == chunk.len && pack.header.kind == PackKind::Data;
             if right && !spoiled && !self.bad.packs.contains(&pack.name) {

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use bulla_repo_format::frame::Expander;
 use bulla_repo_format::keys::{ChunkKind, IdKey};
 use bulla_repo_format::pack::PackKind;
+use bulla_repo_format::tree::ChunkRef;
 use bulla_repo_format::{ChunkId, PackName};
 use std::collections::VecDeque;
 
@@ -52,6 +53,16 @@ impl<'r> ChunkReader<'r> {
                 other => return other,
             }
         }
+    }
+
+    /// As [`ChunkReader::read`], of the length that a reference says: one that lies about it gives nothing.
+    pub fn read_exactly(&mut self, kind: ChunkKind, chunk: &ChunkRef, out: &mut Vec<u8>) -> Result<()> {
+        self.read(kind, &chunk.id, out)?;
+        if out.len() == chunk.len as usize {
+            return Ok(());
+        }
+        let reason = format!("it has {} bytes, what refers to it says {}", out.len(), chunk.len);
+        Err(Error::Damaged { what: format!("chunk {}", chunk.id), reason })
     }
 
     fn read_known(&mut self, kind: ChunkKind, id: &ChunkId, out: &mut Vec<u8>) -> Result<()> {

@@ -7,15 +7,25 @@ use crate::error::{Error, Result};
 use bulla_repo_format::ChunkId;
 use bulla_repo_format::keys::ChunkKind;
 use bulla_repo_format::tree::{
-    Block, Child, ChunkRef, Content, Entry, ListNode, Node, compare_paths, decode_block, is_within, join_path,
+    Block, Child, ChunkRef, Content, Entry, Key, ListChild, ListNode, Node, compare_paths, decode_block,
+    is_within, join_path,
 };
 use std::cmp::Ordering;
 
-/// Entries in tree order.
+/// An inner node on the way down.
+struct Inner {
+    level: u8,
+    /// Children not visited yet, last first.
+    children: Vec<Child>,
+    /// All below it lies before this key.
+    end: Option<Key>,
+}
+
+/// Entries in tree order. Every node is what its parent says, so no tree has more entries than its bytes spell.
 pub struct TreeReader<'r> {
     chunks: ChunkReader<'r>,
-    /// Inner nodes from the root down: children not visited yet, last first, and the level.
-    stack: Vec<(u8, Vec<Child>)>,
+    /// Inner nodes from the root down.
+    stack: Vec<Inner>,
     leaf: std::vec::IntoIter<Entry>,
     root: Option<ChunkId>,
     /// Only this path and what is below it.
@@ -99,41 +109,35 @@ impl<'r> TreeReader<'r> {
     /// Descends to the next leaf that can hold entries in scope.
     fn next_leaf(&mut self) -> Result<bool> {
         if let Some(root) = self.root.take() {
-            return self.enter(root, u8::MAX);
+            let node = self.node(&root)?;
+            self.enter(node, None);
+            return Ok(true);
         }
-        while let Some((level, children)) = self.stack.last_mut() {
-            let level = *level;
-            match children.pop() {
-                None => {
-                    self.stack.pop();
-                }
-                // The range of a child ends where its next sibling begins.
-                Some(child) => {
-                    let next = children.last();
-                    if may_hold(&self.scope, &child, next) {
-                        return self.enter(child.id, level);
-                    }
-                }
+        while let Some(inner) = self.stack.last_mut() {
+            let Some(child) = inner.children.pop() else {
+                self.stack.pop();
+                continue;
+            };
+            // The range of a child ends where its next sibling begins.
+            let next = inner.children.last();
+            if may_hold(&self.scope, &child, next) {
+                let end = next.map(Child::key).or_else(|| inner.end.clone());
+                let level = inner.level;
+                let node = self.node(&child.id)?;
+                check_child(&node, level, &child, end.as_ref())?;
+                self.enter(node, end);
+                return Ok(true);
             }
         }
         Ok(false)
     }
 
-    fn enter(&mut self, id: ChunkId, above: u8) -> Result<bool> {
-        match self.node(&id)? {
-            Node::Leaf(entries) => {
-                self.leaf = entries.into_iter();
-                Ok(true)
-            }
+    fn enter(&mut self, node: Node, end: Option<Key>) {
+        match node {
+            Node::Leaf(entries) => self.leaf = entries.into_iter(),
             Node::Inner { level, mut children } => {
-                if level >= above {
-                    // Levels fall on the way down: a node cannot contain itself.
-                    let reason = "a child is not below its parent".to_owned();
-                    return Err(Error::Damaged { what: format!("tree node {id}"), reason });
-                }
                 children.reverse();
-                self.stack.push((level, children));
-                Ok(true)
+                self.stack.push(Inner { level, children, end });
             }
         }
     }
@@ -150,38 +154,38 @@ impl<'r> TreeReader<'r> {
 
     /// All chunk references of a file's content, in order.
     pub fn content(&mut self, content: &Content) -> Result<Vec<ChunkRef>> {
+        let mut references = self.references(content)?;
         let mut out = Vec::new();
-        match content {
-            Content::Inline(refs) => out.extend(refs),
-            Content::List(root) => self.list(root, u8::MAX, &mut out)?,
+        while let Some(chunk) = references.next(self)? {
+            out.push(chunk);
         }
         Ok(out)
     }
 
-    fn list(&mut self, id: &ChunkId, above: u8, out: &mut Vec<ChunkRef>) -> Result<()> {
-        let damaged = |reason: String| Error::Damaged { what: format!("list node {id}"), reason };
+    /// A file's chunk references one after another. Its lists are read as it comes to them: few bytes of them can
+    /// stand for more references than any memory holds.
+    pub fn references(&mut self, content: &Content) -> Result<References> {
+        match content {
+            Content::Inline(refs) => {
+                let sums = (refs.iter().map(|r| u64::from(r.len)).sum(), refs.len() as u64);
+                Ok(References { sums, stack: Vec::new(), leaf: refs.clone().into_iter() })
+            }
+            Content::List(root) => {
+                let node = self.list(root)?;
+                let mut out =
+                    References { sums: node.sums(), stack: Vec::new(), leaf: Vec::new().into_iter() };
+                out.enter(node);
+                Ok(out)
+            }
+        }
+    }
+
+    fn list(&mut self, id: &ChunkId) -> Result<ListNode> {
         self.chunks.read(ChunkKind::Meta, id, &mut self.buffer)?;
         if let Some(visited) = &mut self.visited {
             visited.push(*id);
         }
-        match ListNode::decode(&self.buffer).map_err(|e| damaged(e.to_string()))? {
-            ListNode::Leaf(refs) => out.extend(refs),
-            ListNode::Inner { level, .. } if level >= above => {
-                return Err(damaged("a child is not below its parent".to_owned()));
-            }
-            ListNode::Inner { level, children } => {
-                for child in children {
-                    let before = out.len();
-                    self.list(&child.id, level, out)?;
-                    if (out.len() - before) as u64 != child.refs {
-                        return Err(damaged(
-                            "a child holds another number of references than it says".to_owned(),
-                        ));
-                    }
-                }
-            }
-        }
-        Ok(())
+        ListNode::decode(&self.buffer).map_err(|e| damaged("list node", id, e.to_string()))
     }
 
     /// A metadata block's bytes.
@@ -190,7 +194,7 @@ impl<'r> TreeReader<'r> {
             Block::None => Ok(None),
             Block::Inline(b) => Ok(Some(b.clone())),
             Block::Chunk(c) => {
-                self.chunks.read(ChunkKind::Meta, &c.id, &mut self.buffer)?;
+                self.chunks.read_exactly(ChunkKind::Meta, c, &mut self.buffer)?;
                 let fail = |e: bulla_repo_format::FormatError| Error::Damaged {
                     what: format!("metadata block {}", c.id),
                     reason: e.to_string(),
@@ -199,6 +203,70 @@ impl<'r> TreeReader<'r> {
             }
         }
     }
+}
+
+/// The chunk references of one file.
+pub struct References {
+    /// Bytes and references in all, as the topmost list says; every list below is held to what is said of it.
+    pub sums: (u64, u64),
+    /// Inner lists from the root down: level, and children not visited yet, last first.
+    stack: Vec<(u8, Vec<ListChild>)>,
+    leaf: std::vec::IntoIter<ChunkRef>,
+}
+
+impl References {
+    /// The next one; `tree` is the reader that gave this.
+    pub fn next(&mut self, tree: &mut TreeReader<'_>) -> Result<Option<ChunkRef>> {
+        loop {
+            if let Some(chunk) = self.leaf.next() {
+                return Ok(Some(chunk));
+            }
+            let Some((level, children)) = self.stack.last_mut() else { return Ok(None) };
+            let level = *level;
+            let Some(child) = children.pop() else {
+                self.stack.pop();
+                continue;
+            };
+            let node = tree.list(&child.id)?;
+            check_list(&node, level, &child)?;
+            self.enter(node);
+        }
+    }
+
+    fn enter(&mut self, node: ListNode) {
+        match node {
+            ListNode::Leaf(refs) => self.leaf = refs.into_iter(),
+            ListNode::Inner { level, mut children } => {
+                children.reverse();
+                self.stack.push((level, children));
+            }
+        }
+    }
+}
+
+fn damaged(what: &str, id: &ChunkId, reason: String) -> Error {
+    Error::Damaged { what: format!("{what} {id}"), reason }
+}
+
+/// Checks a node against what its parent, an inner node of `level`, says of it.
+pub(crate) fn check_child(node: &Node, level: u8, child: &Child, end: Option<&Key>) -> Result<()> {
+    let summary = node.summary();
+    if summary.level >= level {
+        // Levels fall on the way down: a node cannot contain itself.
+        return Err(damaged("tree node", &child.id, "a child is not below its parent".to_owned()));
+    }
+    summary.check(child, end).map_err(|e| damaged("tree node", &child.id, e.to_string()))
+}
+
+/// The same for lists.
+pub(crate) fn check_list(node: &ListNode, level: u8, child: &ListChild) -> Result<()> {
+    if matches!(node, ListNode::Inner { level: own, .. } if *own >= level) {
+        return Err(damaged("list node", &child.id, "a child is not below its parent".to_owned()));
+    }
+    if node.sums() == (child.bytes, child.refs) {
+        return Ok(());
+    }
+    Err(damaged("list node", &child.id, "a child has other sums than its parent says".to_owned()))
 }
 
 /// False only if no entry in the half-open key range of `child` is at or below `scope`.

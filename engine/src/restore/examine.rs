@@ -67,8 +67,7 @@ fn look(
         EntryKind::File { .. } if item.action == Action::Link => Comparison::Unknown,
         EntryKind::File { size, .. } if plan::needs_comparison(&item.entry, &stat, context.options) => {
             match root.open_file(parent, name, false) {
-                Ok((fd, _)) => compare(&fd, *size, refs, &item.holes, keys, buffer)
-                    .map_err(|e| Error::io("read", root.display(parent, name), e.into()))?,
+                Ok((fd, _)) => compare_item(context, root, item, &fd, (*size, refs), keys, buffer)?,
                 // Not readable by us: then it is replaced.
                 Err(_) => Comparison::Unknown,
             }
@@ -83,6 +82,29 @@ fn look(
         _ => Comparison::Unknown,
     };
     Ok(Fact::Present(Box::new(Found { stat, content })))
+}
+
+/// [`compare`], or its form for files too long for that.
+pub(super) fn compare_item(
+    context: &Context<'_>,
+    root: &SafeDir,
+    item: &Item,
+    fd: &OwnedFd,
+    (size, refs): (u64, &[ChunkRef]),
+    keys: &[IdKey],
+    buffer: &mut Vec<u8>,
+) -> Result<Comparison> {
+    if let Some(content) = item.long() {
+        return match super::execute::long::compare(context, root, item, fd, content, keys) {
+            Ok(true) => Ok(Comparison::Same),
+            Ok(false) => Ok(Comparison::Unknown),
+            // Whoever fetches it says so.
+            Err(e) if e.is_damage() => Ok(Comparison::Unknown),
+            Err(e) => Err(e),
+        };
+    }
+    let io = |e: Errno| Error::io("read", root.display(&item.parent, &item.entry.name), e.into());
+    compare(fd, size, refs, &item.holes, keys, buffer).map_err(io)
 }
 
 /// Reads a file and identifies each chunk in its place. Holes must read as zeros.
@@ -100,15 +122,27 @@ pub(super) fn compare(
     }
     let (mut differs, mut at) = (Vec::new(), 0u64);
     for (number, chunk) in (0u32..).zip(refs) {
-        buffer.resize(chunk.len as usize, 0);
-        super::execute::extents(holes, at, chunk.len as usize)
-            .try_for_each(|(offset, range)| read_exact(fd, &mut buffer[range], offset))?;
-        if !keys.iter().any(|k| k.identify(buffer) == chunk.id) {
+        if !holds(fd, at, chunk, holes, keys, buffer)? {
             differs.push(number);
         }
         at += u64::from(chunk.len);
     }
     Ok(if differs.is_empty() { Comparison::Same } else { Comparison::Differs(differs) })
+}
+
+/// True if a file has a chunk at data offset `at`.
+pub(super) fn holds(
+    fd: &OwnedFd,
+    at: u64,
+    chunk: &ChunkRef,
+    holes: &[Hole],
+    keys: &[IdKey],
+    buffer: &mut Vec<u8>,
+) -> rustix::io::Result<bool> {
+    buffer.resize(chunk.len as usize, 0);
+    super::execute::extents(holes, at, chunk.len as usize)
+        .try_for_each(|(offset, range)| read_exact(fd, &mut buffer[range], offset))?;
+    Ok(keys.iter().any(|k| k.identify(buffer) == chunk.id))
 }
 
 /// A file cut short meanwhile reads as zeros, which no chunk is mistaken for.
@@ -130,7 +164,7 @@ fn read_exact(fd: &OwnedFd, mut out: &mut [u8], mut offset: u64) -> rustix::io::
     Ok(())
 }
 
-fn holes_are_empty(fd: &OwnedFd, holes: &[Hole]) -> rustix::io::Result<bool> {
+pub(super) fn holes_are_empty(fd: &OwnedFd, holes: &[Hole]) -> rustix::io::Result<bool> {
     let mut block = vec![0; if holes.is_empty() { 0 } else { 64 << 10 }];
     for hole in holes {
         let (mut at, end) = (hole.offset, hole.offset.saturating_add(hole.len));

@@ -5,6 +5,7 @@
 //! are made when something in them is.
 
 use super::execute::finish;
+use super::held;
 use super::plan::{self, Action, Fact, Found};
 use super::report::add;
 use super::safe_dir::SafeDir;
@@ -14,13 +15,13 @@ use super::{Context, Snapshot, unknown_path};
 use crate::error::{Error, Result};
 use crate::observer::escape;
 use crate::repository::tree::TreeReader;
-use bulla_repo_format::tree::{
-    Block, Content, Entry, EntryKind, Hole, compare_paths, decode_holes, is_within, join_path,
-};
+use bulla_repo_format::tree::{Block, Content, Entry, EntryKind, compare_paths, is_within};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
 use std::sync::{Arc, MutexGuard, PoisonError};
+
+/// Bytes of the paths of directories that are open at once: 10,000 nested ones have 96 MiB, and no other tree comes near.
+const OPEN_PATHS_MAX: usize = 100 << 20;
 
 /// A path that sorts as the tree does: parents before children, component by component.
 #[derive(Clone, PartialEq, Eq)]
@@ -54,7 +55,6 @@ enum Place {
 struct Dir {
     /// `None` for the top of the snapshot, which is the target itself.
     entry: Option<Box<Entry>>,
-    rel: Arc<[u8]>,
     taken: bool,
     pruned: bool,
     place: Place,
@@ -91,12 +91,18 @@ pub(super) struct Gather<'r> {
     scope: Scope,
     target: Option<SafeDir>,
     dirs: BTreeMap<PathKey, Dir>,
+    /// Bytes in front of a path that are not part of it in the target.
+    above: usize,
     /// The listing the walk is in; `None` before the first.
     current: Option<Arc<[u8]>>,
     /// Its directory, and where it stands once something in it is taken.
     here: Option<(Arc<[u8]>, Option<Place>)>,
     /// The name before, which the next must follow.
     last: Vec<u8>,
+    /// Bytes of the paths in `dirs`.
+    open_paths: usize,
+    /// The directory below which nothing is restored, because too much is open already.
+    abandoned: Option<Arc<[u8]>>,
     /// Entries to restore once more, as files of their own.
     carried: Vec<Entry>,
     ended: bool,
@@ -116,13 +122,13 @@ impl<'r> Gather<'r> {
         let top: &[u8] = if scope.single { parent_of(&scope.path) } else { &scope.path };
         let root = Dir {
             entry: directory.map(Box::new),
-            rel: Arc::from([]),
             taken,
             pruned: false,
             place: if fresh { Place::Fresh } else { Place::Existing },
             update: false,
             names: (context.options.delete && taken && !fresh).then(Vec::new),
         };
+        let above = if top.is_empty() { 0 } else { top.len() + 1 };
         let dirs = BTreeMap::from([(PathKey(top.into()), root)]);
         Self {
             context,
@@ -130,12 +136,20 @@ impl<'r> Gather<'r> {
             scope,
             target,
             dirs,
+            above,
             current: None,
             here: None,
             last: Vec::new(),
+            open_paths: 0,
+            abandoned: None,
             carried: Vec::new(),
             ended: false,
         }
+    }
+
+    /// A path of the snapshot as it is below the target.
+    fn rel<'p>(&self, path: &'p [u8]) -> &'p [u8] {
+        path.get(self.above..).unwrap_or_default()
     }
 
     /// True when everything was gathered and nothing was carried over.
@@ -185,35 +199,50 @@ impl<'r> Gather<'r> {
         if path == self.scope.path && !self.scope.single {
             return Ok(());
         }
+        if self
+            .abandoned
+            .as_ref()
+            .is_some_and(|a| entry.parent.len() > a.len() && is_within(&entry.parent, a))
+        {
+            add(&self.context.tally.counts.failed, 1);
+            return Ok(());
+        }
         if self.current.as_deref() == Some(&entry.parent[..]) {
             self.ascends(entry.name > self.last)?;
         } else {
             self.enter_listing(wave, &entry)?;
         }
         self.last.clone_from(&entry.name);
-        let Some((rel, _)) = &self.here else { return Ok(()) };
+        if self.here.is_none() {
+            return Ok(());
+        }
         if self.context.options.delete
             && let Some(dir) = self.dirs.get_mut(&PathKey(entry.parent.clone()))
             && let Some(names) = &mut dir.names
         {
             names.push(entry.name.clone());
         }
-        let rel = join_path(rel, &entry.name);
         let selection = self.select(&path, &entry);
         if !entry.is_dir() {
             return if selection == Selection::Take { self.push(wave, entry, true) } else { Ok(()) };
         }
+        let path: Arc<[u8]> = path.into();
+        if self.open_paths + path.len() > OPEN_PATHS_MAX {
+            return Ok(self.abandon(&entry));
+        }
+        self.open_paths += path.len();
         let taken = selection == Selection::Take;
+        // One copy of each path, however deep.
+        let mut entry = entry;
+        self.current.as_ref().inspect(|c| entry.parent = Arc::clone(c));
         let dir = Dir {
             entry: Some(Box::new(entry)),
-            rel: rel.into(),
             taken,
             pruned: selection == Selection::Prune,
             place: Place::Unknown,
             update: false,
             names: (self.context.options.delete && taken).then(Vec::new),
         };
-        let path: Arc<[u8]> = path.into();
         self.dirs.insert(PathKey(path.clone()), dir);
         if taken { self.make(wave, &path).map(drop) } else { Ok(()) }
     }
@@ -225,15 +254,32 @@ impl<'r> Gather<'r> {
         self.ascends(behind)?;
         self.leave_listing(wave)?;
         self.current = Some(entry.parent.clone());
-        self.here = match self.dirs.get(&PathKey(entry.parent.clone())) {
-            Some(dir) if dir.pruned => None,
-            Some(dir) => Some((dir.rel.clone(), None)),
+        self.here = match self.dirs.get_key_value(&PathKey(entry.parent.clone())) {
+            Some((_, dir)) if dir.pruned => None,
+            Some((key, _)) => {
+                self.current = Some(key.0.clone());
+                Some((self.rel(&entry.parent).into(), None))
+            }
             None => {
                 self.orphan(entry);
                 None
             }
         };
         Ok(())
+    }
+
+    /// Directories are remembered until the walk has left them, and a path is as long as it is deep: a tree can be
+    /// nested so deeply that no memory holds that. What is above is restored, the rest is counted.
+    fn abandon(&mut self, entry: &Entry) {
+        add(&self.context.tally.counts.failed, 1);
+        if self.abandoned.as_deref() != Some(&entry.parent[..]) {
+            let depth = entry.parent.split(|b| *b == b'/').count();
+            let text = format!(
+                "directories are nested {depth} deep: what is in them is not restored; restore a part of the snapshot"
+            );
+            self.context.tally.warn(&text);
+            self.abandoned = Some(entry.parent.clone());
+        }
     }
 
     /// Nodes that repeat or go back are a forgery, and could go on for ever.
@@ -253,7 +299,7 @@ impl<'r> Gather<'r> {
             return Ok((*place, rel.clone()));
         }
         let place = self.make(wave, &entry.parent)?;
-        let rel = self.dirs.get(&PathKey(entry.parent.clone())).map_or(Arc::from([]), |d| d.rel.clone());
+        let rel = Arc::from(self.rel(&entry.parent));
         if self.current.as_deref() == Some(&entry.parent[..])
             && let Some((_, known)) = &mut self.here
         {
@@ -297,9 +343,9 @@ impl<'r> Gather<'r> {
     }
 
     fn make_one(&mut self, wave: &mut Wave, path: Arc<[u8]>, above: Place) -> Result<Place> {
+        let rel_parent: Arc<[u8]> = parent_of(self.rel(&path)).into();
         let Some(dir) = self.dirs.get_mut(&PathKey(path)) else { return Ok(Place::Blocked) };
         let Some(entry) = dir.entry.as_deref() else { return Ok(dir.place) };
-        let rel_parent: Arc<[u8]> = parent_of(&dir.rel).into();
         let mut fact = Fact::Missing;
         if above == Place::Existing
             && let Some(target) = &mut self.target
@@ -357,12 +403,13 @@ impl<'r> Gather<'r> {
             fact,
             action,
         };
+        wave.bytes += item.parent.len();
         wave.items.push(item);
         Ok(place)
     }
 
     /// Adds anything but a directory. `link`: it may become a hard link.
-    fn push(&mut self, wave: &mut Wave, mut entry: Entry, link: bool) -> Result<()> {
+    fn push(&mut self, wave: &mut Wave, entry: Entry, link: bool) -> Result<()> {
         let (place, parent) = self.stand(wave, &entry)?;
         if place == Place::Blocked {
             add(&self.context.tally.counts.skipped, 1);
@@ -381,56 +428,30 @@ impl<'r> Gather<'r> {
             entry: entry.clone(),
         };
         if item.action != Action::Link {
-            match self.tree.block(&entry.xattrs) {
-                Ok(block) => item.xattrs = block,
-                Err(e) if e.is_damage() => self.context.tally.damage(entry.path(), e.to_string()),
-                Err(e) => return Err(e),
-            }
-            match self.content(wave, &mut entry) {
-                Ok((refs, holes)) => (item.refs, item.holes) = (refs, holes),
+            item.xattrs = held::attributes(self.context, &mut self.tree, &entry)?;
+            let held = match held::content(&mut self.tree, wave, &entry) {
+                Ok(held) => held,
                 Err(e) if e.is_damage() => {
                     self.context.tally.damage(entry.path(), e.to_string());
                     return Ok(());
                 }
                 Err(e) => return Err(e),
-            }
+            };
+            (item.refs, item.holes) = (held.refs, held.holes);
             if link {
                 self.lead(&item);
             }
             if let EntryKind::File { content, holes, .. } = &mut item.entry.kind {
-                (*content, *holes) = (Content::default(), Block::None);
+                *holes = Block::None;
+                if !held.long {
+                    *content = Content::default();
+                }
             }
             item.entry.xattrs = Block::None;
         }
-        wave.bytes += item.xattrs.as_ref().map_or(0, Vec::len) + item.holes.len() * size_of::<Hole>();
+        wave.bytes += item.xattrs.as_ref().map_or(0, Vec::len) + size_of_val(item.holes.as_slice());
         wave.items.push(item);
         Ok(())
-    }
-
-    /// A file's references, appended to the wave's, and its holes; together they make its size.
-    fn content(&mut self, wave: &mut Wave, entry: &mut Entry) -> Result<(Range<usize>, Vec<Hole>)> {
-        let start = wave.refs.len();
-        let EntryKind::File { size, holes, content } = &entry.kind else { return Ok((start..start, vec![])) };
-        if entry.flags.read_error {
-            return Ok((start..start, Vec::new()));
-        }
-        let damaged =
-            |reason: &str| Error::Damaged { what: "its description".into(), reason: reason.to_owned() };
-        let holes = match self.tree.block(holes)? {
-            None => Vec::new(),
-            Some(block) => decode_holes(&block, *size).map_err(|e| damaged(&e.to_string()))?,
-        };
-        match content {
-            Content::Inline(refs) => wave.refs.extend(refs),
-            list @ Content::List(_) => wave.refs.extend(self.tree.content(list)?),
-        }
-        let bytes = wave.refs.get(start..).unwrap_or_default().iter().map(|r| u64::from(r.len));
-        let sum = bytes.chain(holes.iter().map(|h| h.len)).try_fold(0u64, u64::checked_add);
-        if sum != Some(*size) {
-            wave.refs.truncate(start);
-            return Err(damaged("its chunks and holes do not add up to its size"));
-        }
-        Ok((start..wave.refs.len(), holes))
     }
 
     fn leaders(&self) -> MutexGuard<'r, HashMap<(u32, u64), Leader>> {
@@ -471,8 +492,7 @@ impl<'r> Gather<'r> {
         let Some(path) = self.current.take() else { return Ok(()) };
         let names = self.dirs.get_mut(&PathKey(path.clone())).and_then(|d| d.names.take());
         let Some(names) = names else { return Ok(()) };
-        let rel = self.dirs.get(&PathKey(path)).map_or(Arc::from([]), |d| d.rel.clone());
-        self.find_extras(wave, rel, &names)
+        self.find_extras(wave, self.rel(&path).into(), &names)
     }
 
     fn find_extras(&mut self, wave: &mut Wave, rel: Arc<[u8]>, names: &[Vec<u8>]) -> Result<()> {
@@ -500,10 +520,12 @@ impl<'r> Gather<'r> {
             is_within(here, path) || compare_paths(path, here) == Ordering::Greater
         };
         let done: Vec<PathKey> = self.dirs.keys().filter(|k| self.ended || !open(&k.0)).cloned().collect();
-        let mut done: Vec<Dir> = done.into_iter().rev().filter_map(|key| self.dirs.remove(&key)).collect();
-        for dir in &mut done {
+        self.open_paths -= done.iter().map(|key| key.0.len()).sum::<usize>().min(self.open_paths);
+        let mut done: Vec<(PathKey, Dir)> =
+            done.into_iter().rev().filter_map(|key| self.dirs.remove(&key).map(|dir| (key, dir))).collect();
+        for (path, dir) in &mut done {
             if let Some(names) = dir.names.take() {
-                self.find_extras(wave, dir.rel.clone(), &names)?;
+                self.find_extras(wave, self.rel(&path.0).into(), &names)?;
             }
         }
         if self.context.options.dry_run {
@@ -512,25 +534,19 @@ impl<'r> Gather<'r> {
         if let Some(target) = &mut self.target {
             finish::delete(self.context, target, &self.scope.path, &mut wave.extras)?;
         }
-        done.into_iter().try_for_each(|dir| self.finish_directory(dir))
+        done.into_iter().try_for_each(|(path, dir)| self.finish_directory(&path.0, dir))
     }
 
-    fn finish_directory(&mut self, dir: Dir) -> Result<()> {
+    fn finish_directory(&mut self, path: &[u8], dir: Dir) -> Result<()> {
+        let rel = path.get(self.above..).unwrap_or_default();
         let (Some(target), Some(entry)) = (&mut self.target, dir.entry) else { return Ok(()) };
         let fresh = dir.place == Place::Fresh;
         let update = dir.update && dir.place == Place::Existing;
         if !fresh && !update {
             return Ok(());
         }
-        let xattrs = match self.tree.block(&entry.xattrs) {
-            Ok(block) => block,
-            Err(e) if e.is_damage() => {
-                self.context.tally.damage(entry.path(), e.to_string());
-                None
-            }
-            Err(e) => return Err(e),
-        };
-        finish::directory(self.context, target, &dir.rel, &entry, xattrs.as_deref(), fresh)
+        let xattrs = held::attributes(self.context, &mut self.tree, &entry)?;
+        finish::directory(self.context, target, rel, &entry, xattrs.as_deref(), fresh)
     }
 }
 

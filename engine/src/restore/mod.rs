@@ -10,6 +10,7 @@
 mod examine;
 mod execute;
 mod gather;
+mod held;
 mod plan;
 mod policy;
 mod report;

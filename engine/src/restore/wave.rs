@@ -3,7 +3,7 @@
 use super::plan::{Action, Fact};
 use super::report::Planned;
 use super::safe_dir::Identity;
-use bulla_repo_format::tree::{Block, ChunkRef, Content, Entry, Hole, join_path};
+use bulla_repo_format::tree::{Block, ChunkRef, Content, Entry, EntryKind, Hole, join_path};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,9 +11,12 @@ use std::sync::Arc;
 const WAVE_ITEMS: usize = 64 << 10;
 const WAVE_REFS: usize = 256 << 10;
 const WAVE_BYTES: usize = 8 << 20;
+/// A file of more references is written one chunk after another (`execute/long.rs`).
+pub(super) const HELD_REFS: u64 = 1 << 20;
 
 /// An entry to restore.
 pub(super) struct Item {
+    /// Without content, holes and attributes, which stand below, unless it is [`Item::long`].
     pub(super) entry: Entry,
     /// Its directory, below the target.
     pub(super) parent: Arc<[u8]>,
@@ -47,6 +50,16 @@ pub(super) struct Leader {
     pub(super) holes: Block,
     /// Known once it was restored.
     pub(super) identity: Option<Identity>,
+}
+
+impl Item {
+    /// The list of a file whose references are not in the wave: they are too many to be held at once.
+    pub(super) fn long(&self) -> Option<&Content> {
+        match &self.entry.kind {
+            EntryKind::File { content: content @ Content::List(_), .. } => Some(content),
+            _ => None,
+        }
+    }
 }
 
 impl Wave {

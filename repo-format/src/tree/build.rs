@@ -6,7 +6,7 @@ use crate::codec::Write;
 use crate::error::{FormatError, ensure};
 use crate::id::ChunkId;
 use crate::keys::{IdKey, Secret};
-use crate::limits::{NODE_SPLIT_MAX, NODE_SPLIT_MEAN, NODE_SPLIT_MIN};
+use crate::limits::{NODE_PATHS_SPLIT, NODE_SPLIT_MAX, NODE_SPLIT_MEAN, NODE_SPLIT_MIN};
 use std::cmp::Ordering;
 use std::sync::Arc;
 
@@ -33,6 +33,8 @@ struct Level {
     count: u64,
     entries: u64,
     bytes: u64,
+    /// Bytes of the parent paths written, each where it is not that of the key before.
+    paths: usize,
     /// First and last key of the entries below, and the key written last (for prefix compression).
     keys: Option<(Key, Key, Key)>,
     /// The only child so far, which is passed up as it is if no second one comes.
@@ -144,12 +146,14 @@ impl TreeBuilder {
         l.count += 1;
         l.entries += entries;
         l.bytes = l.bytes.saturating_add(bytes);
+        let same = l.keys.as_ref().is_some_and(|(_, _, written)| written.parent == key.parent);
+        l.paths += if same { 0 } else { key.parent.len() };
         let first = l.keys.take().map_or_else(|| key.clone(), |(first, ..)| first);
         l.keys = Some((first, last.clone(), key.clone()));
         let size = l.body.len();
         // hash < len * 2^64 / mean, without the division
         let drawn = u128::from(hash) * u128::from(NODE_SPLIT_MEAN) < (body.len() as u128) << 64;
-        (size >= NODE_SPLIT_MIN && drawn) || size >= NODE_SPLIT_MAX
+        (size >= NODE_SPLIT_MIN && drawn) || size >= NODE_SPLIT_MAX || l.paths >= NODE_PATHS_SPLIT
     }
 
     fn split_hash(&self, level: usize, key: &Key) -> u64 {

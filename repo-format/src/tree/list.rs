@@ -37,6 +37,16 @@ pub enum ListNode {
 }
 
 impl ListNode {
+    /// Bytes and references below it.
+    pub fn sums(&self) -> (u64, u64) {
+        match self {
+            Self::Leaf(refs) => (refs.iter().map(|r| u64::from(r.len)).sum(), refs.len() as u64),
+            Self::Inner { children, .. } => children.iter().fold((0, 0), |(bytes, refs): (u64, u64), c| {
+                (bytes.saturating_add(c.bytes), refs.saturating_add(c.refs))
+            }),
+        }
+    }
+
     /// Decodes a list node.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         within(WHAT, bytes.len() as u64, NODE_MAX.into())?;

@@ -14,4 +14,4 @@ pub use entry::{
     decode_holes, decode_xattrs, encode_holes, encode_xattrs, is_within, join_path, validate_name,
 };
 pub use list::{ListBuilder, ListChild, ListNode};
-pub use node::{Child, Node, decode_block, encode_block};
+pub use node::{Child, Key, Node, Summary, decode_block, encode_block};

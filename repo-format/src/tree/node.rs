@@ -4,7 +4,7 @@ use super::entry::{Entry, compare_key, read_key};
 use crate::codec::{Reader, Write};
 use crate::error::{FormatError, Result, ensure, within};
 use crate::id::ChunkId;
-use crate::limits::{BLOCK_MAX, NODE_MAX, TREE_LEVELS_MAX};
+use crate::limits::{BLOCK_MAX, NODE_MAX, NODE_PATHS_MAX, TREE_LEVELS_MAX};
 use std::cmp::Ordering;
 use std::sync::Arc;
 
@@ -14,6 +14,40 @@ pub(super) const INNER: u8 = 2;
 pub(super) const LIST_LEAF: u8 = 3;
 pub(super) const LIST_INNER: u8 = 4;
 const BLOCK: u8 = 5;
+
+/// What entries and nodes are ordered by: parent path and name.
+pub type Key = (Arc<[u8]>, Vec<u8>);
+
+/// What a node is, as far as its parent speaks of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// 0 for leaves.
+    pub level: u8,
+    /// The first key in it, if there is any.
+    pub first: Option<Key>,
+    /// The last key in it; of an inner node, the first of its last child.
+    pub last: Option<Key>,
+    /// Entries below it.
+    pub entries: u64,
+    /// Bytes of the files below it.
+    pub bytes: u64,
+}
+
+impl Summary {
+    /// Checks that the node is what its parent says of it, and that it ends before `end`, where the next one begins
+    /// (SPEC 9.2). With it no node can stand in two places of one tree: a tree has as many entries as its bytes spell.
+    pub fn check(&self, child: &Child, end: Option<&Key>) -> Result<()> {
+        let own = |k: &Key| k.0 == child.parent && k.1 == child.name;
+        ensure(self.first.as_ref().is_some_and(own), WHAT, "a child begins elsewhere than its parent says")?;
+        let sums = (self.entries, self.bytes) == (child.entries, child.bytes);
+        ensure(sums, WHAT, "a child has other sums than its parent says")?;
+        let before = |end: &Key| {
+            let order = |last: &Key| compare_key((&last.0, &last.1), (&end.0, &end.1));
+            self.last.as_ref().map(order) == Some(Ordering::Less)
+        };
+        ensure(end.is_none_or(before), WHAT, "a child reaches into the next")
+    }
+}
 
 /// A child of an inner node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +78,37 @@ pub enum Node {
     },
 }
 
+impl Child {
+    /// Its first key.
+    pub fn key(&self) -> Key {
+        (self.parent.clone(), self.name.clone())
+    }
+}
+
 impl Node {
+    /// What its parent must have said.
+    pub fn summary(&self) -> Summary {
+        match self {
+            Self::Leaf(entries) => {
+                let key = |e: &Entry| (e.parent.clone(), e.name.clone());
+                Summary {
+                    level: 0,
+                    first: entries.first().map(key),
+                    last: entries.last().map(key),
+                    entries: entries.len() as u64,
+                    bytes: entries.iter().fold(0, |sum, e| sum.saturating_add(e.size())),
+                }
+            }
+            Self::Inner { level, children } => Summary {
+                level: *level,
+                first: children.first().map(Child::key),
+                last: children.last().map(Child::key),
+                entries: children.iter().fold(0, |sum, c| sum.saturating_add(c.entries)),
+                bytes: children.iter().fold(0, |sum, c| sum.saturating_add(c.bytes)),
+            },
+        }
+    }
+
     /// Decodes a node and checks that its keys ascend strictly.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         within("tree node", bytes.len() as u64, NODE_MAX.into())?;
@@ -57,13 +121,22 @@ impl Node {
     }
 }
 
+/// Adds a path that is not the one before it; each is whole in memory.
+fn bound_paths(paths: &mut usize, before: &Arc<[u8]>, path: &Arc<[u8]>) -> Result<()> {
+    if !Arc::ptr_eq(before, path) {
+        *paths += path.len();
+    }
+    within("paths in a tree node", *paths as u64, NODE_PATHS_MAX as u64)
+}
+
 fn decode_leaf(mut r: Reader<'_>) -> Result<Node> {
     let n = r.varint()?;
     ensure(n <= r.remaining() as u64, WHAT, "counts do not fit its length")?;
     let mut entries: Vec<Entry> = Vec::new();
-    let mut parent: Arc<[u8]> = Arc::from([]);
+    let (mut parent, mut paths): (Arc<[u8]>, usize) = (Arc::from([]), 0);
     for _ in 0..n {
         let (p, name) = read_key(&mut r, &parent)?;
+        bound_paths(&mut paths, &parent, &p)?;
         parent = p.clone();
         let entry = Entry::read_body(&mut r, p, name)?;
         let ascending = entries.last().is_none_or(|last| last.compare(&entry) == Ordering::Less);
@@ -80,9 +153,10 @@ fn decode_inner(mut r: Reader<'_>) -> Result<Node> {
     let n = r.varint()?;
     ensure(n > 1 && n <= r.remaining() as u64 / 32, WHAT, "counts do not fit its length")?;
     let mut children: Vec<Child> = Vec::new();
-    let mut parent: Arc<[u8]> = Arc::from([]);
+    let (mut parent, mut paths): (Arc<[u8]>, usize) = (Arc::from([]), 0);
     for _ in 0..n {
         let (p, name) = read_key(&mut r, &parent)?;
+        bound_paths(&mut paths, &parent, &p)?;
         parent = p.clone();
         let child =
             Child { parent: p, name, id: ChunkId::new(r.array()?), entries: r.varint()?, bytes: r.varint()? };

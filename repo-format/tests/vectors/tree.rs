@@ -139,6 +139,19 @@ impl Shorten for Vector {
     }
 }
 
+/// Directories in one of 21 KiB: a few bytes each, thanks to the prefix.
+fn long_paths() -> Vec<u8> {
+    let deep = [b"d/".repeat(10_600), b"e".to_vec()].concat();
+    // One byte each behind the prefix, so that every path shares exactly it.
+    let bytes = (b'0'..=255).filter(|b| *b != b'/');
+    let items = bytes.enumerate().map(|(n, byte)| {
+        let shared = if n == 0 { 0 } else { deep.len() };
+        let path = [&deep[..], &[byte]].concat();
+        [key(shared as u64, &path[shared..], b"x"), dir()].concat()
+    });
+    leaf(&items.collect::<Vec<_>>())
+}
+
 fn keys() -> Vec<Vector> {
     let pair = |second: Vec<u8>| leaf(&[[key(0, b"dir", b"b"), dir()].concat(), [second, dir()].concat()]);
     let lone = |rest: &[u8], name: &[u8]| leaf(&[[key(0, rest, name), dir()].concat()]);
@@ -154,6 +167,7 @@ fn keys() -> Vec<Vector> {
             let second = [key(3, b"/sub", b"a"), dir()].concat();
             leaf(&[[key(0, b"dir-a", b"x"), dir()].concat(), second])
         }),
+        case("R-TREE-8", "paths", "paths of more than 4 MiB and 128 KiB", long_paths()),
         case("R-TREE-3", "more", "shares 4 of 3 bytes", pair(key(4, b"", b"c"))),
         case("R-TREE-3", "fewer", "shares 2 of 3 equal bytes", pair(key(2, b"r", b"c"))),
         case("R-TREE-4", "empty", "an empty name", lone(b"", b"")),

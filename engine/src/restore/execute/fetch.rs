@@ -459,7 +459,7 @@ impl<'c, 'r> Fetch<'c, 'r> {
                 self.piece(&mut worker, piece, None)?;
                 continue;
             }
-            match reader.read(ChunkKind::Data, &chunk.id, &mut bytes) {
+            match reader.read_exactly(ChunkKind::Data, chunk, &mut bytes) {
                 Ok(()) => self.piece(&mut worker, piece, Some(&bytes))?,
                 Err(e) if e.is_damage() => {
                     self.context.tally.damage(item.entry.path(), e.to_string());
@@ -475,7 +475,7 @@ impl<'c, 'r> Fetch<'c, 'r> {
                 worker.writer.whole(item, &mut |fd, writer| {
                     let mut at = 0;
                     for chunk in refs {
-                        match reader.read(ChunkKind::Data, &chunk.id, &mut bytes) {
+                        match reader.read_exactly(ChunkKind::Data, chunk, &mut bytes) {
                             Ok(()) => writer.put(item, fd, at, &bytes)?,
                             Err(e) if e.is_damage() => {
                                 self.context.tally.damage(item.entry.path(), e.to_string());

@@ -2,7 +2,7 @@
 //! the metadata of directories.
 
 use super::super::Context;
-use super::super::examine::{compare, id_keys};
+use super::super::examine::{compare_item, id_keys};
 use super::super::plan::{Action, Comparison, Fact};
 use super::super::report::add;
 use super::super::safe_dir::{self, Identity, SafeDir};
@@ -59,7 +59,7 @@ pub(super) fn verify(context: &Context<'_>, root: &SafeDir, wave: &mut Wave) -> 
         // Absent: reported already.
         let Ok((fd, _)) = root.open_file(&item.parent, &item.entry.name, false) else { return Ok(()) };
         let refs = refs.get(item.refs.clone()).unwrap_or_default();
-        let reason = match compare(&fd, size, refs, &item.holes, &keys, buffer) {
+        let reason = match compare_item(context, root, item, &fd, (size, refs), &keys, buffer) {
             Ok(Comparison::Same) => {
                 add(&context.tally.counts.files_verified, 1);
                 return Ok(());
@@ -70,6 +70,7 @@ pub(super) fn verify(context: &Context<'_>, root: &SafeDir, wave: &mut Wave) -> 
                 let id = chunk.map_or_else(String::new, |c| c.id.to_string());
                 format!("read back: chunk {id} is not what was written")
             }
+            Err(crate::Error::Interrupted) => return Err(crate::Error::Interrupted),
             Err(e) => format!("cannot be read back: {e}"),
         };
         context.tally.damage(item.entry.path(), reason);

@@ -5,6 +5,7 @@
 
 mod fetch;
 pub(super) mod finish;
+pub(super) mod long;
 mod write;
 
 pub(super) use write::extents;
@@ -87,6 +88,7 @@ pub(super) fn execute(context: &Context<'_>, root: &SafeDir, wave: &mut Wave) ->
         Ok(())
     })?;
     fetch::content(context, root, wave)?;
+    long::content(context, root, &wave.items)?;
     let carried = finish::links(context, &mut root.handle(), &wave.items)?;
     if context.options.verify {
         finish::verify(context, root, wave)?;
@@ -98,7 +100,9 @@ pub(super) fn execute(context: &Context<'_>, root: &SafeDir, wave: &mut Wave) ->
 fn without_content(item: &Item) -> bool {
     match (&item.entry.kind, item.action) {
         (EntryKind::Directory, _) | (_, Action::Link) => false,
-        (EntryKind::File { .. }, Action::Create | Action::Replace) => item.refs.is_empty(),
+        (EntryKind::File { .. }, Action::Create | Action::Replace) => {
+            item.refs.is_empty() && item.long().is_none()
+        }
         (EntryKind::File { .. }, Action::Rewrite) => false,
         _ => true,
     }

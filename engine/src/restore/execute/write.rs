@@ -58,7 +58,7 @@ impl<'c, 'r> Writer<'c, 'r> {
         Self { context, root }
     }
 
-    fn io(&self, verb: &'static str, item: &Item, e: Errno) -> Error {
+    pub(super) fn io(&self, verb: &'static str, item: &Item, e: Errno) -> Error {
         Error::io(verb, self.root.display(&item.parent, &item.entry.name), e.into())
     }
 
