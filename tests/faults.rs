@@ -21,17 +21,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A repository with a history, and the source it is of.
-struct World {
-    base: Arc<Memory>,
+pub(crate) struct World {
+    pub(crate) base: Arc<Memory>,
     dir: tempfile::TempDir,
     /// Alive, with what each must restore to.
-    alive: Vec<(Snapshot, BTreeMap<String, String>)>,
+    pub(crate) alive: Vec<(Snapshot, BTreeMap<String, String>)>,
     forgotten: RunId,
 }
 
 impl World {
     /// Small enough for a thousand restores a second; rich enough for every kind of pack.
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (repository, base) = crate::support::in_memory();
         let dir = tempfile::tempdir().unwrap();
         let mut taken = Vec::new();
@@ -46,12 +46,12 @@ impl World {
         Self { base, dir, alive: taken, forgotten }
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 }
 
-fn at_once() -> PruneOptions {
+pub(crate) fn at_once() -> PruneOptions {
     PruneOptions { grace: 0, run_expiry: 0, max_unused: MaxUnused::Bytes(0), ..PruneOptions::default() }
 }
 
@@ -68,7 +68,7 @@ fn packs(memory: &Memory) -> Vec<PackName> {
 }
 
 /// What must hold whatever happened.
-fn invariants(world: &World, memory: &Arc<Memory>, context: &str) {
+pub(crate) fn invariants(world: &World, memory: &Arc<Memory>, context: &str) {
     let repository = open(memory.clone(), 1000).unwrap();
     for (snapshot, expected) in &world.alive {
         let restored = contents(&repository, snapshot).unwrap_or_else(|e| panic!("I1 I3: {context}: {e}"));
@@ -79,7 +79,7 @@ fn invariants(world: &World, memory: &Arc<Memory>, context: &str) {
 }
 
 /// The next commands work without help, and two prunes leave what one clean history would.
-fn recovery(world: &World, memory: &Arc<Memory>, context: &str) {
+pub(crate) fn recovery(world: &World, memory: &Arc<Memory>, context: &str) {
     let repository = open(memory.clone(), 2000).unwrap();
     let next = backup(&repository, world.path()).unwrap_or_else(|e| panic!("I5: {context}: {e}"));
     let snapshot = next.snapshot.unwrap();
@@ -100,6 +100,21 @@ fn every_fault(
     verb: impl Fn(&Repository) -> Result<()> + Sync,
     done: impl Fn(&Repository, &str) + Sync,
 ) {
+    let now = |memory: &Arc<Memory>, context: &str| invariants(world, memory, context);
+    let later = |memory: &Arc<Memory>, context: &str| recovery(world, memory, context);
+    every_state(name, &world.base, verb, now, done, later);
+}
+
+/// The same for any store: `now` looks at what a fault left, `done` at what a success promised, `later` at what the next
+/// commands make of it.
+pub(crate) fn every_state(
+    name: &str,
+    base: &Memory,
+    verb: impl Fn(&Repository) -> Result<()> + Sync,
+    now: impl Fn(&Arc<Memory>, &str) + Sync,
+    done: impl Fn(&Repository, &str) + Sync,
+    later: impl Fn(&Arc<Memory>, &str) + Sync,
+) {
     let (states, next) = (AtomicU64::new(0), AtomicU64::new(0));
     for fault in Fault::ALL {
         next.store(0, Ordering::SeqCst);
@@ -110,7 +125,7 @@ fn every_fault(
                 if at > clean.load(Ordering::SeqCst) {
                     return;
                 }
-                let memory = copy_of(&world.base);
+                let memory = copy_of(base);
                 let faulty = Arc::new(Faulty::new(memory.clone(), at, fault));
                 let outcome = open(faulty.clone(), 3).and_then(|r| verb(&r));
                 let context = format!("{name}: {fault:?} at {at}, {}", faulty.hit());
@@ -120,13 +135,13 @@ fn every_fault(
                     return;
                 }
                 states.fetch_add(1, Ordering::SeqCst);
-                invariants(world, &memory, &context);
+                now(&memory, &context);
                 match outcome {
                     Ok(()) => done(&open(memory.clone(), 500).unwrap(), &context),
                     Err(Error::Format(e)) => panic!("{context}: a fault is no format error: {e}"),
                     Err(_) => {}
                 }
-                recovery(world, &memory, &context);
+                later(&memory, &context);
             }
         };
         std::thread::scope(|scope| {

@@ -15,6 +15,7 @@ mod moving;
 mod parity;
 mod protocol;
 mod prune;
+mod repair;
 mod restore;
 mod resume;
 mod support;

@@ -154,7 +154,7 @@ pub trait Backend: Send + Sync {
     fn settle(&self) -> Result<()> {
         self.flush()
     }
-    /// Replaces the bytes of an object whose name is the hash of its content (pack, parity sidecar), which the caller
+    /// Replaces the bytes of an object whose name is the hash of its content (pack, parity sidecar, index run), which the caller
     /// has checked: the only write that replaces, and it can only put right what is wrong.
     fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
         self.delete(name)?;

@@ -12,7 +12,7 @@ use bulla_repo_format::frame::Expander;
 use bulla_repo_format::keys::{ChunkKind, IdKey};
 use bulla_repo_format::limits::PACK_SIZE_MAX;
 use bulla_repo_format::pack::{ChunkEntry, HEADER_LEN, PackKind};
-use bulla_repo_format::{ChunkId, PackName};
+use bulla_repo_format::{ChunkId, ObjectName, PackName};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -67,7 +67,64 @@ pub(super) fn check(
         ));
     }
     let chosen: Vec<(Key, u64)> = choose(repository, scope.read_data, &present);
-    read_all(repository, index, &chosen, observer, report, bad)
+    let found = read_all(repository, index, &chosen, &Worker::read, observer)?;
+    report.packs_read = chosen.len() as u64;
+    report.bytes_read = chosen.iter().map(|(_, size)| size).sum();
+    note(found, report, bad);
+    condemned(repository, index, &present, &chosen, report, bad)
+}
+
+/// Packs that were found damaged before are no news; what is still needed of them is, and the tree phase says so.
+fn condemned(
+    repository: &Repository,
+    index: &Index,
+    present: &BTreeMap<Key, u64>,
+    read: &[(Key, u64)],
+    report: &mut CheckReport,
+    bad: &mut Bad,
+) -> Result<()> {
+    let mut damaged = repository.damaged_packs()?;
+    damaged.retain(|name| !index.is_deleted(name));
+    if damaged.is_empty() {
+        return Ok(());
+    }
+    report.findings.retain(|f| match ObjectName::parse(&f.object) {
+        Some(ObjectName::Pack(name) | ObjectName::Meta(name)) => !damaged.contains(&name),
+        _ => true,
+    });
+    let there = present.keys().filter(|(name, _)| damaged.contains(name)).count();
+    if there > 0 {
+        report.notices.push(format!(
+            "{there} packs were found damaged before; a prune deletes them when nothing needs them any more"
+        ));
+    }
+    let read: HashSet<PackName> = read.iter().map(|((name, _), _)| *name).collect();
+    bad.packs.extend(damaged.into_iter().filter(|name| !read.contains(name)));
+    Ok(())
+}
+
+/// Reads packs whole, and again those that were bad, so that what a cable did is not taken for damage; what is damaged,
+/// and why.
+pub(crate) fn damaged(
+    repository: &Repository,
+    index: &Index,
+    packs: &[(Key, u64)],
+    observer: &dyn Observer,
+) -> Result<Vec<(Key, String)>> {
+    let verify = |worker: &mut Worker<'_>, key: Key| Ok(worker.verify(key)?.0);
+    let mut out = Vec::new();
+    for (key, _) in read_all(repository, index, packs, &verify, observer)? {
+        let reason = match Worker::new(repository, index).verify(key)?.0 {
+            Read::Good => continue,
+            Read::Chunks(_, reason) | Read::Whole(reason) => reason,
+        };
+        // Deleted meanwhile is not damaged.
+        if repository.backend().stat(&object_name(key.1, key.0))?.is_some() {
+            out.push((key, reason));
+        }
+    }
+    out.sort();
+    Ok(out)
 }
 
 fn choose(repository: &Repository, which: ReadData, present: &BTreeMap<Key, u64>) -> Vec<(Key, u64)> {
@@ -115,14 +172,14 @@ enum Read {
     Whole(String),
 }
 
-fn read_all(
-    repository: &Repository,
-    index: &Index,
+/// Reads packs with all cores; those that are not good.
+fn read_all<'r>(
+    repository: &'r Repository,
+    index: &'r Index,
     chosen: &[(Key, u64)],
+    read: &(dyn Fn(&mut Worker<'r>, Key) -> Result<Read> + Sync),
     observer: &dyn Observer,
-    report: &mut CheckReport,
-    bad: &mut Bad,
-) -> Result<()> {
+) -> Result<Vec<(Key, Read)>> {
     let (next, bytes) = (AtomicUsize::new(0), AtomicU64::new(0));
     let results: Mutex<Vec<(Key, Read)>> = Mutex::default();
     let failure: Mutex<Option<Error>> = Mutex::default();
@@ -132,9 +189,8 @@ fn read_all(
             scope.spawn(|| {
                 let mut worker = Worker::new(repository, index);
                 while let Some((key, size)) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let read =
-                        if observer.interrupted() { Err(Error::Interrupted) } else { worker.read(*key) };
-                    match read {
+                    let stop = observer.interrupted();
+                    match if stop { Err(Error::Interrupted) } else { read(&mut worker, *key) } {
                         Ok(Read::Good) => {}
                         Ok(found) => results.lock().unwrap_or_else(|e| e.into_inner()).push((*key, found)),
                         Err(e) => {
@@ -152,9 +208,11 @@ fn read_all(
     if let Some(e) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
         return Err(e);
     }
-    report.packs_read = chosen.len() as u64;
-    report.bytes_read = bytes.into_inner();
-    for ((name, kind), read) in results.into_inner().unwrap_or_else(|e| e.into_inner()) {
+    Ok(results.into_inner().unwrap_or_else(|e| e.into_inner()))
+}
+
+fn note(found: Vec<(Key, Read)>, report: &mut CheckReport, bad: &mut Bad) {
+    for ((name, kind), read) in found {
         let object = object_name(kind, name).to_string();
         match read {
             Read::Good => {}
@@ -171,7 +229,6 @@ fn read_all(
             }
         }
     }
-    Ok(())
 }
 
 struct Worker<'r> {
@@ -197,39 +254,48 @@ impl<'r> Worker<'r> {
         }
     }
 
-    /// Reads one pack whole. Damage is a finding; a store that cannot be reached is an error.
-    fn read(&mut self, (name, kind): Key) -> Result<Read> {
+    /// Reads one pack whole, and looks whether the index has it right.
+    fn read(&mut self, key: Key) -> Result<Read> {
+        let (read, table) = self.verify(key)?;
+        let (lost, misplaced) = self.misplaced(key.0, &table)?;
+        Ok(match (read, misplaced) {
+            (Read::Chunks(bad, reason), _) => Read::Chunks([bad, lost].concat(), reason),
+            (Read::Good, Some(reason)) => Read::Chunks(lost, reason),
+            (read, _) => read,
+        })
+    }
+
+    /// Reads one pack whole; its table, as far as there is one. Damage is a finding; a store that cannot be reached is
+    /// an error.
+    fn verify(&mut self, (name, kind): Key) -> Result<(Read, Vec<ChunkEntry>)> {
+        let whole = |reason: String| Ok((Read::Whole(reason), Vec::new()));
         let object = object_name(kind, name);
         let mut bytes = match self.repository.backend().get(&object, PACK_SIZE_MAX) {
             Ok(bytes) => bytes,
             Err(e @ (BackendError::Io { .. } | BackendError::NotFound { .. })) => {
-                return Ok(Read::Whole(e.to_string()));
+                return whole(e.to_string());
             }
             Err(e) => return Err(e.into()),
         };
-        let whole = tail::read_whole(self.repository, kind, name, &bytes);
-        let (tail, flaw) = match whole {
+        let (tail, flaw) = match tail::read_whole(self.repository, kind, name, &bytes) {
             Ok(tail) => (tail, None),
             // The bytes are not those that were put. Its frames may still be good: find out which.
             Err(e) => match tail::read(self.repository, kind, name, bytes.len() as u64) {
                 Ok(tail) => (tail, Some(e.to_string())),
-                Err(_) => return Ok(Read::Whole(e.to_string())),
+                Err(_) => return whole(e.to_string()),
             },
         };
         let reader = match PackReader::new(self.repository, std::sync::Arc::new(tail.pack)) {
             Ok(reader) => reader,
-            Err(e) => return Ok(Read::Whole(e.to_string())),
+            Err(e) => return whole(e.to_string()),
         };
         let kind = if kind == PackKind::Data { ChunkKind::Data } else { ChunkKind::Meta };
         let (chunks, reason) = self.chunks(&reader, &tail.directory.chunks, kind, &mut bytes)?;
-        let (lost, misplaced) = self.misplaced(name, &tail.directory.chunks)?;
-        let chunks = [chunks, lost].concat();
-        match flaw.or(reason).or(misplaced) {
-            None if chunks.is_empty() => Ok(Read::Good),
-            reason => {
-                Ok(Read::Chunks(chunks, reason.unwrap_or_else(|| "chunks are not what they say".into())))
-            }
-        }
+        let read = match flaw.or(reason) {
+            None if chunks.is_empty() => Read::Good,
+            reason => Read::Chunks(chunks, reason.unwrap_or_else(|| "chunks are not what they say".into())),
+        };
+        Ok((read, tail.directory.chunks))
     }
 
     /// Chunks of a pack that the index lists, but nowhere in it where they are.

@@ -5,12 +5,14 @@
 //! what this one began (SPEC 14). No decision compares clocks of different machines: grace and expiry compare times of
 //! the store with a time of the store, and only decide *when* something may go, never whether it is needed.
 
+mod condemn;
 mod plan;
 mod reach;
 mod survey;
 mod sweep;
 pub(crate) mod unlisted;
 
+pub(crate) use condemn::condemn;
 pub use plan::{MaxUnused, PackUse, Plan};
 
 use crate::backend::BackendError;
@@ -152,14 +154,23 @@ impl Collector<'_> {
         let mut victims: HashSet<PackName> =
             report.plan.delete.iter().chain(&report.plan.repack).map(|p| p.name).collect();
         if !victims.is_empty() {
-            self.mark(&run.id(), &victims)?;
+            mark(repository, &run.id(), &victims, false)?;
         }
         let marked = !victims.is_empty();
         victims.extend(adopted);
-        let victims = there(&victims, &present);
+        let damaged = if victims.is_empty() { HashSet::new() } else { repository.damaged_packs()? };
+        let victims = there(&victims, &damaged, &present, &index)?;
         if !victims.is_empty() {
-            let swept = self.sweep(&before, &index, &mut reach, &run.id(), marked, &victims)?;
-            report.add(swept);
+            let own = run.id();
+            let carried_out = CarryOut {
+                repository,
+                index: &index,
+                before: &before,
+                run: &own,
+                marked,
+                copies: self.copies,
+            };
+            report.add(carried_out.sweep(&mut reach, &victims, self.observer)?);
         }
         index.refresh(repository)?;
         if self.copies {
@@ -330,29 +341,34 @@ impl Collector<'_> {
         let full = (config.data_pack, config.meta_pack);
         Ok(plan::plan(&uses, full, self.options.max_unused, self.options.max_repack))
     }
+}
 
-    /// g2.
-    fn mark(&self, run: &RunId, victims: &HashSet<PackName>) -> Result<()> {
-        let mut victims: Vec<PackName> = victims.iter().copied().collect();
-        victims.sort_unstable();
-        let mark = Mark { run: *run, client: self.repository.client().id(), victims, damaged: false };
-        self.repository.put_object(&ObjectName::Mark(*run), ObjectType::Mark, mark.encode())?;
-        Ok(self.repository.backend().flush()?)
-    }
+/// g2: condemns packs, durably.
+fn mark(repository: &Repository, run: &RunId, victims: &HashSet<PackName>, damaged: bool) -> Result<()> {
+    let mut victims: Vec<PackName> = victims.iter().copied().collect();
+    victims.sort_unstable();
+    let mark = Mark { run: *run, client: repository.client().id(), victims, damaged };
+    repository.put_object(&ObjectName::Mark(*run), ObjectType::Mark, mark.encode())?;
+    Ok(repository.backend().flush()?)
+}
 
+/// What carries a sentence out: marks that stand, seen by one collector.
+struct CarryOut<'a> {
+    repository: &'a Repository,
+    index: &'a Index,
+    before: &'a Before,
+    run: &'a RunId,
+    /// This run has put a mark of its own.
+    marked: bool,
+    copies: bool,
+}
+
+impl CarryOut<'_> {
     /// g3 to g5.
-    fn sweep(
-        &self,
-        before: &Before,
-        index: &Index,
-        reach: &mut Reach<'_>,
-        run: &RunId,
-        marked: bool,
-        victims: &[Victim],
-    ) -> Result<Swept> {
-        let repository = self.repository;
+    fn sweep(&self, reach: &mut Reach<'_>, victims: &[Victim], observer: &dyn Observer) -> Result<Swept> {
+        let (repository, index) = (self.repository, self.index);
         repository.backend().settle()?;
-        let after = survey::after(repository, index, before, run, marked)?;
+        let after = survey::after(repository, index, self.before, self.run, self.marked)?;
         index.refresh(repository)?;
         for snapshot in &after.roots {
             reach.root(&snapshot.tree)?;
@@ -361,14 +377,18 @@ impl Collector<'_> {
         for pin in &after.pins {
             reach.pin(&pin.tree)?;
         }
+        let damaged: HashSet<PackName> = victims.iter().filter(|v| v.damaged).map(|v| v.name).collect();
+        let in_index = if damaged.is_empty() { HashMap::new() } else { index.listed(&damaged)? };
         let sweep = Sweep {
             repository,
             index,
             live: reach.live(),
             after: &after,
-            run: *run,
+            run: *self.run,
+            in_index,
+            blind: reach.is_blind(),
             copies: self.copies,
-            observer: self.observer,
+            observer,
         };
         let swept = sweep.run(victims)?;
         if !swept.delete.is_empty() {
@@ -388,9 +408,26 @@ impl PruneReport {
     }
 }
 
-/// The condemned packs that are there.
-fn there(condemned: &HashSet<PackName>, present: &Present) -> Vec<Victim> {
+/// The condemned packs that are there, and those that were found damaged and are missing by now: an end to waiting.
+fn there(
+    condemned: &HashSet<PackName>,
+    damaged: &HashSet<PackName>,
+    present: &Present,
+    index: &Index,
+) -> Result<Vec<Victim>> {
     let fits = |((name, _), _): &(&(PackName, _), &u64)| condemned.contains(name);
-    let victim = |(&(name, kind), &size)| Victim { name, kind, size };
-    present.iter().filter(fits).map(victim).collect()
+    let victim = |(&(name, kind), &size)| Victim { name, kind, size, damaged: damaged.contains(&name) };
+    let mut victims: Vec<Victim> = present.iter().filter(fits).map(victim).collect();
+    let mut seen: HashSet<PackName> = present.keys().map(|(name, _)| *name).collect();
+    if damaged.iter().all(|name| seen.contains(name)) {
+        return Ok(victims);
+    }
+    for pack in index.packs() {
+        let pack = pack?;
+        let (name, kind, size) = (pack.name, pack.header.kind, pack.size);
+        if damaged.contains(&name) && !index.is_deleted(&name) && seen.insert(name) {
+            victims.push(Victim { name, kind, size, damaged: true });
+        }
+    }
+    Ok(victims)
 }

@@ -330,11 +330,12 @@ impl<'r> Gather<'r> {
             add(&self.context.tally.counts.unreadable, 1);
             let path = escape(&entry.path());
             let text = format!(
-                "/{path} could not be listed when it was backed up: nothing of what was in it is here"
+                "/{path} could not be listed when it was backed up, or lost entries since: what it lacks is not here"
             );
             self.context.tally.warn(&text);
         }
-        if dir.place != Place::Existing {
+        // Nobody knows what was in a directory that was not listed whole: nothing there is extra.
+        if dir.place != Place::Existing || entry.flags.read_error {
             dir.names = None;
         }
         let place = dir.place;

@@ -1,0 +1,657 @@
+//! Repair: what can be put right is, nothing that could be restored is ever lost on the way, whatever fails when.
+
+use crate::faults::{World, at_once, every_state, invariants, recovery};
+use crate::support::{Histories, backup, contents, copy_of, in_memory, mark, noise, on_disk, open, populate};
+use bulla_engine::Result;
+use bulla_engine::backend::{Backend, Memory};
+use bulla_engine::browse;
+use bulla_engine::check::{self, CheckOptions, Finding, ReadData};
+use bulla_engine::format::snapshot::Snapshot;
+use bulla_engine::format::tree::EntryKind;
+use bulla_engine::format::{Area, IndexName, ObjectName, PackName, RunId};
+use bulla_engine::observer::Silent;
+use bulla_engine::prune;
+use bulla_engine::repair::index::{self, IndexOptions, IndexReport};
+use bulla_engine::repair::packs::{self, PacksOptions, PacksReport};
+use bulla_engine::repair::replica::{self, ReplicaOptions, ReplicaReport};
+use bulla_engine::repair::snapshots::{self, Fate, SnapshotsOptions, SnapshotsReport};
+use bulla_engine::repository::Repository;
+use bulla_engine::repository::tree::TreeReader;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+type Contents = BTreeMap<Vec<u8>, String>;
+
+/// What of a tree can be restored, each entry for itself.
+fn restorable(repository: &Repository, snapshot: &Snapshot) -> Contents {
+    let index = repository.open_index().unwrap();
+    let (mut reader, mut out) = (TreeReader::new(repository, &index, snapshot.tree), Contents::new());
+    loop {
+        let entry = match reader.next() {
+            Ok(None) => return out,
+            Ok(Some(entry)) => entry,
+            Err(e) => {
+                assert!(e.is_damage(), "{e}");
+                continue;
+            }
+        };
+        let mut bytes = Vec::new();
+        if let EntryKind::File { .. } = entry.kind {
+            if browse::write_file(repository, snapshot, &entry.path(), &mut bytes).is_ok() {
+                out.insert(entry.path(), blake3::hash(&bytes).to_string());
+            }
+        } else {
+            out.insert(entry.path(), format!("{:?}", entry.kind));
+        }
+    }
+}
+
+fn alive(repository: &Repository) -> Vec<Snapshot> {
+    repository.readable_snapshots().unwrap().0
+}
+
+/// What can be restored of each snapshot, by itself or by an edition of it.
+fn all_restorable(repository: &Repository) -> BTreeMap<RunId, Contents> {
+    let mut out: BTreeMap<RunId, Contents> = BTreeMap::new();
+    for s in alive(repository) {
+        out.entry(s.origin.unwrap_or(s.id)).or_default().extend(restorable(repository, &s));
+    }
+    out
+}
+
+fn assert_no_less(before: &BTreeMap<RunId, Contents>, after: &BTreeMap<RunId, Contents>, context: &str) {
+    for (id, contents) in before {
+        for (path, content) in contents {
+            let now = after.get(id).and_then(|c| c.get(path));
+            assert_eq!(now, Some(content), "{context}: {} of {id}", String::from_utf8_lossy(path));
+        }
+    }
+}
+
+fn findings(repository: &Repository) -> Vec<Finding> {
+    let options = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
+    check::run(repository, &options, &Silent).unwrap().findings
+}
+
+fn names(memory: &Memory, areas: &[Area]) -> Vec<ObjectName> {
+    areas.iter().flat_map(|a| memory.list(*a).unwrap()).map(|(name, _)| name).collect()
+}
+
+fn change(memory: &Memory, name: &ObjectName, how: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = memory.snapshot().remove(name).unwrap();
+    how(&mut bytes);
+    memory.overwrite(*name, Some(bytes));
+}
+
+fn flip(memory: &Memory, name: &ObjectName, at: usize) {
+    change(memory, name, |bytes| bytes[at] ^= 1);
+}
+
+fn pack_of(name: &ObjectName) -> PackName {
+    match name {
+        ObjectName::Pack(p) | ObjectName::Meta(p) => *p,
+        other => panic!("{other} is no pack"),
+    }
+}
+
+fn repair_index(repository: &Repository) -> IndexReport {
+    index::run(repository, &IndexOptions::default(), &Silent).unwrap()
+}
+
+fn read_all() -> PacksOptions {
+    PacksOptions { read_data: true, ..PacksOptions::default() }
+}
+
+fn repair_packs(repository: &Repository) -> PacksReport {
+    packs::run(repository, &read_all(), &Silent).unwrap()
+}
+
+fn repair_snapshots(repository: &Repository) -> SnapshotsReport {
+    snapshots::run(repository, &SnapshotsOptions::default(), &Silent).unwrap()
+}
+
+fn heal(repository: &Repository, other: &Memory) -> ReplicaReport {
+    let options = ReplicaOptions { read_data: true, dry_run: false };
+    replica::run(repository, other, &options, &Silent).unwrap()
+}
+
+fn histories() -> (Repository, Arc<Memory>, tempfile::TempDir, Histories) {
+    let dir = tempfile::tempdir().unwrap();
+    let (repository, memory) = in_memory();
+    let history = Histories::make(&repository, dir.path());
+    (repository, memory, dir, history)
+}
+
+/// An object under the name of an index run that opens with no key.
+fn forge(memory: &Memory) -> ObjectName {
+    let bytes = noise("forged", 32 << 10);
+    let name = ObjectName::Index(IndexName { generation: 0, hash: *blake3::hash(&bytes).as_bytes() });
+    let mut bytes = bytes;
+    let real = names(memory, &[Area::Index]).first().and_then(|n| memory.snapshot().remove(n));
+    if let Some(real) = real {
+        // With the magic of a real one, so that it is no object of another version.
+        bytes[..16].copy_from_slice(&real[..16]);
+    }
+    let name = match name {
+        ObjectName::Index(n) => ObjectName::Index(IndexName { hash: *blake3::hash(&bytes).as_bytes(), ..n }),
+        other => other,
+    };
+    memory.overwrite(name, Some(bytes));
+    name
+}
+
+#[test]
+fn lost_and_forged_index_runs_are_made_good_from_the_packs() {
+    let (repository, memory, _dir, history) = histories();
+    let forged = forge(&memory);
+    for name in names(&memory, &[Area::Index]) {
+        if name != forged {
+            memory.overwrite(name, None);
+        }
+    }
+    let before = memory.snapshot();
+    let dry = index::run(&repository, &IndexOptions { dry_run: true, ..IndexOptions::default() }, &Silent);
+    assert_eq!(memory.snapshot(), before, "a dry run writes nothing");
+    let report = repair_index(&repository);
+    assert_eq!(report.listed.len() as u64, report.packs);
+    assert_eq!(report.listed, dry.unwrap().listed);
+    assert_eq!(report.removed, [forged.to_string()]);
+    assert!(report.left.is_empty(), "{report:?}");
+    history.verify(&repository, "after the index was made again");
+    assert_eq!(findings(&repository), []);
+    let again = repair_index(&repository);
+    assert!(again.listed.is_empty() && again.removed.is_empty(), "{again:?}");
+}
+
+#[test]
+fn condemned_packs_are_not_listed_again_and_a_run_stays_while_a_pack_cannot_be_listed() {
+    let (repository, memory, _dir, _) = histories();
+    let all = names(&memory, &[Area::Packs, Area::Meta]);
+    mark(&repository, &[pack_of(&all[0])], false);
+    change(&memory, &all[1], |bytes| bytes.truncate(bytes.len() - 1));
+    for name in names(&memory, &[Area::Index]) {
+        memory.overwrite(name, None);
+    }
+    let forged = forge(&memory);
+    let real = names(&memory, &[Area::Verdicts])[0];
+    // Not of this version: neither damaged nor removed.
+    change(&memory, &real, |_| ());
+    change(&memory, &forged, |bytes| bytes[0] ^= 1);
+    let report = repair_index(&repository);
+    assert!(!report.listed.contains(&all[0].to_string()), "{report:?}");
+    assert!(report.left.iter().any(|(object, _)| *object == all[1].to_string()), "{report:?}");
+    assert!(report.left.iter().any(|(object, _)| *object == forged.to_string()), "{report:?}");
+    assert!(report.removed.is_empty(), "{report:?}");
+    assert!(memory.snapshot().contains_key(&forged));
+}
+
+#[test]
+fn an_index_that_points_elsewhere_is_corrected() {
+    use bulla_engine::format::envelope::ObjectType;
+    use bulla_engine::format::index::IndexRun;
+    let (repository, memory, _dir, history) = histories();
+    for name in names(&memory, &[Area::Index]) {
+        let mut run = IndexRun::decode(&repository.get_object(&name, ObjectType::Index).unwrap().0).unwrap();
+        for record in run.records.iter_mut().filter(|r| r.len > 1) {
+            record.len -= 1;
+        }
+        memory.overwrite(name, None);
+        let scratch = ObjectName::Index(IndexName { generation: 0, hash: [1; 32] });
+        repository.put_object(&scratch, ObjectType::Index, run.encode()).unwrap();
+        let bytes = memory.snapshot().remove(&scratch).unwrap();
+        memory.overwrite(scratch, None);
+        let hash = *blake3::hash(&bytes).as_bytes();
+        memory.overwrite(ObjectName::Index(IndexName { generation: 0, hash }), Some(bytes));
+    }
+    assert!(!findings(&repository).is_empty());
+    assert!(repair_index(&repository).listed.is_empty(), "every pack is listed");
+    let options = IndexOptions { read_all_packs: true, ..IndexOptions::default() };
+    let report = index::run(&repository, &options, &Silent).unwrap();
+    assert_eq!(report.listed.len() as u64, report.packs);
+    history.verify(&repository, "after the index was corrected");
+    assert_eq!(findings(&repository), []);
+}
+
+/// Damage to packs, found, condemned; a backup of the unchanged source; then all is as it was, and a prune tidies up.
+fn story(area: Area, harm: impl Fn(&Memory, &ObjectName)) {
+    let dir = tempfile::tempdir().unwrap();
+    populate(dir.path());
+    let (repository, memory) = in_memory();
+    let first = backup(&repository, dir.path()).unwrap().snapshot.unwrap();
+    let victims = names(&memory, &[area]);
+    let victim = victims[victims.len() / 2];
+    harm(&memory, &victim);
+    assert!(findings(&repository).iter().any(|f| f.object == victim.to_string()));
+    let report = repair_packs(&repository);
+    assert_eq!(report.damaged.len(), 1, "{report:?}");
+    let second = backup(&repository, dir.path()).unwrap().snapshot.unwrap();
+    assert_eq!(findings(&repository), [], "{report:?}");
+    for snapshot in [&first, &second] {
+        assert_eq!(contents(&repository, snapshot).unwrap(), on_disk(dir.path()));
+    }
+    let pruned = prune::run(&repository, &at_once(), &Silent).unwrap();
+    assert!(pruned.left.is_empty(), "{pruned:?}");
+    assert!(!names(&memory, &[area]).contains(&victim), "{pruned:?}");
+    assert_eq!(findings(&repository), []);
+    for snapshot in [&first, &second] {
+        assert_eq!(contents(&repository, snapshot).unwrap(), on_disk(dir.path()));
+    }
+    let again = repair_packs(&repository);
+    assert!(again.damaged.is_empty() && again.left.is_empty() && again.missing.is_empty(), "{again:?}");
+}
+
+#[test]
+fn the_next_backup_heals_flipped_and_cut_packs() {
+    for area in [Area::Packs, Area::Meta] {
+        story(area, |memory, name| flip(memory, name, 1000));
+        story(area, |memory, name| change(memory, name, |bytes| bytes.truncate(bytes.len() / 2)));
+        // The header: nothing in it opens.
+        story(area, |memory, name| flip(memory, name, 20));
+    }
+}
+
+#[test]
+fn a_pack_without_a_directory_gives_what_it_has_by_the_index_and_goes() {
+    let (repository, memory, _dir, history) = histories();
+    for victim in names(&memory, &[Area::Packs, Area::Meta]) {
+        change(&memory, &victim, |bytes| {
+            let at = bytes.len() - 10;
+            bytes[at] ^= 1;
+        });
+    }
+    let report = repair_packs(&repository);
+    assert_eq!(report.damaged.len() as u64, report.packs);
+    assert_eq!(report.deleted.len() as u64, report.packs, "{report:?}");
+    assert!(report.copied > 0 && report.left.is_empty(), "{report:?}");
+    history.verify(&repository, "after all directories were lost");
+    assert_eq!(findings(&repository), []);
+}
+
+#[test]
+fn a_missing_pack_is_reported_and_given_up_only_by_name() {
+    let (repository, memory, dir, history) = histories();
+    let victim = names(&memory, &[Area::Packs])[0];
+    memory.overwrite(victim, None);
+    let before = names(&memory, &[Area::Marks]).len();
+    let report = repair_packs(&repository);
+    assert_eq!((report.missing, report.damaged), (vec![victim.to_string()], Vec::new()));
+    assert_eq!(names(&memory, &[Area::Marks]).len(), before, "nothing was condemned");
+    let options = PacksOptions { packs: vec![pack_of(&victim)], ..PacksOptions::default() };
+    let report = packs::run(&repository, &options, &Silent).unwrap();
+    assert_eq!(report.left.len(), 1, "its chunks are needed and nowhere else: {report:?}");
+    assert!(findings(&repository).iter().all(|f| !f.hurts.is_empty()));
+    // What the source still has comes back; the rest is named in editions of what lost it.
+    backup(&repository, dir.path()).unwrap();
+    let report = snapshots::run(
+        &repository,
+        &SnapshotsOptions { forget: true, ..SnapshotsOptions::default() },
+        &Silent,
+    );
+    assert!(report.unwrap().damaged.iter().all(|d| d.forgotten));
+    prune::run(&repository, &at_once(), &Silent).unwrap();
+    let last = prune::run(&repository, &at_once(), &Silent).unwrap();
+    assert!(last.left.is_empty(), "{last:?}");
+    assert_eq!(findings(&repository), [], "a grave ends the search for it");
+    assert!(packs::run(&repository, &options, &Silent).is_err(), "and nobody knows it any more");
+    drop(history);
+}
+
+#[test]
+fn a_whole_pack_is_not_condemned() {
+    let (repository, memory, _dir, _) = histories();
+    let name = names(&memory, &[Area::Packs])[0];
+    let options = PacksOptions { packs: vec![pack_of(&name)], ..PacksOptions::default() };
+    let report = packs::run(&repository, &options, &Silent).unwrap();
+    assert_eq!((report.whole, report.damaged), (vec![name.to_string()], Vec::new()));
+    assert!(names(&memory, &[Area::Marks]).is_empty());
+}
+
+#[test]
+fn an_edition_names_what_is_lost_and_keeps_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("lost"), noise("lost", 60_000)).unwrap();
+    let (repository, memory) = in_memory();
+    backup(&repository, dir.path()).unwrap();
+    let victims = names(&memory, &[Area::Packs]);
+    std::fs::write(dir.path().join("kept"), noise("kept", 60_000)).unwrap();
+    let old = backup(&repository, dir.path()).unwrap().snapshot.unwrap();
+    for victim in victims {
+        memory.overwrite(victim, None);
+    }
+    let before = restorable(&repository, &old);
+    let dry = SnapshotsOptions { dry_run: true, ..SnapshotsOptions::default() };
+    let objects = memory.snapshot();
+    let report = snapshots::run(&repository, &dry, &Silent).unwrap();
+    assert!(report.damaged.iter().all(|d| d.fate == Fate::Found) && memory.snapshot() == objects);
+    let report = repair_snapshots(&repository);
+    assert_eq!((report.checked, report.damaged.len()), (2, 2), "{report:?}");
+    let fate = &report.damaged.iter().find(|d| d.id == old.id).unwrap().fate;
+    let Fate::Edition(id) = fate else { panic!("{report:?}") };
+    let all = alive(&repository);
+    let edition = all.iter().find(|s| s.id == *id).unwrap();
+    assert!(all.iter().any(|s| s.id == old.id), "the old one stays");
+    assert_eq!((edition.origin, edition.start), (Some(old.id), old.start));
+    assert_eq!((edition.host.clone(), edition.paths.clone()), (old.host.clone(), old.paths.clone()));
+    let [(path, why)] = &edition.errors[..] else { panic!("{:?}", edition.errors) };
+    assert!(path.ends_with(b"/lost") && why.contains("its content is lost"), "{why}");
+    assert_eq!(restorable(&repository, edition), before);
+    let lost = bulla_engine::repository::tree::TreeReader::find(
+        &repository,
+        &repository.open_index().unwrap(),
+        edition.tree,
+        &path[1..],
+    );
+    let lost = lost.unwrap().unwrap();
+    assert!(lost.flags.read_error && lost.size() == 60_000, "path, size and metadata stay: {lost:?}");
+    let again = repair_snapshots(&repository);
+    assert!(again.damaged.iter().all(|d| matches!(d.fate, Fate::HadEdition(_))), "{again:?}");
+    // The next backup reads the file again, whatever it compares with.
+    let next = backup(&repository, dir.path()).unwrap().snapshot.unwrap();
+    assert_eq!(contents(&repository, &next).unwrap(), on_disk(dir.path()));
+}
+
+#[test]
+fn a_lost_node_is_a_gap_and_what_lies_behind_it_has_directories_again() {
+    let dir = tempfile::tempdir().unwrap();
+    for d in 0..300 {
+        let sub = dir.path().join(format!("directory number {d:03}/below"));
+        std::fs::create_dir_all(&sub).unwrap();
+        std::fs::write(sub.join("file"), format!("{d}")).unwrap();
+        std::fs::write(sub.join("x".repeat(200)), b"").unwrap();
+    }
+    let (repository, memory) = in_memory();
+    let old = backup(&repository, dir.path()).unwrap().snapshot.unwrap();
+    let metas = names(&memory, &[Area::Meta]);
+    let mut gaps = 0;
+    for meta in &metas {
+        for at in [3000, 9000, 30_000] {
+            let memory = copy_of(&memory);
+            let len = memory.snapshot()[meta].len();
+            flip(&memory, meta, at.min(len - 9000));
+            let repository = open(memory.clone(), 77).unwrap();
+            let before = restorable(&repository, &old);
+            if before.is_empty() {
+                continue;
+            }
+            let report = repair_snapshots(&repository);
+            let Some(damaged) = report.damaged.first() else { continue };
+            let Fate::Edition(id) = damaged.fate else { panic!("{damaged:?}") };
+            gaps += damaged.gaps;
+            let edition = alive(&repository).into_iter().find(|s| s.id == id).unwrap();
+            let after = restorable(&repository, &edition);
+            assert!(before.iter().all(|(path, c)| after.get(path) == Some(c)));
+            for path in after.keys() {
+                let parent = path.iter().rposition(|b| *b == b'/').map_or(&b""[..], |at| &path[..at]);
+                assert!(parent.is_empty() || after.contains_key(parent), "{}", String::from_utf8_lossy(path));
+            }
+            assert!(edition.errors.iter().any(|(p, _)| p.ends_with(b" and following")), "{damaged:?}");
+        }
+    }
+    assert!(gaps > 0, "some node was hit");
+}
+
+#[test]
+fn a_copy_heals_packs_index_runs_and_snapshots() {
+    let (repository, memory, _dir, history) = histories();
+    let copy = copy_of(&memory);
+    let last = history.alive.last().unwrap().0.id;
+    for (n, name) in names(&memory, &[Area::Packs, Area::Meta, Area::Index]).iter().enumerate() {
+        match n % 3 {
+            0 => memory.overwrite(*name, None),
+            1 => flip(&memory, name, 500),
+            _ => {}
+        }
+    }
+    memory.overwrite(ObjectName::Verdict(last), None);
+    let report = heal(&repository, &copy);
+    assert!(report.left.is_empty(), "{report:?}");
+    assert!(report.put_back.contains(&ObjectName::Verdict(last).to_string()), "{report:?}");
+    history.verify(&repository, "after healing from a copy");
+    assert_eq!(findings(&repository), []);
+    assert!(names(&memory, &[Area::Announcements]).is_empty());
+    let again = heal(&repository, &copy);
+    assert!(again.healed.is_empty() && again.put_back.is_empty(), "{again:?}");
+}
+
+#[test]
+fn a_copy_brings_back_nothing_that_was_deleted_or_condemned() {
+    let (repository, memory, _dir, history) = histories();
+    let copy = copy_of(&memory);
+    prune::run(&repository, &at_once(), &Silent).unwrap();
+    prune::run(&repository, &at_once(), &Silent).unwrap();
+    let pruned = memory.snapshot();
+    let report = heal(&repository, &copy);
+    assert_eq!(memory.snapshot(), pruned, "an older copy has nothing for a healthy repository: {report:?}");
+    let victim = names(&memory, &[Area::Packs])[0];
+    let copy = copy_of(&memory);
+    memory.overwrite(victim, None);
+    mark(&repository, &[pack_of(&victim)], true);
+    let report = heal(&repository, &copy);
+    assert_eq!(report.left.len(), 1, "{report:?}");
+    assert!(!memory.snapshot().contains_key(&victim));
+    drop(history);
+}
+
+#[test]
+fn only_a_copy_of_the_same_repository_heals() {
+    let (repository, _memory, _dir, _) = histories();
+    let other = Memory::new();
+    let options = ReplicaOptions::default();
+    assert!(replica::run(&repository, &other, &options, &Silent).is_err());
+    let stranger = Arc::new(Memory::new());
+    let made = Repository::init(
+        stranger.clone(),
+        &crate::support::small(),
+        &crate::support::secret(),
+        crate::support::env(4242),
+    );
+    made.unwrap();
+    let error = replica::run(&repository, &*stranger, &options, &Silent).unwrap_err().to_string();
+    assert!(error.contains("another repository") && error.contains("bulla copy"), "{error}");
+}
+
+#[derive(Debug, Clone)]
+enum Harm {
+    Lose,
+    Cut(prop::sample::Index),
+    Flip(prop::sample::Index),
+}
+
+fn harm() -> impl Strategy<Value = (prop::sample::Index, Harm)> {
+    let how = prop_oneof![
+        Just(Harm::Lose),
+        any::<prop::sample::Index>().prop_map(Harm::Cut),
+        any::<prop::sample::Index>().prop_map(Harm::Flip),
+        any::<prop::sample::Index>().prop_map(Harm::Flip),
+    ];
+    (any::<prop::sample::Index>(), how)
+}
+
+fn apply(memory: &Memory, harms: &[(prop::sample::Index, Harm)]) {
+    let objects = names(memory, &[Area::Packs, Area::Meta, Area::Index]);
+    for (which, how) in harms {
+        let name = objects[which.index(objects.len())];
+        let Some(len) = memory.snapshot().get(&name).map(Vec::len).filter(|len| *len > 0) else { continue };
+        match how {
+            Harm::Lose => memory.overwrite(name, None),
+            Harm::Cut(at) => change(memory, &name, |bytes| bytes.truncate(at.index(len))),
+            Harm::Flip(at) => flip(memory, &name, at.index(len)),
+        }
+    }
+}
+
+#[test]
+fn no_repair_shrinks_what_can_be_restored() {
+    let (_, base, _dir, _) = histories();
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 40,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let run = runner.run(&prop::collection::vec(harm(), 1..6), |harms| {
+        let memory = copy_of(&base);
+        apply(&memory, &harms);
+        let repository = open(memory.clone(), 99).unwrap();
+        let mut before = all_restorable(&repository);
+        repair_index(&repository);
+        let after = all_restorable(&repository);
+        assert_no_less(&before, &after, "index");
+        before = after;
+        repair_packs(&repository);
+        assert_no_less(&before, &all_restorable(&repository), "packs");
+        let options = SnapshotsOptions { forget: true, ..SnapshotsOptions::default() };
+        let report = snapshots::run(&repository, &options, &Silent).unwrap();
+        for damaged in &report.damaged {
+            let Fate::Edition(id) = damaged.fate else { continue };
+            let edition = alive(&repository).into_iter().find(|s| s.id == id).unwrap();
+            let (old, new) = (&before[&damaged.id], restorable(&repository, &edition));
+            prop_assert!(old.iter().all(|(path, c)| new.get(path) == Some(c)), "{:?}", damaged);
+        }
+        assert_no_less(&before, &all_restorable(&repository), "snapshots");
+        let again = repair_snapshots(&repository);
+        prop_assert!(again.damaged.iter().all(|d| matches!(d.fate, Fate::Left(_))), "{:?}", again);
+        // The old ones die; what is left of them lives in their editions. Trees that are lost whole stop a prune.
+        let forgotten = repository.forgotten().unwrap();
+        before.retain(|id, _| {
+            !forgotten.contains_key(id) || alive(&repository).iter().any(|s| s.origin == Some(*id))
+        });
+        match prune::run(&repository, &at_once(), &Silent) {
+            Ok(_) => {}
+            Err(e) => prop_assert!(e.is_damage(), "{}", e),
+        }
+        assert_no_less(&before, &all_restorable(&repository), "prune");
+        Ok(())
+    });
+    run.unwrap();
+}
+
+fn nothing(_: &Repository, _: &str) {}
+
+#[test]
+fn faults_of_repair_index() {
+    let world = World::new();
+    let base = copy_of(&world.base);
+    let forged = forge(&base);
+    for name in names(&base, &[Area::Index]) {
+        if name != forged {
+            base.overwrite(name, None);
+        }
+    }
+    let verb = |r: &Repository| index::run(r, &IndexOptions::default(), &Silent).map(drop);
+    let done = |r: &Repository, context: &str| {
+        let again = repair_index(r);
+        assert!(again.listed.is_empty() && again.removed.is_empty(), "I4: {context}: {again:?}");
+    };
+    let later = |memory: &Arc<Memory>, context: &str| {
+        repair_index(&open(memory.clone(), 700).unwrap());
+        invariants(&world, memory, context);
+        recovery(&world, memory, context);
+    };
+    every_state("repair index", &base, verb, |_, _| (), done, later);
+}
+
+/// The data pack that only the newest snapshot of the world needs: what was in it is in the source still.
+fn newest_pack(world: &World) -> ObjectName {
+    let hurt_only_newest = |name: &ObjectName| {
+        let memory = copy_of(&world.base);
+        flip(&memory, name, 1000);
+        let repository = open(memory, 5).unwrap();
+        contents(&repository, &world.alive[0].0).is_ok() && contents(&repository, &world.alive[1].0).is_err()
+    };
+    names(&world.base, &[Area::Packs]).into_iter().find(hurt_only_newest).unwrap()
+}
+
+#[test]
+fn faults_of_repair_packs() {
+    let world = World::new();
+    let base = copy_of(&world.base);
+    let victim = newest_pack(&world);
+    flip(&base, &victim, 1000);
+    // One that loses nothing but its directory.
+    let other = names(&base, &[Area::Packs]).into_iter().find(|n| *n != victim).unwrap();
+    change(&base, &other, |bytes| {
+        let at = bytes.len() - 10;
+        bytes[at] ^= 1;
+    });
+    let before = all_restorable(&open(base.clone(), 6).unwrap());
+    let verb = |r: &Repository| packs::run(r, &read_all(), &Silent).map(drop);
+    let now = |memory: &Arc<Memory>, context: &str| {
+        assert_no_less(&before, &all_restorable(&open(memory.clone(), 600).unwrap()), context);
+    };
+    let later = |memory: &Arc<Memory>, context: &str| {
+        let repository = open(memory.clone(), 700).unwrap();
+        let report = repair_packs(&repository);
+        assert!(report.damaged.is_empty() || !context.contains("Ok"), "{context}: {report:?}");
+        assert_no_less(&before, &all_restorable(&repository), context);
+        let healed = backup(&repository, world.path()).unwrap().snapshot.unwrap();
+        assert_eq!(contents(&repository, &healed).unwrap(), on_disk(world.path()), "{context}");
+        recovery(&world, memory, context);
+        let left = names(memory, &[Area::Packs]);
+        assert!(!left.contains(&victim) && !left.contains(&other), "{context}");
+    };
+    every_state("repair packs", &base, verb, now, nothing, later);
+}
+
+#[test]
+fn faults_of_repair_snapshots() {
+    let world = World::new();
+    let base = copy_of(&world.base);
+    base.overwrite(newest_pack(&world), None);
+    let before = all_restorable(&open(base.clone(), 6).unwrap());
+    let id = world.alive[1].0.id;
+    let options = SnapshotsOptions { forget: true, ..SnapshotsOptions::default() };
+    let verb = |r: &Repository| snapshots::run(r, &options, &Silent).map(drop);
+    let now = |memory: &Arc<Memory>, context: &str| {
+        let repository = open(memory.clone(), 600).unwrap();
+        assert_no_less(&before, &all_restorable(&repository), context);
+        let edition = alive(&repository).iter().any(|s| s.origin == Some(id));
+        assert!(edition || !repository.forgotten().unwrap().contains_key(&id), "{context}");
+    };
+    let done = |r: &Repository, context: &str| {
+        let report = repair_snapshots(r);
+        assert!(report.damaged.is_empty(), "I4: {context}: {report:?}");
+    };
+    let later = |memory: &Arc<Memory>, context: &str| {
+        let repository = open(memory.clone(), 700).unwrap();
+        verb(&repository).unwrap_or_else(|e| panic!("I5: {context}: {e}"));
+        let editions = alive(&repository).iter().filter(|s| s.origin == Some(id)).count();
+        assert_eq!(editions, 1, "{context}: an edition that was made is found again");
+        let again = snapshots::run(&repository, &options, &Silent).unwrap();
+        assert!(again.damaged.is_empty(), "{context}: {again:?}");
+        prune::run(&repository, &at_once(), &Silent).unwrap_or_else(|e| panic!("I5: {context}: {e}"));
+        assert_no_less(&before, &all_restorable(&repository), context);
+        let next = backup(&repository, world.path()).unwrap().snapshot.unwrap();
+        assert_eq!(contents(&repository, &next).unwrap(), on_disk(world.path()), "{context}");
+    };
+    every_state("repair snapshots", &base, verb, now, done, later);
+}
+
+#[test]
+fn faults_of_healing_from_a_copy() {
+    let world = World::new();
+    let base = copy_of(&world.base);
+    let copy = copy_of(&world.base);
+    let all = names(&base, &[Area::Packs, Area::Meta, Area::Index]);
+    for (n, name) in all.iter().enumerate() {
+        match n % 3 {
+            0 => base.overwrite(*name, None),
+            1 => flip(&base, name, 500),
+            _ => {}
+        }
+    }
+    base.overwrite(ObjectName::Verdict(world.alive[1].0.id), None);
+    let options = ReplicaOptions { read_data: true, dry_run: false };
+    let verb = |r: &Repository| -> Result<()> { replica::run(r, &*copy, &options, &Silent).map(drop) };
+    let done = |r: &Repository, context: &str| {
+        let again = heal(r, &copy);
+        assert!(again.healed.is_empty() && again.put_back.is_empty(), "I4: {context}: {again:?}");
+    };
+    let later = |memory: &Arc<Memory>, context: &str| {
+        let report = heal(&open(memory.clone(), 700).unwrap(), &copy);
+        assert!(report.left.is_empty(), "I5: {context}: {report:?}");
+        invariants(&world, memory, context);
+        recovery(&world, memory, context);
+    };
+    every_state("repair packs --from", &base, verb, |_, _| (), done, later);
+}
