@@ -170,32 +170,99 @@ fn condemned_packs_are_not_listed_again_and_a_run_stays_while_a_pack_cannot_be_l
     let all = names(&memory, &[Area::Packs, Area::Meta]);
     mark(&repository, &[pack_of(&all[0])], false);
     change(&memory, &all[1], |bytes| bytes.truncate(bytes.len() - 1));
-    for name in names(&memory, &[Area::Index]) {
+    let forged = forge(&memory);
+    for name in names(&memory, &[Area::Index]).into_iter().filter(|n| *n != forged) {
         memory.overwrite(name, None);
     }
-    let forged = forge(&memory);
-    let real = names(&memory, &[Area::Verdicts])[0];
-    // Not of this version: neither damaged nor removed.
-    change(&memory, &real, |_| ());
-    change(&memory, &forged, |bytes| bytes[0] ^= 1);
     let report = repair_index(&repository);
     assert!(!report.listed.contains(&all[0].to_string()), "{report:?}");
     assert!(report.left.iter().any(|(object, _)| *object == all[1].to_string()), "{report:?}");
     assert!(report.left.iter().any(|(object, _)| *object == forged.to_string()), "{report:?}");
-    assert!(report.removed.is_empty(), "{report:?}");
-    assert!(memory.snapshot().contains_key(&forged));
+    assert!(report.removed.is_empty() && memory.snapshot().contains_key(&forged), "{report:?}");
+    memory.overwrite(all[1], None);
+    assert_eq!(repair_index(&repository).removed, [forged.to_string()], "now all packs are listed");
 }
 
 #[test]
-fn an_index_that_points_elsewhere_is_corrected() {
+fn a_run_of_a_newer_format_is_not_removed() {
+    let (repository, memory, _dir, _) = histories();
+    // Whole by its name, with a magic of a version that is to come.
+    let mut bytes = noise("newer", 32 << 10);
+    let real = names(&memory, &[Area::Index])[0];
+    bytes[..16].copy_from_slice(&memory.snapshot()[&real][..16]);
+    bytes[5] += 1;
+    let hash = *blake3::hash(&bytes).as_bytes();
+    let newer = ObjectName::Index(IndexName { generation: 0, hash });
+    memory.overwrite(newer, Some(bytes));
+    let report = repair_index(&repository);
+    assert!(report.removed.is_empty() && memory.snapshot().contains_key(&newer), "{report:?}");
+    assert!(report.left.iter().any(|(object, why)| *object == newer.to_string() && why.contains("newer")));
+}
+
+/// Puts a pack with one metadata chunk, listed, and commits a snapshot with it for its tree.
+fn commit_tree(repository: &Repository, like: &Snapshot, plain: &[u8]) -> Snapshot {
+    use bulla_engine::format::frame::Compression;
+    use bulla_engine::format::keys::ChunkKind;
+    use bulla_engine::format::pack::PackKind;
+    use bulla_engine::format::record::RunKind;
+    use bulla_engine::repository::index::IndexWriter;
+    use bulla_engine::repository::pack::{PackSink, PackStream, SealedPack};
+    use bulla_engine::repository::run::Run;
+    #[derive(Default)]
+    struct Keep(std::sync::Mutex<Vec<SealedPack>>);
+    impl PackSink for Keep {
+        fn store(&self, pack: SealedPack) -> Result<()> {
+            self.0.lock().unwrap().push(pack);
+            Ok(())
+        }
+    }
+    let ring = repository.keyring();
+    let id = ring.id_key(ring.domain(), ChunkKind::Meta).unwrap().identify(plain);
+    let (run, _) = Run::open(repository, RunKind::Writer, &[]).unwrap();
+    let keep = Keep::default();
+    {
+        let stream = PackStream::new(repository, PackKind::Meta, run.id(), Compression::Auto, true, &keep);
+        let mut packer = stream.packer().unwrap();
+        stream.append(&mut packer, [(id, plain)]).unwrap();
+        stream.finish(&mut packer).unwrap();
+    }
+    let mut index = IndexWriter::new(repository);
+    for pack in keep.0.into_inner().unwrap() {
+        let parts: Vec<&[u8]> = pack.parts.iter().map(Vec::as_slice).collect();
+        repository.backend().put(&pack.object, &parts).unwrap();
+        index.add(pack.pack, pack.records).unwrap();
+    }
+    index.flush().unwrap();
+    let id_of_run = run.id();
+    run.commit(Snapshot { id: id_of_run, tree: id, ..like.clone() }).unwrap()
+}
+
+#[test]
+fn what_cannot_be_understood_is_not_taken_for_lost() {
+    let (repository, memory, _dir, history) = histories();
+    // A leaf with an entry of a kind that is to come.
+    let strange = commit_tree(&repository, &history.alive[0].0, &[1, 1, 0, 0, 1, b'a', 99]);
+    let before = names(&memory, &[Area::Verdicts]).len();
+    let options = SnapshotsOptions { forget: true, ..SnapshotsOptions::default() };
+    let report = snapshots::run(&repository, &options, &Silent).unwrap();
+    let [damaged] = &report.damaged[..] else { panic!("{report:?}") };
+    assert_eq!(damaged.id, strange.id);
+    let Fate::Left(reason) = &damaged.fate else { panic!("{damaged:?}") };
+    assert!(reason.contains("does not understand"), "{reason}");
+    assert_eq!(names(&memory, &[Area::Verdicts]).len(), before);
+}
+
+/// Rewrites all index runs.
+fn rewrite_index(
+    repository: &Repository,
+    memory: &Memory,
+    how: impl Fn(&mut bulla_engine::format::index::IndexRun),
+) {
     use bulla_engine::format::envelope::ObjectType;
     use bulla_engine::format::index::IndexRun;
-    let (repository, memory, _dir, history) = histories();
-    for name in names(&memory, &[Area::Index]) {
+    for name in names(memory, &[Area::Index]) {
         let mut run = IndexRun::decode(&repository.get_object(&name, ObjectType::Index).unwrap().0).unwrap();
-        for record in run.records.iter_mut().filter(|r| r.len > 1) {
-            record.len -= 1;
-        }
+        how(&mut run);
         memory.overwrite(name, None);
         let scratch = ObjectName::Index(IndexName { generation: 0, hash: [1; 32] });
         repository.put_object(&scratch, ObjectType::Index, run.encode()).unwrap();
@@ -204,6 +271,38 @@ fn an_index_that_points_elsewhere_is_corrected() {
         let hash = *blake3::hash(&bytes).as_bytes();
         memory.overwrite(ObjectName::Index(IndexName { generation: 0, hash }), Some(bytes));
     }
+}
+
+#[test]
+fn a_pack_that_only_its_lost_directory_could_explain_stays() {
+    let (repository, memory, _dir, _) = histories();
+    let victim = names(&memory, &[Area::Packs])[0];
+    change(&memory, &victim, |bytes| {
+        let at = bytes.len() - 10;
+        bytes[at] ^= 1;
+    });
+    let name = pack_of(&victim);
+    // The index lost a chunk of it: nobody can say that nothing else is in it.
+    rewrite_index(&repository, &memory, |run| {
+        let of = |r: &bulla_engine::format::index::IndexRecord| run.packs[r.pack as usize].name == name;
+        if let Some(at) = run.records.iter().position(of) {
+            run.records.remove(at);
+        }
+    });
+    let report = repair_packs(&repository);
+    assert!(report.deleted.is_empty(), "{report:?}");
+    assert_eq!(report.left.len(), 1, "{report:?}");
+    assert!(memory.snapshot().contains_key(&victim));
+}
+
+#[test]
+fn an_index_that_points_elsewhere_is_corrected() {
+    let (repository, memory, _dir, history) = histories();
+    rewrite_index(&repository, &memory, |run| {
+        for record in run.records.iter_mut().filter(|r| r.len > 1) {
+            record.len -= 1;
+        }
+    });
     assert!(!findings(&repository).is_empty());
     assert!(repair_index(&repository).listed.is_empty(), "every pack is listed");
     let options = IndexOptions { read_all_packs: true, ..IndexOptions::default() };
@@ -249,6 +348,23 @@ fn the_next_backup_heals_flipped_and_cut_packs() {
         // The header: nothing in it opens.
         story(area, |memory, name| flip(memory, name, 20));
     }
+}
+
+#[test]
+fn nothing_new_relies_on_a_pack_marked_as_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    populate(dir.path());
+    std::fs::File::options().append(true).open(dir.path().join("d1/noise")).unwrap().set_len(90_000).unwrap();
+    let (repository, memory) = in_memory();
+    backup(&repository, dir.path()).unwrap();
+    let all = names(&memory, &[Area::Packs, Area::Meta]);
+    // The repair was stopped right after the mark; all packs can be read still.
+    mark(&repository, &all.iter().map(pack_of).collect::<Vec<_>>(), true);
+    let snapshot = backup(&repository, dir.path()).unwrap().snapshot.unwrap();
+    for name in all {
+        memory.overwrite(name, None);
+    }
+    assert_eq!(contents(&repository, &snapshot).unwrap(), on_disk(dir.path()));
 }
 
 #[test]
@@ -363,21 +479,21 @@ fn a_lost_node_is_a_gap_and_what_lies_behind_it_has_directories_again() {
     let (repository, memory) = in_memory();
     let old = backup(&repository, dir.path()).unwrap().snapshot.unwrap();
     let metas = names(&memory, &[Area::Meta]);
-    let mut gaps = 0;
+    let mut hit = 0;
     for meta in &metas {
-        for at in [3000, 9000, 30_000] {
+        for at in (200..20_000).step_by(400) {
             let memory = copy_of(&memory);
-            let len = memory.snapshot()[meta].len();
-            flip(&memory, meta, at.min(len - 9000));
+            flip(&memory, meta, at);
             let repository = open(memory.clone(), 77).unwrap();
             let before = restorable(&repository, &old);
-            if before.is_empty() {
-                continue;
-            }
             let report = repair_snapshots(&repository);
             let Some(damaged) = report.damaged.first() else { continue };
+            if before.is_empty() {
+                assert!(matches!(damaged.fate, Fate::Left(_)), "{damaged:?}");
+                continue;
+            }
             let Fate::Edition(id) = damaged.fate else { panic!("{damaged:?}") };
-            gaps += damaged.gaps;
+            assert!(damaged.gaps > 0);
             let edition = alive(&repository).into_iter().find(|s| s.id == id).unwrap();
             let after = restorable(&repository, &edition);
             assert!(before.iter().all(|(path, c)| after.get(path) == Some(c)));
@@ -386,9 +502,13 @@ fn a_lost_node_is_a_gap_and_what_lies_behind_it_has_directories_again() {
                 assert!(parent.is_empty() || after.contains_key(parent), "{}", String::from_utf8_lossy(path));
             }
             assert!(edition.errors.iter().any(|(p, _)| p.ends_with(b" and following")), "{damaged:?}");
+            hit += 1;
+            if hit == 5 {
+                return;
+            }
         }
     }
-    assert!(gaps > 0, "some node was hit");
+    assert!(hit > 0, "some node was hit");
 }
 
 #[test]
@@ -431,6 +551,35 @@ fn a_copy_brings_back_nothing_that_was_deleted_or_condemned() {
     assert_eq!(report.left.len(), 1, "{report:?}");
     assert!(!memory.snapshot().contains_key(&victim));
     drop(history);
+}
+
+#[test]
+fn a_copy_that_was_pruned_for_itself_buries_nothing_here() {
+    let (repository, memory, dir, history) = histories();
+    let copy = copy_of(&memory);
+    prune::run(&open(copy.clone(), 40).unwrap(), &at_once(), &Silent).unwrap();
+    let copied = backup(&open(copy.clone(), 41).unwrap(), dir.path()).unwrap().snapshot.unwrap();
+    let report = heal(&repository, &copy);
+    assert_eq!(findings(&repository), [], "{report:?}");
+    history.verify(&repository, "after a copy with a history of its own");
+    let came = alive(&repository).iter().any(|s| s.id == copied.id);
+    assert!(!came || contents(&repository, &copied).is_ok(), "{report:?}");
+}
+
+#[test]
+fn a_snapshot_whose_nodes_are_not_here_is_not_put_back() {
+    let (repository, memory, _dir, history) = histories();
+    let copy = copy_of(&memory);
+    // The newest is lost, and a prune that does not know of it deletes what only it needed.
+    let lost = history.alive[1].0.id;
+    memory.overwrite(ObjectName::Verdict(lost), None);
+    prune::run(&repository, &at_once(), &Silent).unwrap();
+    let report = heal(&repository, &copy);
+    let object = ObjectName::Verdict(lost);
+    assert!(report.left.iter().any(|(o, _)| *o == object.to_string()), "{report:?}");
+    assert!(!memory.snapshot().contains_key(&object));
+    prune::run(&repository, &at_once(), &Silent).unwrap();
+    assert_eq!(contents(&repository, &history.alive[0].0).unwrap(), history.alive[0].1);
 }
 
 #[test]
@@ -581,8 +730,7 @@ fn faults_of_repair_packs() {
     };
     let later = |memory: &Arc<Memory>, context: &str| {
         let repository = open(memory.clone(), 700).unwrap();
-        let report = repair_packs(&repository);
-        assert!(report.damaged.is_empty() || !context.contains("Ok"), "{context}: {report:?}");
+        repair_packs(&repository);
         assert_no_less(&before, &all_restorable(&repository), context);
         let healed = backup(&repository, world.path()).unwrap().snapshot.unwrap();
         assert_eq!(contents(&repository, &healed).unwrap(), on_disk(world.path()), "{context}");

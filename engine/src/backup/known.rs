@@ -137,7 +137,7 @@ impl<'r> Known<'r> {
     }
 
     /// True if some place of a node that was read is in a pack that counts: one read by luck is stored again.
-    fn is_safe(&self, id: &ChunkId, scratch: &mut Vec<Place>) -> Result<bool> {
+    pub fn is_safe(&self, id: &ChunkId, scratch: &mut Vec<Place>) -> Result<bool> {
         if self.gaps.lost.is_empty() {
             return Ok(true);
         }

@@ -13,7 +13,7 @@ use crate::observer::EntryOutcome;
 use crate::repository::index::Place;
 use crate::repository::tree::TreeReader;
 use crate::source::{Found, StreamSource, Walk, Walked};
-use bulla_repo_format::tree::{Entry, EntryFlags, EntryKind, Hole, Timestamp};
+use bulla_repo_format::tree::{Block, Entry, EntryFlags, EntryKind, Hole, Timestamp};
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -100,16 +100,38 @@ impl<'r> Previous<'r> {
 
     fn complete(&mut self, entry: &Entry, known: &Known<'_>) -> Result<bool> {
         self.reader.block(&entry.xattrs)?;
+        if !self.is_safe(&entry.xattrs, known)? {
+            return Ok(false);
+        }
         let EntryKind::File { holes, content, .. } = &entry.kind else { return Ok(true) };
         self.reader.block(holes)?;
         let refs = self.reader.content(content)?;
-        known.vouch(self.reader.take_visited());
+        let nodes = self.reader.take_visited();
+        for node in &nodes {
+            if !known.is_safe(node, &mut self.places)? {
+                return Ok(false);
+            }
+        }
+        known.vouch(nodes);
+        if !self.is_safe(holes, known)? {
+            return Ok(false);
+        }
         for chunk in &refs {
             if !known.has(chunk, &mut self.places)? {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+}
+
+impl Previous<'_> {
+    /// A block that was read may have been read by luck.
+    fn is_safe(&mut self, block: &Block, known: &Known<'_>) -> Result<bool> {
+        match block {
+            Block::Chunk(chunk) => known.is_safe(&chunk.id, &mut self.places),
+            Block::None | Block::Inline(_) => Ok(true),
+        }
     }
 }
 
