@@ -14,7 +14,7 @@ fn flip(path: &Path, at: usize) {
 fn damaged() -> Home {
     let home = Home::with_repository();
     home.bulla("backup src").ok();
-    flip(&home.objects("packs")[0], 200);
+    flip(&home.objects("packs")[0], 95);
     home
 }
 

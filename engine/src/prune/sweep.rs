@@ -9,12 +9,11 @@ use crate::error::{Error, Result};
 use crate::observer::Observer;
 use crate::protocol::{Fate, copy_counts, fate, is_needed, may_delete};
 use crate::repository::chunks::ChunkReader;
-use crate::repository::index::{Index, Location, Place, put_run};
-use crate::repository::pack::tail::Record;
+use crate::repository::index::{Contents, Index, Location, Place, put_run};
 use crate::repository::pack::{PackSink, PackStream, Packer, SealedPack, object_name, tail};
 use crate::repository::{Repository, upload};
 use bulla_repo_format::frame::Compression;
-use bulla_repo_format::index::{IndexPack, IndexRun, KEY_LEN, record_key};
+use bulla_repo_format::index::{IndexRun, KEY_LEN, record_key};
 use bulla_repo_format::keys::ChunkKind;
 use bulla_repo_format::limits::INDEX_PACKS_MAX;
 use bulla_repo_format::pack::PackKind;
@@ -37,7 +36,7 @@ pub(super) struct Victim {
 }
 
 /// What the index has of damaged victims.
-pub(super) type InIndex = HashMap<PackName, (Arc<IndexPack>, Vec<Record>)>;
+pub(super) type InIndex = HashMap<PackName, Contents>;
 
 /// What became of the victims.
 #[derive(Default)]
@@ -281,10 +280,7 @@ impl<'a> Worker<'a> {
 
     /// What the victim holds: by its own directory. Where that is lost, by the index, if the index has all that roots
     /// need: nobody could find what else was in it.
-    fn contents(
-        &self,
-        victim: &Victim,
-    ) -> Result<std::result::Result<(Arc<IndexPack>, Vec<Record>), String>> {
+    fn contents(&self, victim: &Victim) -> Result<std::result::Result<Contents, String>> {
         let sweep = self.sweep;
         let e = match tail::read(sweep.repository, victim.kind, victim.name, victim.size) {
             Ok(tail) => {

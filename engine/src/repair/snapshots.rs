@@ -137,10 +137,13 @@ struct Losses {
     entries: u64,
     named: Vec<(Vec<u8>, String)>,
     /// Where entries are missing: between listings of these directories; an open end is the end of the tree.
-    gaps: Vec<(Arc<[u8]>, Option<Arc<[u8]>>)>,
+    gaps: Vec<Gap>,
     /// Directories that went missing though something in them is left, in order.
     directories: Vec<Entry>,
 }
+
+/// The listings between which entries are missing.
+type Gap = (Arc<[u8]>, Option<Arc<[u8]>>);
 
 type Nodes = Vec<(ChunkId, Vec<u8>)>;
 

@@ -64,10 +64,16 @@ pub struct Place {
     pub record: RecordRef,
 }
 
+/// Runs that could not be read, and why.
+type Failed = Vec<(IndexName, Error)>;
+
+/// A pack's details and its chunks.
+pub(crate) type Contents = (Arc<IndexPack>, Vec<Record>);
+
 /// All index runs of a repository, as they were when it was opened or last refreshed.
 pub struct Index {
     runs: RwLock<Runs>,
-    failed: Vec<(IndexName, Error)>,
+    failed: Failed,
 }
 
 /// The generation of segments that are in no store.
@@ -126,7 +132,7 @@ impl Index {
 
     /// Adds the runs that are listed and not here yet, until two listings agree: a run that was merged away
     /// meanwhile is in the one it was merged into (SPEC 14).
-    fn load(&self, repository: &Repository) -> Result<(Vec<IndexName>, Vec<(IndexName, Error)>)> {
+    fn load(&self, repository: &Repository) -> Result<(Vec<IndexName>, Failed)> {
         let mut names = repository.index_names()?;
         loop {
             let mut failed = Vec::new();
@@ -182,10 +188,7 @@ impl Index {
     }
 
     /// What the index has of some packs, the details and the records of each: for those whose own directory is lost.
-    pub(crate) fn listed(
-        &self,
-        packs: &HashSet<PackName>,
-    ) -> Result<HashMap<PackName, (Arc<IndexPack>, Vec<Record>)>> {
+    pub(crate) fn listed(&self, packs: &HashSet<PackName>) -> Result<HashMap<PackName, Contents>> {
         let (mut refs, mut out) = (HashMap::new(), HashMap::new());
         for (at, pack) in self.pack_refs() {
             let pack = pack?;
