@@ -15,8 +15,8 @@ from bulla_rescue import check_verdict, fits
 REPO = b"\x41" * 32
 KEYRING = f.Keyring([b"\x11" * 32, b"\x12" * 32], [b"\x21" * 32])
 RING_KEY = b"\x31" * 32
-SIGNED = {"announcement": 5, "verdict": 6, "death": 7, "mark": 8, "hold": 9, "certificate": 10, "forget": 13}
-CONTEXTS = f.CONTEXTS | {5: "announcement", 9: "hold", 13: "forget"}
+SIGNED = {"announcement": 5, "verdict": 6, "death": 7, "mark": 8, "hold": 9, "certificate": 10, "forget": 13, "record": 11}
+CONTEXTS = f.CONTEXTS | {5: "announcement", 9: "hold", 13: "forget", 11: "record"}
 # libsodium does not say which of two things is wrong with a signature; a certificate signs itself wrongly in one way.
 EQUAL = {("SIG-1", "R-SIG-2"), ("SIG-1", "R-TRUST-2")}
 SHAPES = [
@@ -68,8 +68,14 @@ def read_signed(kind, data, given):
         client = f.field(body, 3, bytes, 16)
     elif kind == 5:
         client = check_announcement(body, name, int(number, 16))
+    elif kind == 11:
+        client, place = given["name"].split("/")[-2:]
+        client = bytes.fromhex(client)
+        good = f.field(body, 1, bytes, 16) == client and f.uint(body, 2) == int(place, 16)
+        f.need(good, "RECORD-1", "another name")
+        f.need((3 in body) == (f.uint(body, 2) > 0), "RECORD-2", "a chain that is torn")
     else:
-        tag = {7: "GONE-1", 8: "MARK-1", 9: "HOLD-1", 10: "CERT-1"}[kind]
+        tag = {7: "GONE-1", 8: "MARK-1", 9: "HOLD-1", 10: "CERT-1", 13: "FORGET-1"}[kind]
         f.need(f.field(body, 1, bytes, 16) == name, tag, "another name")
         client = body[2]
     if kind == 7:
@@ -90,6 +96,7 @@ def check_announcement(body, run, number):
         f.need(shape, "PEND-2", "a pin of another shape")
     f.field(body, 6, bool)
     f.need(all(fits(p, 32) for p in f.field(body, 7, list)), "CBOR-8", "a pack name of another length")
+    f.need(type(body.get(8, {})) is dict, "PEND-2", "a checkpoint of another shape")
     return f.field(body, 3, bytes, 16)
 
 

@@ -3,8 +3,10 @@
 
 use crate::support::{Histories, backup, contents, in_memory, noise, on_disk, open};
 use bulla_engine::Error;
+use bulla_engine::backend::testing::{Fault, Faulty};
 use bulla_engine::backend::{Backend, Capabilities, Memory, Put, Result, Stat};
 use bulla_engine::check::{self, CheckOptions, ReadData};
+use bulla_engine::forget::{forget, undelete};
 use bulla_engine::format::{Area, ObjectName};
 use bulla_engine::observer::Silent;
 use bulla_engine::prune::{self, MaxUnused, PruneOptions};
@@ -169,8 +171,9 @@ fn a_prune_inside_a_prune_at_any_request() {
         let other = memory.clone();
         let store = Interposed::new(memory.clone(), at, move || prune_of(&other, &at_once()));
         let context = format!("prune before request {at} of a prune");
-        // The outer one may meet objects that the inner one removed; then it says so and has harmed nothing.
-        let _ = open(store.clone(), 91).and_then(|r| prune::run(&r, &at_once(), &Silent));
+        // Expired by the inner one, the outer one begins again.
+        let outcome = open(store.clone(), 91).and_then(|r| prune::run(&r, &at_once(), &Silent));
+        outcome.unwrap_or_else(|e| panic!("{context}: {e}"));
         history.verify(&open(memory.clone(), 92).unwrap(), &context);
         prune_of(&memory, &at_once());
         history.verify(&open(memory.clone(), 93).unwrap(), &context);
@@ -225,6 +228,77 @@ fn a_restore_beside_a_prune_at_any_request() {
             let (there, here) = (target.join(name), dir.path().join(name));
             assert!(std::fs::read(there).unwrap() == std::fs::read(here).unwrap(), "{context}: {name}");
         }
+        if !store.struck() {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_prune_that_expires_the_undelete_it_meets() {
+    let dir = tempfile::tempdir().unwrap();
+    let (repository, base) = in_memory();
+    std::fs::write(dir.path().join("file"), noise("file", 9_000)).unwrap();
+    let id = backup(&repository, dir.path()).unwrap().snapshot.unwrap().id;
+    forget(&repository, &id, false, "test").unwrap();
+    let expected = on_disk(dir.path());
+    let patient = PruneOptions { grace: 1_000_000, ..at_once() };
+    for at in 0.. {
+        let memory = crate::support::copy_of(&base);
+        let other = memory.clone();
+        let patient = patient.clone();
+        let store = Interposed::new(memory.clone(), at, move || prune_of(&other, &patient));
+        let context = format!("prune before request {at} of an undelete");
+        let back = open(store.clone(), 91).and_then(|r| undelete(&r, &id));
+        let back = back.unwrap_or_else(|e| panic!("{context}: {e}"));
+        assert_eq!(contents(&open(memory.clone(), 92).unwrap(), &back).unwrap(), expected, "{context}");
+        clean(&memory, &context);
+        if !store.struck() {
+            break;
+        }
+    }
+}
+
+/// A store where a prune has dug its graves and deleted nothing yet; the names of what it will delete.
+fn buried(base: &Memory) -> (Arc<Memory>, Vec<ObjectName>) {
+    for at in 0.. {
+        let memory = crate::support::copy_of(base);
+        let faulty = Arc::new(Faulty::new(memory.clone(), at, Fault::Forever));
+        let _ = open(faulty.clone(), 95).and_then(|r| prune::run(&r, &at_once(), &Silent));
+        assert!(faulty.struck(), "no prune deletes a pack");
+        if faulty.hit().starts_with("delete packs") || faulty.hit().starts_with("delete meta") {
+            let index = open(memory.clone(), 96).unwrap().open_index().unwrap();
+            let listed = [Area::Packs, Area::Meta].map(|area| memory.list(area).unwrap()).concat();
+            let is_buried = |n: &ObjectName| matches!(n, ObjectName::Pack(p) | ObjectName::Meta(p) if index.is_deleted(p));
+            let names = listed.into_iter().map(|(n, _)| n).filter(is_buried).collect();
+            return (memory, names);
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn a_check_beside_the_deletes_of_a_prune() {
+    let dir = tempfile::tempdir().unwrap();
+    let (repository, base) = in_memory();
+    let file = |content: &str| std::fs::write(dir.path().join("file"), noise(content, 20_000)).unwrap();
+    file("one");
+    let gone = backup(&repository, dir.path()).unwrap().snapshot.unwrap().id;
+    file("two");
+    backup(&repository, dir.path()).unwrap();
+    forget(&repository, &gone, true, "test").unwrap();
+    let (base, names) = buried(&base);
+    assert!(!names.is_empty());
+    for at in 0.. {
+        let memory = crate::support::copy_of(&base);
+        let (other, names) = (memory.clone(), names.clone());
+        let store = Interposed::new(memory.clone(), at, move || {
+            names.iter().for_each(|n| other.delete(n).unwrap());
+        });
+        let context = format!("deletes before request {at} of a check");
+        let repository = open(store.clone(), 91).unwrap();
+        let options = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
+        assert_eq!(check::run(&repository, &options, &Silent).unwrap().findings, [], "{context}");
         if !store.struck() {
             break;
         }

@@ -286,3 +286,15 @@ fn check_and_restore() {
     };
     every_fault("read back", &world, restored, nothing);
 }
+
+#[test]
+fn a_backup_on_a_store_that_cannot_keep_its_reserve_puts_nothing() {
+    let world = World::new();
+    let memory = copy_of(&world.base);
+    let before = memory.snapshot();
+    let full = Arc::new(Faulty::new(memory.clone(), 0, Fault::NoSpace));
+    let error = open(full.clone(), 3).and_then(|r| backup(&r, world.path())).unwrap_err();
+    assert!(matches!(error, Error::Backend(bulla_engine::backend::BackendError::NoSpace { .. })), "{error}");
+    assert_eq!(full.hit(), "reserve the reserve");
+    assert_eq!(memory.snapshot(), before);
+}

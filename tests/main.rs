@@ -5,6 +5,8 @@
 
 mod beside;
 mod bits;
+mod clones;
+mod collectors;
 mod crash;
 mod damage;
 mod faults;
@@ -18,5 +20,6 @@ mod prune;
 mod repair;
 mod restore;
 mod resume;
+mod rotation;
 mod support;
 mod tidy;

@@ -1,8 +1,9 @@
 //! The writer's side of the prune protocol (SPEC 14): pins, marks, foreign packs, verdicts.
 
-use crate::support::{backup, contents, env, in_memory, noise, on_disk, populate};
+use crate::support::{backup, contents, copy_of, env, in_memory, noise, on_disk, open, populate};
 use bulla_engine::Error;
-use bulla_engine::backend::{Backend, Put};
+use bulla_engine::backend::testing::{Fault, Faulty};
+use bulla_engine::backend::{Backend, Memory, Put};
 use bulla_engine::format::envelope::ObjectType;
 use bulla_engine::format::pack::PackKind;
 use bulla_engine::format::record::{Mark, Pin, RunKind};
@@ -139,4 +140,32 @@ fn a_foreign_pack_that_was_cut_is_not_relied_on() {
     assert_eq!(run.unreliable(&[foreign]).unwrap(), [pack]);
     memory.overwrite(name, None);
     assert_eq!(run.unreliable(&[foreign]).unwrap(), [pack]);
+}
+
+/// The operations of a backup of `path`, in words, in order.
+fn operations(base: &std::sync::Arc<Memory>, path: &std::path::Path) -> Vec<String> {
+    let mut hits = Vec::new();
+    for at in 0.. {
+        let faulty = std::sync::Arc::new(Faulty::new(copy_of(base), at, Fault::Once));
+        let _ = open(faulty.clone(), 3).and_then(|r| backup(&r, path));
+        if !faulty.struck() {
+            return hits;
+        }
+        hits.push(faulty.hit());
+    }
+    hits
+}
+
+#[test]
+fn what_others_stored_is_made_durable_before_it_is_relied_on() {
+    let dir = tempfile::tempdir().unwrap();
+    populate(dir.path());
+    let (repository, memory) = in_memory();
+    backup(&repository, dir.path()).unwrap();
+    let settles = |hits: &[String]| hits.iter().position(|h| h.starts_with("settle"));
+    assert_eq!(settles(&operations(&memory, dir.path())), None, "the parent vouches for all");
+    std::fs::copy(dir.path().join("large"), dir.path().join("copy")).unwrap();
+    let hits = operations(&memory, dir.path());
+    let announced = hits.iter().rposition(|h| h.starts_with("put pend/"));
+    assert!(settles(&hits).is_some() && settles(&hits) < announced, "{hits:?}");
 }

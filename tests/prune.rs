@@ -1,11 +1,11 @@
 //! Forget and prune: what nothing needs goes, everything else restores, also when the prune dies at any operation.
 
 use crate::support::{Histories, backup, contents, in_memory, noise, on_disk, open, populate};
-use bulla_engine::backend::testing::Recorder;
+use bulla_engine::backend::testing::{Fault, Faulty, Recorder};
 use bulla_engine::backend::{Backend, Memory};
 use bulla_engine::check::{self, CheckOptions, ReadData};
 use bulla_engine::forget::{forget, protect, undelete, unprotect};
-use bulla_engine::format::{Area, ObjectName};
+use bulla_engine::format::{Area, ObjectName, RunId};
 use bulla_engine::observer::Silent;
 use bulla_engine::prune::{self, MaxUnused, PruneOptions, PruneReport};
 use bulla_engine::repository::Repository;
@@ -83,12 +83,12 @@ fn grace_is_counted_by_the_store_and_undelete_works_inside_it() {
 fn forget_now_skips_the_grace() {
     let dir = tempfile::tempdir().unwrap();
     populate(dir.path());
-    let (repository, _) = in_memory();
+    let (repository, memory) = in_memory();
     let first = backup(&repository, dir.path()).unwrap().snapshot.unwrap();
     forget(&repository, &first.id, true, "no grace").unwrap();
     let report = prune(&repository, &PruneOptions::default());
     assert_eq!(report.died, [first.id]);
-    assert_eq!(packs(&in_memory().1), 0);
+    assert_eq!(packs(&memory), 0, "{report:?}");
     assert!(report.plan.keep.is_empty(), "{report:?}");
 }
 
@@ -105,6 +105,43 @@ fn a_protected_snapshot_cannot_be_forgotten_and_a_forgotten_one_not_protected() 
     assert!(forget(&repository, &first.id, true, "policy").unwrap());
     assert!(protect(&repository, &first.id, "too late").is_err());
     assert_eq!(prune(&repository, &at_once()).died, [first.id]);
+}
+
+#[test]
+fn a_hold_that_came_too_late_keeps_nothing_and_costs_no_copies() {
+    let dir = tempfile::tempdir().unwrap();
+    populate(dir.path());
+    let (repository, memory) = in_memory();
+    let first = backup(&repository, dir.path()).unwrap().snapshot.unwrap();
+    protect(&repository, &first.id, "audit").unwrap();
+    let hold = memory.snapshot().remove(&ObjectName::Hold(first.id));
+    unprotect(&repository, &first.id).unwrap();
+    forget(&repository, &first.id, true, "policy").unwrap();
+    // A `protect` that was cut off before it looked whether the snapshot is forgotten.
+    memory.overwrite(ObjectName::Hold(first.id), hold.clone());
+    assert!(prune(&repository, &at_once()).died.is_empty(), "until then it is held");
+    memory.overwrite(ObjectName::Hold(first.id), None);
+    // Its death is written, and the collector stops before it deletes anything.
+    let dead = stopped_after_the_death(&memory, first.id);
+    dead.overwrite(ObjectName::Hold(first.id), hold);
+    let repository = open(dead.clone(), 8).unwrap();
+    for _ in 0..2 {
+        prune(&repository, &at_once());
+    }
+    let third = prune(&repository, &at_once());
+    assert_eq!((third.deleted, third.copied), (0, 0), "{third:?}");
+    assert_eq!(packs(&dead), 0, "what only the dead snapshot held is gone: {third:?}");
+}
+
+/// The store right after a prune has written the death, with nothing condemned yet.
+fn stopped_after_the_death(memory: &Arc<Memory>, id: RunId) -> Arc<Memory> {
+    let states = (0..).map(|at| {
+        let copy = crate::support::copy_of(memory);
+        let faulty = Arc::new(Faulty::new(copy.clone(), at, Fault::Forever));
+        let _ = open(faulty, 7).and_then(|r| prune::run(&r, &at_once(), &Silent));
+        copy
+    });
+    states.into_iter().find(|m| m.snapshot().contains_key(&ObjectName::Death(id))).unwrap()
 }
 
 #[test]

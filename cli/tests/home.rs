@@ -2,14 +2,20 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// A home with nothing in it, or with a repository that opens with a key file (which costs no Argon2).
 pub struct Home {
     dir: TempDir,
     env: Vec<(&'static str, String)>,
+    /// Each command runs as on a machine that has never seen the repository: for tests that set it back themselves.
+    amnesia: std::sync::atomic::AtomicBool,
+    commands: std::sync::atomic::AtomicU64,
 }
+
+/// The program under test.
+pub const BULLA: &str = env!("CARGO_BIN_EXE_bulla");
 
 /// How a command ended. Every use ends in [`Ran::ok`] or [`Ran::ends`].
 pub struct Ran {
@@ -20,18 +26,37 @@ pub struct Ran {
 
 impl Home {
     pub fn empty() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), env: Vec::new() }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            env: Vec::new(),
+            amnesia: std::sync::atomic::AtomicBool::new(false),
+            commands: std::sync::atomic::AtomicU64::new(0),
+        }
+    }
+
+    /// As [`Home::with_repository`], in memory where the machine has room for it: for tests of thousands of commands.
+    pub fn fast() -> Self {
+        let memory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self { dir: memory.unwrap(), ..Self::empty() }.furnished()
     }
 
     /// With the repository `repo`, the key file `key` and some files in `src`.
     pub fn with_repository() -> Self {
-        let mut home = Self::empty();
-        home.bulla("init -r repo --key-file-out key").ok();
-        home.set("BULLA_REPOSITORY", "repo");
-        home.set("BULLA_KEY_FILE", "key");
-        home.write("src/hello", b"hello\n");
-        home.write("src/sub/more.log", &[7; 100_000]);
-        home
+        Self::empty().furnished()
+    }
+
+    fn furnished(mut self) -> Self {
+        self.bulla("init -r repo --key-file-out key").ok();
+        self.set("BULLA_REPOSITORY", "repo");
+        self.set("BULLA_KEY_FILE", "key");
+        self.write("src/hello", b"hello\n");
+        self.write("src/sub/more.log", &[7; 100_000]);
+        self
+    }
+
+    /// From now on no command remembers what the repository has shown before.
+    pub fn forgets(&self) {
+        self.amnesia.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
     pub fn set(&mut self, name: &'static str, value: &str) {
@@ -74,19 +99,23 @@ impl Home {
         let mut child = self.command(args).stdin(Stdio::piped()).spawn().unwrap();
         // Who does not read its input closes it, and that is no failure of the test.
         let _ = child.stdin.take().unwrap().write_all(input);
-        let output = child.wait_with_output().unwrap();
-        Ran {
-            code: output.status.code().unwrap_or(-1),
-            out: String::from_utf8(output.stdout).expect("stdout is UTF-8"),
-            err: String::from_utf8(output.stderr).expect("stderr is UTF-8"),
-        }
+        Ran::of(child.wait_with_output().unwrap())
     }
 
     /// The command, for tests that drive it themselves.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bulla"));
+        self.command_of(BULLA, args)
+    }
+
+    /// Another program in the same surroundings.
+    pub fn command_of(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(args).env_clear().env("HOME", self.dir.path()).env("PATH", "/usr/bin:/bin");
         command.current_dir(self.dir.path()).envs(self.env.iter().map(|(n, v)| (n, v)));
+        if self.amnesia.load(std::sync::atomic::Ordering::Relaxed) {
+            let n = self.commands.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            command.env("XDG_STATE_HOME", self.path(&format!("state-{n}")));
+        }
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -107,6 +136,15 @@ impl Home {
 }
 
 impl Ran {
+    /// From what the process left; the code of one that was killed is -1.
+    pub fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8(output.stdout).expect("stdout is UTF-8"),
+            err: String::from_utf8(output.stderr).expect("stderr is UTF-8"),
+        }
+    }
+
     /// Succeeded; gives what it printed.
     #[track_caller]
     pub fn ok(self) -> String {

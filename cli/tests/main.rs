@@ -1,11 +1,17 @@
 //! Transcripts a user could have typed, each in a home of its own.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![allow(clippy::print_stdout, reason = "figures for the ledger")]
 
 mod bad_input;
+mod beside;
 mod codes;
+mod content;
 mod fidelity;
+mod full;
 mod help;
 mod home;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod inject;
 mod json;
 mod kill;
 mod names;
@@ -18,3 +24,8 @@ mod retention;
 mod rollback;
 mod secrets;
 mod sources;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod stopped;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod tracer;
+mod upkeep;

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::repository::Repository;
 use crate::repository::run::Run;
 use bulla_repo_format::envelope::ObjectType;
-use bulla_repo_format::record::{Death, Forget, Hold, Pin, RunKind};
+use bulla_repo_format::record::{Forget, Hold, Pin, RunKind};
 use bulla_repo_format::snapshot::{Snapshot, Verdict};
 use bulla_repo_format::{Area, ObjectName, RunId};
 use std::collections::HashSet;
@@ -19,12 +19,24 @@ pub fn forget(repository: &Repository, id: &RunId, now: bool, reason: &str) -> R
     repository.require_writable()?;
     let name = ObjectName::Forget(*id);
     let forget = Forget { snapshot: *id, client: repository.client().id(), now, reason: reason.to_owned() };
-    let put = repository.put_object(&name, ObjectType::Forget, forget.encode())?;
-    repository.backend().flush()?;
+    let write = || -> Result<Put> {
+        let put = repository.put_object(&name, ObjectType::Forget, forget.encode())?;
+        repository.backend().flush()?;
+        Ok(put)
+    };
+    let put = match write() {
+        // On a full store letting go comes first. The next prune takes the reserve again; no backup starts before.
+        Err(Error::Backend(BackendError::NoSpace { .. })) => {
+            repository.backend().reserve(false)?;
+            write()?
+        }
+        other => other?,
+    };
     if repository.is_held(id)? {
         // The hold came first, or will not stand: either way it has the last word.
         if put == Put::Created {
             repository.backend().delete(&name)?;
+            repository.backend().flush()?;
         }
         return Err(Error::Refused(format!(
             "snapshot {} is protected; `bulla unprotect` it first",
@@ -46,14 +58,27 @@ pub fn undelete(repository: &Repository, id: &RunId) -> Result<Snapshot> {
         Err(e) => return Err(e),
     };
     let pin = Pin { snapshot: *id, tree: old.tree };
-    let (run, dead) = Run::open(repository, RunKind::Writer, &[pin])?;
-    if !dead.is_empty() {
-        return Err(swept(id));
+    let attempt = || {
+        let (run, dead) = Run::open(repository, RunKind::Writer, &[pin])?;
+        if !dead.is_empty() {
+            return Err(swept(id));
+        }
+        repository.certify()?;
+        let edition = repository.new_edition(&old, run.id())?;
+        run.commit(edition)
+    };
+    for _ in 1..ATTEMPTS {
+        match attempt() {
+            // A prune took this run for dead.
+            Err(Error::Voided { .. }) => {}
+            other => return other,
+        }
     }
-    repository.certify()?;
-    let edition = repository.new_edition(&old, run.id())?;
-    run.commit(edition)
+    attempt()
 }
+
+/// Attempts before an undelete gives up against prunes that expire it.
+const ATTEMPTS: usize = 3;
 
 fn swept(id: &RunId) -> Error {
     let text =
@@ -72,6 +97,7 @@ pub fn protect(repository: &Repository, id: &RunId, reason: &str) -> Result<()> 
     if forgotten || !repository.alive(id)? {
         if put == Put::Created {
             repository.backend().delete(&name)?;
+            repository.backend().flush()?;
         }
         let text =
             format!("snapshot {} is forgotten; `bulla undelete` it and protect the new one", id.short());
@@ -127,24 +153,19 @@ impl Repository {
         Ok(self.list_runs(Area::Holds)?.into_iter().collect())
     }
 
-    /// The tree a hold keeps: that of the snapshot, or of what its death recorded.
+    /// The tree a hold keeps. A hold that stands was put before its snapshot was forgotten, so that never dies; one of a
+    /// dead snapshot was left by a `protect` that came too late and was cut off, and keeps nothing.
     pub(crate) fn held_tree(&self, id: &RunId) -> Result<Option<Pin>> {
-        let verdict = match self.read_verdict(id) {
-            Ok(read) => read.verdict,
-            Err(Error::Backend(BackendError::NotFound { .. })) => {
-                let name = ObjectName::Death(*id);
-                let (body, _) = match self.get_object(&name, ObjectType::Death) {
-                    Err(Error::Backend(BackendError::NotFound { .. })) => return Ok(None),
-                    other => other?,
-                };
-                let death = Death::decode(&body, id).map_err(|e| Error::object(&name, e))?;
-                Verdict::decode(&death.body, id).map_err(|e| Error::object(&name, e))?
-            }
-            Err(e) => return Err(e),
-        };
-        Ok(match verdict {
-            Verdict::Snapshot(s) => Some(Pin { snapshot: *id, tree: s.tree }),
-            Verdict::Void { .. } => None,
-        })
+        if !self.alive(id)? {
+            return Ok(None);
+        }
+        match self.read_verdict(id) {
+            Ok(read) => Ok(match read.verdict {
+                Verdict::Snapshot(s) => Some(Pin { snapshot: *id, tree: s.tree }),
+                Verdict::Void { .. } => None,
+            }),
+            Err(e) if e.is_missing() => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 }

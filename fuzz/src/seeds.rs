@@ -35,6 +35,7 @@ fn open(kind: &str, bytes: &[u8]) -> Option<Vec<u8>> {
         "announcement" => ObjectType::Announcement,
         "mark" => ObjectType::Mark,
         "forget" => ObjectType::Forget,
+        "record" => ObjectType::Record,
         "death" => ObjectType::Death,
         "hold" => ObjectType::Hold,
         "certificate" => ObjectType::Client,

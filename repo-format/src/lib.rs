@@ -23,6 +23,7 @@ pub mod id;
 pub mod index;
 pub mod keys;
 pub mod layout;
+pub mod ledger;
 pub mod limits;
 pub mod pack;
 pub mod padding;

@@ -10,6 +10,7 @@ use bulla_engine::Error;
 use bulla_engine::check::{self, CheckOptions, CheckReport, Finding, ReadData};
 use bulla_engine::observer::escape;
 use serde::Serialize;
+use std::time::Duration;
 
 /// What `check` takes.
 #[derive(Debug, clap::Args)]
@@ -25,11 +26,17 @@ pub(crate) struct Args {
     #[arg(long)]
     accept_rollback: bool,
     /// Read and verify every pack
-    #[arg(long, conflicts_with = "read_data_subset")]
+    #[arg(long, conflicts_with_all = ["read_data_subset", "read_data_within"])]
     read_data: bool,
     /// Read and verify a part of the packs
-    #[arg(long, value_name = "N/T|X%|SIZE", value_parser = subset)]
+    #[arg(long, value_name = "N/T|X%|SIZE", value_parser = subset, conflicts_with = "read_data_within")]
     read_data_subset: Option<Subset>,
+    /// Read those whose turn it is, so that daily checks read every pack within so many days, as 30d
+    #[arg(long, value_name = "DAYS", value_parser = days)]
+    read_data_within: Option<u32>,
+    /// Begin no further pack after this long, as 2h or 30min; the next check goes on
+    #[arg(long, value_name = "TIME", value_parser = longest)]
+    max_duration: Option<Duration>,
     #[command(flatten)]
     filter: FilterArgs,
 }
@@ -58,6 +65,18 @@ fn subset(text: &str) -> Result<Subset, String> {
     parse_size(text).map(|n| Subset(ReadData::Bytes(n))).map_err(|_| bad())
 }
 
+fn days(text: &str) -> Result<u32, String> {
+    let days = text.strip_suffix('d').and_then(|n| n.parse().ok()).filter(|n| (1..=3650).contains(n));
+    days.ok_or_else(|| format!("{text:?} is not a number of days like 30d"))
+}
+
+fn longest(text: &str) -> Result<Duration, String> {
+    let seconds =
+        |suffix: &str, unit: u64| Some(text.strip_suffix(suffix)?.parse::<u32>().ok()? as u64 * unit);
+    let found = seconds("min", 60).or_else(|| seconds("h", 3600)).or_else(|| seconds("s", 1));
+    found.map(Duration::from_secs).ok_or_else(|| format!("{text:?} is not a time like 2h, 30min or 90s"))
+}
+
 /// Checks.
 pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     let repository = context.open()?;
@@ -68,12 +87,12 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     let read_data = match args.read_data_subset {
         _ if args.read_data => ReadData::All,
         Some(Subset(part)) => part,
-        None => ReadData::No,
+        None => args.read_data_within.map_or(ReadData::No, |days| ReadData::Within { days }),
     };
     let words = Words { during: "check", list_is_result: false };
     let snapshots = args.filter.chosen(&repository, &args.ids)?;
     let snapshots = snapshots.map(|all| all.iter().map(|s| s.id).collect());
-    let options = CheckOptions { read_data, snapshots };
+    let options = CheckOptions { read_data, snapshots, record: true, max_duration: args.max_duration };
     let ended = watch(context.ui, words, |observer| check::run(&repository, &options, observer));
     let report = ended.map_err(|e| match e {
         Error::Interrupted => {
@@ -117,6 +136,7 @@ struct Summary {
     packs: u64,
     packs_read: u64,
     bytes_read: u64,
+    packs_left: u64,
 }
 
 fn tell_json(context: &Context<'_>, report: &CheckReport) -> Outcome<()> {
@@ -147,6 +167,7 @@ fn tell_json(context: &Context<'_>, report: &CheckReport) -> Outcome<()> {
         packs: report.packs,
         packs_read: report.packs_read,
         bytes_read: report.bytes_read,
+        packs_left: report.packs_left,
     })?;
     out.finish()
 }
@@ -182,6 +203,10 @@ fn tell(context: &Context<'_>, report: &CheckReport) -> Outcome<()> {
     let read = match report.packs_read {
         0 => "no data read (--read-data does)".to_owned(),
         n => format!("{} read whole ({})", count(n, "pack"), size(report.bytes_read)),
+    };
+    let read = match report.packs_left {
+        0 => read,
+        n => format!("{read}, {n} left for the next check"),
     };
     let seen = format!(
         "{}, {}, {}; {read}",

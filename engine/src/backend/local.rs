@@ -14,10 +14,11 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 const TMP: &str = "tmp";
+const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
 /// What a prune on a full disk lives on: its announcement, mark, deaths and graves.
 const RESERVE: &str = "reserve";
 const RESERVE_LEN: usize = 4 << 20;
@@ -26,16 +27,20 @@ const RESERVE_LEN: usize = 4 << 20;
 const TMP_AGE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
 /// A directory that holds a repository.
+#[derive(Default)]
 pub struct Local {
     root: PathBuf,
     dirty: Mutex<BTreeSet<PathBuf>>,
     counter: AtomicU64,
+    /// The error number of a sync that failed. The kernel reports each loss once: to ask again is to be told that
+    /// all is well.
+    failed: AtomicI32,
 }
 
 impl Local {
     /// The store at `root`, whether or not a repository is there.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), dirty: Mutex::default(), counter: AtomicU64::new(0) }
+        Self { root: root.into(), ..Self::default() }
     }
 
     /// Where it is.
@@ -68,14 +73,18 @@ impl Local {
         }
         make_dir(&self.root.join(TMP)).map_err(fail)?;
         sync_dir(&self.root).map_err(fail)?;
-        if let Some(parent) = self.root.parent().filter(|p| !p.as_os_str().is_empty()) {
-            sync_dir(parent).map_err(fail)?;
-        }
-        Ok(())
+        sync_dir(above(&self.root)).map_err(fail)
     }
 
     fn path(&self, name: &ObjectName) -> PathBuf {
         self.root.join(name.to_string())
+    }
+
+    /// The next flush syncs the directory of this name.
+    fn touched(&self, path: &Path) {
+        if let Some(dir) = path.parent() {
+            self.dirty.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_owned());
+        }
     }
 
     fn place(&self) -> String {
@@ -84,6 +93,15 @@ impl Local {
 
     fn error(&self, verb: &'static str, object: impl ToString, e: io::Error) -> BackendError {
         BackendError::from_io(verb, object.to_string(), self.place(), e)
+    }
+
+    /// Syncs, if every sync before this one succeeded.
+    fn unless_failed(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let failed = self.failed.load(Ordering::SeqCst);
+        if failed != 0 {
+            return Err(io::Error::from_raw_os_error(failed));
+        }
+        sync().inspect_err(|e| self.failed.store(e.raw_os_error().unwrap_or(EIO), Ordering::SeqCst))
     }
 
     fn write_temporary(&self, parts: &[&[u8]]) -> io::Result<PathBuf> {
@@ -165,15 +183,14 @@ impl Backend for Local {
             Err(e) if !ours => return Err(fail(e.into())),
             _ => {}
         }
-        if let Some(dir) = path.parent() {
-            self.dirty.lock().unwrap_or_else(PoisonError::into_inner).insert(dir.to_owned());
-        }
+        self.touched(&path);
         Ok(Put::Created)
     }
 
     fn flush(&self) -> Result<()> {
         let dirty = std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner));
-        dirty.iter().try_for_each(|dir| sync_dir(dir)).map_err(|e| self.error("sync", "directories", e))
+        let synced = self.unless_failed(|| dirty.iter().try_for_each(|dir| sync_dir(dir)));
+        synced.map_err(|e| self.error("sync", "directories", e))
     }
 
     fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
@@ -187,6 +204,14 @@ impl Backend for Local {
         }
         let len = usize::try_from(size).unwrap_or(usize::MAX);
         read_at(&file, 0, len).map_err(fail)
+    }
+
+    /// Drops the object's pages first; what was written is clean, so the kernel lets go of them.
+    fn get_stored(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
+        if let Ok(file) = open(&self.path(name)) {
+            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+        }
+        self.get(name, limit)
     }
 
     fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>> {
@@ -220,15 +245,18 @@ impl Backend for Local {
     }
 
     fn delete(&self, name: &ObjectName) -> Result<()> {
-        match std::fs::remove_file(self.path(name)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.error("delete", name, e)),
-            _ => Ok(()),
+        let path = self.path(name);
+        match std::fs::remove_file(&path) {
+            Ok(()) => self.touched(&path),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(self.error("delete", name, e)),
         }
+        Ok(())
     }
 
     fn settle(&self) -> Result<()> {
         self.flush()?;
-        let synced = open(&self.root).and_then(|dir| Ok(rustix::fs::syncfs(&dir)?));
+        let synced = self.unless_failed(|| Ok(rustix::fs::syncfs(open(&self.root)?)?));
         synced.map_err(|e| self.error("sync", "the file system", e))
     }
 
@@ -299,11 +327,18 @@ fn make_dir(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Makes a directory and those above it. The entry of each new one above is synced, that of the last by the caller.
 fn make_dirs(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty() && !p.exists()) {
         make_dirs(parent)?;
+        sync_dir(above(parent))?;
     }
     make_dir(path)
+}
+
+/// The directory in which a path is a name.
+fn above(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn sync_dir(path: &Path) -> io::Result<()> {
@@ -363,6 +398,38 @@ mod tests {
         store.delete(&name).unwrap();
         assert_eq!(store.stat(&name).unwrap(), None);
         assert!(store.create_layout().is_err(), "not empty any more");
+    }
+
+    #[test]
+    fn a_delete_is_durable_after_the_next_flush() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("repository");
+        Local::new(&root).create_layout().unwrap();
+        let name = ObjectName::Hold(RunId::new([1; 16]));
+        Local::new(&root).put(&name, &[b"x"]).unwrap();
+        let store = Local::new(&root);
+        store.delete(&name).unwrap();
+        // A flush that syncs the directory of the name meets that it is gone; one that does not is content.
+        std::fs::rename(root.join("locks"), root.join("away")).unwrap();
+        assert!(store.flush().is_err());
+        let absent = Local::new(&root);
+        absent.delete(&name).unwrap();
+        assert!(absent.flush().is_ok(), "nothing was changed");
+    }
+
+    #[test]
+    fn a_sync_that_failed_fails_for_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("repository");
+        let store = Local::new(&root);
+        store.create_layout().unwrap();
+        let name = ObjectName::Verdict(RunId::new([1; 16]));
+        store.put(&name, &[b"x"]).unwrap();
+        std::fs::rename(root.join("snap"), root.join("away")).unwrap();
+        assert!(store.flush().is_err());
+        std::fs::rename(root.join("away"), root.join("snap")).unwrap();
+        assert!(store.flush().is_err() && store.settle().is_err(), "the kernel would say that all is well");
+        assert!(Local::new(&root).settle().is_ok(), "another process may look again");
     }
 
     #[test]

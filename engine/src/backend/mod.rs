@@ -3,8 +3,8 @@
 //! # Contract
 //! - A name is written once. [`Backend::put`] never replaces: it answers [`Put::Created`] or [`Put::Exists`], and
 //!   of several writers of one name exactly one is told `Created`.
-//! - What `put` wrote is durable after the next [`Backend::flush`] that succeeds, and visible to `get` and `list`
-//!   at once. A failed flush is final for this process: nothing is retried, the run fails.
+//! - What `put` wrote and `delete` removed is durably so after the next [`Backend::flush`] that succeeds, and visible
+//!   to `get` and `list` at once. A failed flush is final for this process: nothing is retried, the run fails.
 //! - A reader never sees a part of an object.
 //! - `list` gives every object that existed before the call and was not deleted meanwhile, in any order, and
 //!   nothing that is not an object (temporary files, strangers).
@@ -141,6 +141,11 @@ pub trait Backend: Send + Sync {
     fn flush(&self) -> Result<()>;
     /// Reads a whole object of at most `limit` bytes.
     fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>>;
+    /// As [`Backend::get`], from where the object is stored and not from a cache on the way, as far as that can be
+    /// asked for: what a check reads to prove that it is there.
+    fn get_stored(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
+        self.get(name, limit)
+    }
     /// Reads exactly `len` bytes at `offset`.
     fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>>;
     /// All objects of an area with their sizes.

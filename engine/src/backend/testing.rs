@@ -58,7 +58,14 @@ impl<B: Backend> Backend for Recorder<B> {
         self.note("delete", name.area());
         self.inner.delete(name)
     }
+    fn get_stored(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
+        self.note("get", name.area());
+        self.inner.get_stored(name, limit)
+    }
     fn settle(&self) -> Result<()> {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        *calls.entry("settle".to_owned()).or_default() += 1;
+        drop(calls);
         self.inner.settle()
     }
     fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {

@@ -123,6 +123,10 @@ pub fn run(
     if let Sources::Stream(stream) = &sources {
         stream.check_name()?;
     }
+    if !options.dry_run {
+        // A store that cannot keep its reserve is full: a backup would eat what a prune has just freed.
+        repository.backend().reserve(true)?;
+    }
     let start = repository.env().clock.now();
     let mut excluded = HashSet::new();
     for attempt in 1..=ATTEMPTS {
@@ -228,6 +232,8 @@ impl Job<'_> {
             return report(None, true);
         }
         if !outcome.foreign.is_empty() {
+            // What others put and this run has seen may not be durable yet, the index runs that list it neither.
+            repository.backend().settle()?;
             let names: Vec<PackName> = outcome.foreign.iter().map(|p| p.name).collect();
             run.announce(&pins, true, &names)?;
             let bad = run.unreliable(&outcome.foreign)?;

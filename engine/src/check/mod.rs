@@ -1,10 +1,12 @@
 //! Check: proves that what snapshots refer to is there, and with `read_data` that it is what it says.
 //!
 //! First the objects (listing, small objects, packs), which gives the set of what is bad; then the trees, which
-//! gives the snapshots and paths that hurts. Nothing is changed.
+//! gives the snapshots and paths that hurts. Nothing is changed; what was read whole is put on record if that is asked
+//! for.
 
 mod objects;
 pub(crate) mod packs;
+mod rotation;
 mod trees;
 
 pub use objects::object;
@@ -14,6 +16,7 @@ use crate::observer::{Event, Observer};
 use crate::repository::Repository;
 use bulla_repo_format::{Area, ChunkId, IndexName, ObjectName, PackName, RunId};
 use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 /// Which packs to read whole.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -34,6 +37,11 @@ pub enum ReadData {
     Percent(f64),
     /// Random packs of about this many bytes.
     Bytes(u64),
+    /// Those whose turn it is, so that each pack is read within so many days; the ledger knows when each was.
+    Within {
+        /// Days.
+        days: u32,
+    },
 }
 
 /// What to check.
@@ -41,6 +49,10 @@ pub enum ReadData {
 pub struct CheckOptions {
     /// Packs to read whole.
     pub read_data: ReadData,
+    /// Put what was read on record in the ledger: the only thing a check ever writes.
+    pub record: bool,
+    /// No pack is begun after this long; what was read is on record, and the next check goes on.
+    pub max_duration: Option<Duration>,
     /// Walk only the trees of these snapshots, and look only at packs that they need; `None` is all. Small objects are
     /// checked all the same, whoever made them.
     pub snapshots: Option<HashSet<RunId>>,
@@ -74,6 +86,8 @@ pub struct CheckReport {
     pub packs_read: u64,
     /// Bytes of those.
     pub bytes_read: u64,
+    /// Packs that were to be read and were not, for want of time.
+    pub packs_left: u64,
 }
 
 const HURTS_MAX: usize = 1000;
@@ -123,7 +137,8 @@ fn pass(repository: &Repository, options: &CheckOptions, observer: &dyn Observer
     }
     let only = options.snapshots.as_ref();
     let needed = only.map(|only| trees::packs_needed(repository, &index, only, observer)).transpose()?;
-    let scope = packs::Scope { read_data: options.read_data, needed };
+    let until = options.max_duration.and_then(|d| Instant::now().checked_add(d));
+    let scope = packs::Scope { read_data: options.read_data, needed, record: options.record, until };
     packs::check(repository, &index, &scope, observer, &mut report, &mut bad)?;
     trees::check(repository, &index, &bad, only, observer, &mut report)?;
     report.merge();
@@ -149,6 +164,13 @@ fn remedy(repository: &Repository, report: &mut CheckReport) -> Result<()> {
         report.notices.push(text);
     }
     Ok(())
+}
+
+impl Bad {
+    /// True if anything of the pack was found bad.
+    fn holds(&self, pack: &PackName) -> bool {
+        self.packs.contains(pack) || self.chunks.values().any(|packs| packs.contains(pack))
+    }
 }
 
 impl CheckReport {

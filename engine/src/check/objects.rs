@@ -14,13 +14,13 @@ type Format<T> = std::result::Result<T, FormatError>;
 
 /// Opens everything but packs, index runs and snapshots, which have phases of their own.
 pub(super) fn check(repository: &Repository, report: &mut CheckReport) -> Result<()> {
-    use Area::{Announcements, Clients, Config, Deaths, Forgets, Holds, Keys, Marks};
-    for area in [Config, Keys, Announcements, Deaths, Marks, Holds, Forgets, Clients] {
+    use Area::{Announcements, Clients, Config, Deaths, Forgets, Holds, Keys, Marks, Records};
+    for area in [Config, Keys, Announcements, Deaths, Marks, Holds, Forgets, Clients, Records] {
         for (name, _) in repository.backend().list(area)? {
             match object(repository, &name) {
                 Ok(()) => {}
-                // Announcements come and go while others work.
-                Err(e) if e.is_missing() && area == Announcements => {}
+                // These come and go while others work.
+                Err(e) if e.is_missing() && matches!(area, Announcements | Forgets | Holds | Keys) => {}
                 Err(e) if e.is_damage() => drop(report.add(name.to_string(), e)),
                 Err(e) => return Err(e),
             }
@@ -69,6 +69,7 @@ pub fn object(repository: &Repository, name: &ObjectName) -> Result<()> {
         ObjectName::Forget(id) => {
             signed(repository, name, ObjectType::Forget, |body| Forget::decode(body, id).map(|f| f.client))
         }
+        ObjectName::Record(client, sequence) => repository.read_record(client, *sequence).map(drop),
         ObjectName::Client(id) => {
             let (body, signature) = repository.get_object(name, ObjectType::Client)?;
             Certificate::decode(&body, id).map_err(fail)?;

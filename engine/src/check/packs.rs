@@ -1,6 +1,7 @@
 //! Packs: those the index lists are there with the right size; those chosen are read whole, every frame opened and
 //! every chunk identified again.
 
+use super::rotation::{Turn, due};
 use super::{Bad, CheckReport, ReadData};
 use crate::backend::BackendError;
 use crate::error::{Error, Result};
@@ -10,12 +11,14 @@ use crate::repository::index::{Index, Place};
 use crate::repository::pack::{PackReader, object_name, tail};
 use bulla_repo_format::frame::Expander;
 use bulla_repo_format::keys::{ChunkKind, IdKey};
+use bulla_repo_format::ledger::Fact;
 use bulla_repo_format::limits::PACK_SIZE_MAX;
 use bulla_repo_format::pack::{ChunkEntry, HEADER_LEN, PackKind};
 use bulla_repo_format::{ChunkId, ObjectName, PackName};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 type Key = (PackName, PackKind);
 
@@ -25,6 +28,10 @@ pub(super) struct Scope {
     pub(super) read_data: ReadData,
     /// Nothing is said of others; `None` is all.
     pub(super) needed: Option<HashSet<PackName>>,
+    /// What was read goes on record.
+    pub(super) record: bool,
+    /// No pack is begun after this.
+    pub(super) until: Option<Instant>,
 }
 
 impl Scope {
@@ -45,7 +52,7 @@ pub(super) fn check(
     let mut present = repository.present_packs()?;
     present.retain(|(name, _), _| scope.has(name));
     report.packs = present.len() as u64;
-    let mut listed: HashSet<Key> = HashSet::new();
+    let (mut listed, mut missing) = (HashSet::<Key>::new(), Vec::new());
     for pack in index.packs() {
         let pack = pack?;
         let key = (pack.name, pack.header.kind);
@@ -53,12 +60,21 @@ pub(super) fn check(
             continue;
         }
         let reason = match present.get(&key) {
-            None => "it is missing".to_owned(),
+            None => {
+                missing.push(key);
+                continue;
+            }
             Some(size) if *size != pack.size => format!("it has {size} bytes, the index says {}", pack.size),
             Some(_) => continue,
         };
         report.add(object_name(pack.header.kind, pack.name).to_string(), reason);
         bad.packs.insert(pack.name);
+    }
+    for (name, kind) in missing {
+        if !buried_since(repository, index, &name)? {
+            report.add(object_name(kind, name).to_string(), "it is missing");
+            bad.packs.insert(name);
+        }
     }
     let orphans = present.keys().filter(|k| !listed.contains(k)).count();
     if orphans > 0 {
@@ -66,12 +82,19 @@ pub(super) fn check(
             "{orphans} packs are in no index run (of an interrupted backup, or not indexed yet)"
         ));
     }
-    let chosen: Vec<(Key, u64)> = choose(repository, scope.read_data, &present);
-    let found = read_all(repository, index, &chosen, &Worker::read, observer)?;
-    report.packs_read = chosen.len() as u64;
-    report.bytes_read = chosen.iter().map(|(_, size)| size).sum();
-    note(found, report, bad);
-    condemned(repository, index, &present, &chosen, report, bad)
+    let mut chosen: Vec<(Key, u64)> = choose(repository, scope.read_data, &present)?;
+    // A prune is deleting them, or was when it stopped.
+    chosen.retain(|((name, _), _)| !index.is_deleted(name));
+    let read = read_all(repository, index, &chosen, scope.until, &Worker::read, observer)?;
+    report.packs_read = read.done.len() as u64;
+    report.packs_left = (chosen.len() - read.done.len()) as u64;
+    report.bytes_read = read.bytes;
+    note(read.found, report, bad);
+    if scope.record && !read.done.is_empty() {
+        put_on_record(repository, &read.done, bad, report)?;
+    }
+    condemned(repository, index, &present, &read.done, report, bad)?;
+    if read.interrupted { Err(Error::Interrupted) } else { Ok(()) }
 }
 
 /// Packs that were found damaged before are no news; what is still needed of them is, and the tree phase says so.
@@ -79,7 +102,7 @@ fn condemned(
     repository: &Repository,
     index: &Index,
     present: &BTreeMap<Key, u64>,
-    read: &[(Key, u64)],
+    read: &[PackName],
     report: &mut CheckReport,
     bad: &mut Bad,
 ) -> Result<()> {
@@ -98,7 +121,7 @@ fn condemned(
             "{there} packs were found damaged before; a prune deletes them when nothing needs them any more"
         ));
     }
-    let read: HashSet<PackName> = read.iter().map(|((name, _), _)| *name).collect();
+    let read: HashSet<&PackName> = read.iter().collect();
     bad.packs.extend(damaged.into_iter().filter(|name| !read.contains(name)));
     Ok(())
 }
@@ -113,7 +136,11 @@ pub(crate) fn damaged(
 ) -> Result<Vec<(Key, String)>> {
     let verify = |worker: &mut Worker<'_>, key: Key| Ok(worker.verify(key)?.0);
     let mut out = Vec::new();
-    for (key, _) in read_all(repository, index, packs, &verify, observer)? {
+    let read = read_all(repository, index, packs, None, &verify, observer)?;
+    if read.interrupted {
+        return Err(Error::Interrupted);
+    }
+    for (key, _) in read.found {
         let reason = match Worker::new(repository, index).verify(key)?.0 {
             Read::Good => continue,
             Read::Chunks(_, reason) | Read::Whole(reason) => reason,
@@ -127,13 +154,42 @@ pub(crate) fn damaged(
     Ok(out)
 }
 
-fn choose(repository: &Repository, which: ReadData, present: &BTreeMap<Key, u64>) -> Vec<(Key, u64)> {
+/// What was read counts, also of a check that is stopped: the next one goes on behind it.
+fn put_on_record(
+    repository: &Repository,
+    read: &[PackName],
+    bad: &Bad,
+    report: &mut CheckReport,
+) -> Result<()> {
+    // A repository that may only be read can be checked all the same.
+    let (bad, good) = read.iter().partition(|name| bad.holds(name));
+    match repository.record(&Fact::Verified { good, bad }) {
+        Err(Error::Backend(BackendError::Denied { .. } | BackendError::NoSpace { .. })) => {
+            report
+                .notices
+                .push("what was read could not be put on record: the repository takes no writes".into());
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// True if a prune has deleted the pack: graves are there before packs go.
+fn buried_since(repository: &Repository, index: &Index, name: &PackName) -> Result<bool> {
+    if !index.is_deleted(name) {
+        index.refresh(repository)?;
+    }
+    Ok(index.is_deleted(name))
+}
+
+fn choose(repository: &Repository, which: ReadData, present: &BTreeMap<Key, u64>) -> Result<Vec<(Key, u64)>> {
     let number = |name: &PackName, seed: &[u8; 32]| {
         let [a, b, c, d, e, f, g, h, ..] = *blake3::keyed_hash(seed, name.as_bytes()).as_bytes();
         u64::from_le_bytes([a, b, c, d, e, f, g, h])
     };
     let all = present.iter().map(|(k, s)| (*k, *s));
-    match which {
+    Ok(match which {
+        ReadData::Within { days } => turns(repository, present, days)?,
         ReadData::No => Vec::new(),
         ReadData::All => all.collect(),
         ReadData::Part { n, of } => {
@@ -160,7 +216,25 @@ fn choose(repository: &Repository, which: ReadData, present: &BTreeMap<Key, u64>
             });
             drawn
         }
+    })
+}
+
+/// Those whose turn it is.
+fn turns(repository: &Repository, present: &BTreeMap<Key, u64>, days: u32) -> Result<Vec<(Key, u64)>> {
+    let (stamps, last) = repository.verifications()?;
+    let mut packs = Vec::with_capacity(present.len());
+    for (key, size) in present {
+        let since = match stamps.get(&key.0) {
+            Some(stamp) => *stamp,
+            None => {
+                let stat = repository.backend().stat(&object_name(key.1, key.0))?;
+                stat.map_or(i64::MIN, |s| s.modified)
+            }
+        };
+        packs.push(Turn { key: *key, size: *size, since });
     }
+    let now = repository.env().clock.now().seconds;
+    Ok(due(packs, now, last, days).into_iter().map(|t| (t.key, t.size)).collect())
 }
 
 /// What reading one pack found.
@@ -172,14 +246,27 @@ enum Read {
     Whole(String),
 }
 
-/// Reads packs with all cores; those that are not good.
+/// What was read.
+struct ReadPacks {
+    /// Packs that were read to the end.
+    done: Vec<PackName>,
+    /// Those of them that are not good.
+    found: Vec<(Key, Read)>,
+    bytes: u64,
+    interrupted: bool,
+}
+
+/// Reads packs with all cores, until it is too late or somebody stops it.
 fn read_all<'r>(
     repository: &'r Repository,
     index: &'r Index,
     chosen: &[(Key, u64)],
+    until: Option<Instant>,
     read: &(dyn Fn(&mut Worker<'r>, Key) -> Result<Read> + Sync),
     observer: &dyn Observer,
-) -> Result<Vec<(Key, Read)>> {
+) -> Result<ReadPacks> {
+    let late = || until.is_some_and(|until| Instant::now() >= until);
+    let done: Mutex<Vec<PackName>> = Mutex::default();
     let (next, bytes) = (AtomicUsize::new(0), AtomicU64::new(0));
     let results: Mutex<Vec<(Key, Read)>> = Mutex::default();
     let failure: Mutex<Option<Error>> = Mutex::default();
@@ -189,8 +276,10 @@ fn read_all<'r>(
             scope.spawn(|| {
                 let mut worker = Worker::new(repository, index);
                 while let Some((key, size)) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let stop = observer.interrupted();
-                    match if stop { Err(Error::Interrupted) } else { read(&mut worker, *key) } {
+                    if observer.interrupted() || late() {
+                        return;
+                    }
+                    match read(&mut worker, *key) {
                         Ok(Read::Good) => {}
                         Ok(found) => results.lock().unwrap_or_else(|e| e.into_inner()).push((*key, found)),
                         Err(e) => {
@@ -198,6 +287,7 @@ fn read_all<'r>(
                             return;
                         }
                     }
+                    done.lock().unwrap_or_else(|e| e.into_inner()).push(key.0);
                     let done = bytes.fetch_add(*size, Ordering::Relaxed) + size;
                     let (files, total_files) = (next.load(Ordering::Relaxed) as u64, chosen.len() as u64);
                     observer.event(&Event::Progress { files, bytes: done, total_files, total_bytes: total });
@@ -208,7 +298,12 @@ fn read_all<'r>(
     if let Some(e) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
         return Err(e);
     }
-    Ok(results.into_inner().unwrap_or_else(|e| e.into_inner()))
+    Ok(ReadPacks {
+        done: done.into_inner().unwrap_or_else(|e| e.into_inner()),
+        found: results.into_inner().unwrap_or_else(|e| e.into_inner()),
+        bytes: bytes.into_inner(),
+        interrupted: observer.interrupted(),
+    })
 }
 
 fn note(found: Vec<(Key, Read)>, report: &mut CheckReport, bad: &mut Bad) {
@@ -270,8 +365,11 @@ impl<'r> Worker<'r> {
     fn verify(&mut self, (name, kind): Key) -> Result<(Read, Vec<ChunkEntry>)> {
         let whole = |reason: String| Ok((Read::Whole(reason), Vec::new()));
         let object = object_name(kind, name);
-        let mut bytes = match self.repository.backend().get(&object, PACK_SIZE_MAX) {
+        let mut bytes = match self.repository.backend().get_stored(&object, PACK_SIZE_MAX) {
             Ok(bytes) => bytes,
+            Err(BackendError::NotFound { .. }) if buried_since(self.repository, self.index, &name)? => {
+                return Ok((Read::Good, Vec::new()));
+            }
             Err(e @ (BackendError::Io { .. } | BackendError::NotFound { .. })) => {
                 return whole(e.to_string());
             }

@@ -15,7 +15,7 @@ pub(crate) mod unlisted;
 pub(crate) use condemn::condemn;
 pub use plan::{MaxUnused, PackUse, Plan};
 
-use crate::backend::BackendError;
+use crate::backend::{BackendError, Put};
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer};
 use crate::protocol::{Outcome, may_void};
@@ -92,6 +92,9 @@ pub struct PruneReport {
     pub without_copies: bool,
 }
 
+/// Attempts before a prune gives up against others that expire it.
+const ATTEMPTS: usize = 3;
+
 /// Prunes a repository.
 pub fn run(repository: &Repository, options: &PruneOptions, observer: &dyn Observer) -> Result<PruneReport> {
     repository.require_writable()?;
@@ -99,12 +102,28 @@ pub fn run(repository: &Repository, options: &PruneOptions, observer: &dyn Obser
     if options.dry_run {
         return Collector { repository, options, observer, copies: true }.rehearse();
     }
-    let report = match (Collector { repository, options, observer, copies: true }).collect() {
+    // What attempts that failed have let die or expired is done all the same.
+    let mut done = PruneReport::default();
+    let mut collect = |copies| {
+        let collector = Collector { repository, options, observer, copies };
+        for _ in 1..ATTEMPTS {
+            match collector.collect(&mut done) {
+                Err(Error::Voided { .. }) => observer.event(&Event::Notice(
+                    "another prune took this one for dead and expired it; beginning again",
+                )),
+                other => return other,
+            }
+        }
+        collector.collect(&mut done)
+    };
+    // A store without its reserve counts as full: copies would eat what the objects that free space need.
+    let taken = repository.backend().reserve(true).map_err(Error::from);
+    let report = match taken.and_then(|()| collect(true)) {
         Err(Error::Backend(BackendError::NoSpace { .. })) => {
             observer
                 .event(&Event::Notice("the store is full; using its reserve to delete what needs no copy"));
             repository.backend().reserve(false)?;
-            (Collector { repository, options, observer, copies: false }).collect()?
+            collect(false)?
         }
         other => other?,
     };
@@ -122,15 +141,15 @@ struct Collector<'a> {
 }
 
 impl Collector<'_> {
-    fn collect(&self) -> Result<PruneReport> {
+    fn collect(&self, done: &mut PruneReport) -> Result<PruneReport> {
         let repository = self.repository;
         repository.backend().settle()?;
         let (run, _) = Run::open(repository, RunKind::Collector, &[])?;
         let now = self.store_time(&run.id())?;
         let mut report = PruneReport { without_copies: !self.copies, ..PruneReport::default() };
         self.clear_dead()?;
-        report.died = self.let_die(now, true)?;
-        report.voided = self.expire(&run.id(), now)?;
+        self.let_die(now, true, &mut done.died)?;
+        done.voided.extend(self.expire(&run.id(), now)?);
         let adopted: HashSet<PackName> = repository.marked_packs()?;
 
         let before = survey::before(repository)?;
@@ -176,13 +195,15 @@ impl Collector<'_> {
         if self.copies {
             report.merged = index.merge(repository)?;
         }
+        (report.died, report.voided) = (std::mem::take(&mut done.died), std::mem::take(&mut done.voided));
         Ok(report)
     }
 
     /// The same survey and plan, with nothing written.
     fn rehearse(&self) -> Result<PruneReport> {
         let repository = self.repository;
-        let died = self.let_die(repository.env().clock.now().seconds, false)?;
+        let mut died = Vec::new();
+        self.let_die(repository.env().clock.now().seconds, false, &mut died)?;
         let marked = repository.marked_packs()?;
         let mut before = survey::before(repository)?;
         before.dead.extend(&died);
@@ -210,11 +231,10 @@ impl Collector<'_> {
     /// Now, by the store's clock: the time it gave this run's own announcement.
     fn store_time(&self, own: &RunId) -> Result<i64> {
         let name = ObjectName::Announcement(*own, 0);
-        let stat = self.repository.backend().stat(&name)?;
-        stat.map(|s| s.modified).ok_or_else(|| Error::Damaged {
-            what: name.to_string(),
-            reason: "it is missing though it was just put; nothing was deleted".into(),
-        })
+        match self.repository.backend().stat(&name)? {
+            Some(stat) => Ok(stat.modified),
+            None => Err(survey::unseen(self.repository, own, "announcements")),
+        }
     }
 
     /// Snapshots that an earlier collector let die: the body is in the death, so the object may go.
@@ -230,14 +250,13 @@ impl Collector<'_> {
     }
 
     /// Forgotten snapshots whose grace is over die, unless they are held; with `write`, durably.
-    fn let_die(&self, now: i64, write: bool) -> Result<Vec<RunId>> {
+    fn let_die(&self, now: i64, write: bool, died: &mut Vec<RunId>) -> Result<()> {
         let repository = self.repository;
         let there: HashSet<RunId> = repository.list_runs(Area::Verdicts)?.into_iter().collect();
         let gone: HashSet<RunId> = repository.list_runs(Area::Deaths)?.into_iter().collect();
         // Forgets before holds: a hold that came before its snapshot was forgotten is seen (engine::forget).
         let forgets = repository.list_runs(Area::Forgets)?;
         let held: HashSet<RunId> = repository.list_runs(Area::Holds)?.into_iter().collect();
-        let mut died = Vec::new();
         for id in forgets {
             if held.contains(&id) || !there.contains(&id) || gone.contains(&id) {
                 continue;
@@ -256,28 +275,31 @@ impl Collector<'_> {
             if !forget.now && now.saturating_sub(stat.modified) < self.options.grace {
                 continue;
             }
-            if write {
-                self.write_death(&id)?;
+            if !write || self.write_death(&id)? {
+                died.push(id);
             }
-            died.push(id);
         }
         if !died.is_empty() && write {
             repository.backend().flush()?;
         }
-        Ok(died)
+        Ok(())
     }
 
-    fn write_death(&self, id: &RunId) -> Result<()> {
+    /// False if another collector let it die meanwhile and has removed it.
+    fn write_death(&self, id: &RunId) -> Result<bool> {
         let repository = self.repository;
         let name = ObjectName::Verdict(*id);
-        let (body, signature) = repository.get_object(&name, ObjectType::Verdict)?;
+        let (body, signature) = match repository.get_object(&name, ObjectType::Verdict) {
+            Err(e) if e.is_missing() && survey::is_dead(repository, id)? => return Ok(false),
+            other => other?,
+        };
         let fail = |e| Error::object(&name, e);
         let verdict = Verdict::decode(&body, id).map_err(fail)?;
         repository.verify(ObjectType::Verdict, &verdict.client(), &body, &signature).map_err(fail)?;
         let hash = repository.keyring().body_hash(&body);
         let death = Death { snapshot: *id, client: repository.client().id(), hash, body };
         repository.put_object(&ObjectName::Death(*id), ObjectType::Death, death.encode())?;
-        Ok(())
+        Ok(true)
     }
 
     /// Runs that were silent for long get a VOID; announcements of runs with a verdict, and of silent readers, go.
@@ -348,7 +370,11 @@ fn mark(repository: &Repository, run: &RunId, victims: &HashSet<PackName>, damag
     let mut victims: Vec<PackName> = victims.iter().copied().collect();
     victims.sort_unstable();
     let mark = Mark { run: *run, client: repository.client().id(), victims, damaged };
-    repository.put_object(&ObjectName::Mark(*run), ObjectType::Mark, mark.encode())?;
+    let put = repository.put_object(&ObjectName::Mark(*run), ObjectType::Mark, mark.encode())?;
+    if put == Put::Exists && repository.read_mark(run)? != Some(mark) {
+        // Of a clone of this machine, long ago: it does not condemn these packs, so nobody would know.
+        return Err(Error::Voided { run: run.to_string() });
+    }
     Ok(repository.backend().flush()?)
 }
 

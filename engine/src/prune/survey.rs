@@ -87,8 +87,37 @@ pub(super) fn is_dead(repository: &Repository, run: &RunId) -> Result<bool> {
     }
 }
 
-/// g1: deaths, then verdicts.
+/// g1: deaths, then verdicts; from the start again when another collector removes a dead snapshot between the two.
 pub(super) fn before(repository: &Repository) -> Result<Before> {
+    for _ in 1..ATTEMPTS {
+        match listed(repository) {
+            Err(Unread::Removed(_)) => {}
+            Err(Unread::Failed(e)) => return Err(e),
+            Ok(before) => return Ok(before),
+        }
+    }
+    listed(repository).map_err(|e| match e {
+        Unread::Removed(e) | Unread::Failed(e) => e,
+    })
+}
+
+/// More dead snapshots than collectors remove during one listing each.
+const ATTEMPTS: usize = 8;
+
+/// Why the listings are no answer.
+enum Unread {
+    /// A snapshot went after the deaths were listed, and its death is on record now.
+    Removed(Error),
+    Failed(Error),
+}
+
+impl From<Error> for Unread {
+    fn from(e: Error) -> Self {
+        Self::Failed(e)
+    }
+}
+
+fn listed(repository: &Repository) -> Result<Before, Unread> {
     let gone: HashSet<RunId> = repository.list_runs(Area::Deaths)?.into_iter().collect();
     let mut before = Before {
         outcomes: HashMap::new(),
@@ -101,7 +130,8 @@ pub(super) fn before(repository: &Repository) -> Result<Before> {
             Ok(read) => read.verdict,
             // A collector removes the snapshot after the death.
             Err(Error::Backend(BackendError::NotFound { .. })) if gone.contains(&run) => continue,
-            Err(e) => return Err(e),
+            Err(e) if e.is_missing() => return Err(removed(repository, &run, e)?),
+            Err(e) => return Err(e.into()),
         };
         if gone.contains(&run) && is_dead(repository, &run)? {
             before.dead.insert(run);
@@ -118,9 +148,13 @@ pub(super) fn before(repository: &Repository) -> Result<Before> {
     Ok(before)
 }
 
+fn removed(repository: &Repository, run: &RunId, e: Error) -> Result<Unread> {
+    Ok(if is_dead(repository, run)? { Unread::Removed(e) } else { Unread::Failed(e) })
+}
+
 /// Every snapshot that a living one has seen is there, or void, or verifiably dead: a listing that omits some looks
 /// exactly like a repository without them.
-fn explain(repository: &Repository, before: &Before, gone: &HashSet<RunId>) -> Result<()> {
+fn explain(repository: &Repository, before: &Before, gone: &HashSet<RunId>) -> Result<(), Unread> {
     let (mut checked, accepted) = (HashSet::new(), repository.accepted_losses()?);
     for snapshot in before.roots() {
         for id in snapshot.prev.iter().map(|h| h.id).chain(snapshot.seen.iter().copied()) {
@@ -134,7 +168,8 @@ fn explain(repository: &Repository, before: &Before, gone: &HashSet<RunId>) -> R
                 "snapshot {id} is missing without a record of its death, though snapshot {} saw it; nothing was deleted",
                 snapshot.id.short()
             );
-            return Err(Error::RolledBack { reason });
+            let e = Error::RolledBack { reason };
+            return Err(removed(repository, &id, e)?);
         }
     }
     Ok(())
@@ -151,13 +186,13 @@ pub(super) fn after(
 ) -> Result<After> {
     let marks = repository.list_runs(Area::Marks)?;
     if marked && !marks.contains(own) {
-        return Err(incomplete("marks"));
+        return Err(unseen(repository, own, "marks"));
     }
     let marked = repository.marked_packs()?;
     let packs = repository.present_packs()?;
     let announced = repository.announcements()?;
     if !announced.contains_key(own) {
-        return Err(incomplete("announcements"));
+        return Err(unseen(repository, own, "announcements"));
     }
     let mut after = After {
         marked,
@@ -269,7 +304,15 @@ impl After {
     }
 }
 
-fn incomplete(what: &str) -> Error {
-    let reason = "it does not show what this process has just put there; nothing was deleted".to_owned();
-    Error::Damaged { what: format!("the listing of {what}"), reason }
+/// Why a listing lacks what this collector has put: another one expired it, or the listing is not to be trusted.
+pub(super) fn unseen(repository: &Repository, own: &RunId, what: &str) -> Error {
+    match repository.outcome(own) {
+        Ok(Outcome::Void) => Error::Voided { run: own.to_string() },
+        Err(e) if !e.is_damage() => e,
+        _ => {
+            let reason =
+                "it does not show what this process has just put there; nothing was deleted".to_owned();
+            Error::Damaged { what: format!("the listing of {what}"), reason }
+        }
+    }
 }

@@ -189,7 +189,9 @@ impl Repository {
                 }
             }
             for id in snapshot.prev.iter().map(|h| h.id).chain(snapshot.seen.iter().copied()) {
-                if !listed.verdicts.contains(&id) && !listed.gone.contains(&id) {
+                // It may have died, and been removed, between the two listings.
+                let explained = listed.verdicts.contains(&id) || listed.gone.contains(&id);
+                if !explained && !out.contains_key(&id) && !matches!(self.is_dead(&id), Ok(true)) {
                     let why =
                         format!("is missing without a record of its death, though snapshot {by} saw it");
                     out.entry(id).or_insert(why);

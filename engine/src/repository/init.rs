@@ -108,6 +108,8 @@ impl Repository {
         repository.slot = keys::add(&repository, kind, secret, &options.label, options.argon2)?;
         let key = SlotSecret::Key(recovery);
         keys::add(&repository, SlotKind::Recovery, &key, "recovery key", options.argon2)?;
+        // Before anything can fill the store: without it a prune could not free space at zero bytes.
+        repository.backend.reserve(true)?;
         if repository.backend.put(&ObjectName::Config(0), &[&sealed])? == Put::Exists {
             return Err(Error::RepositoryExists { place });
         }

@@ -8,6 +8,7 @@ mod history;
 pub mod index;
 mod init;
 pub mod keys;
+mod ledger;
 mod open;
 pub mod pack;
 pub mod run;

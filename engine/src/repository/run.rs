@@ -143,6 +143,13 @@ impl<'r> Run<'r> {
             }
         }
         self.repository.backend().flush()?;
+        // A clone of this machine may have used this very id before: what was committed under it then is dead by now,
+        // or this put would not have been the first.
+        match self.repository.is_dead(&self.id) {
+            Ok(true) => return Err(Error::Voided { run: self.id.to_string() }),
+            Err(e) if !e.is_damage() => return Err(e),
+            _ => {}
+        }
         self.remove_announcements();
         match verdict {
             Verdict::Snapshot(s) => {
@@ -233,18 +240,20 @@ impl Repository {
 
     /// All marks, in no order.
     pub(crate) fn marks(&self) -> Result<Vec<Mark>> {
-        let mut out = Vec::new();
-        for run in self.list_runs(Area::Marks)? {
-            let name = ObjectName::Mark(run);
-            let (body, signature) = match self.get_object(&name, ObjectType::Mark) {
-                Err(Error::Backend(BackendError::NotFound { .. })) => continue,
-                other => other?,
-            };
-            let mark = Mark::decode(&body, &run).map_err(|e| Error::object(&name, e))?;
-            self.verify(ObjectType::Mark, &mark.client, &body, &signature)
-                .map_err(|e| Error::object(&name, e))?;
-            out.push(mark);
-        }
-        Ok(out)
+        let runs = self.list_runs(Area::Marks)?;
+        runs.iter().filter_map(|run| self.read_mark(run).transpose()).collect()
+    }
+
+    /// Reads `marks/<run>`, signature checked; `None` if there is none.
+    pub(crate) fn read_mark(&self, run: &RunId) -> Result<Option<Mark>> {
+        let name = ObjectName::Mark(*run);
+        let (body, signature) = match self.get_object(&name, ObjectType::Mark) {
+            Err(e) if e.is_missing() => return Ok(None),
+            other => other?,
+        };
+        let mark = Mark::decode(&body, run).map_err(|e| Error::object(&name, e))?;
+        self.verify(ObjectType::Mark, &mark.client, &body, &signature)
+            .map_err(|e| Error::object(&name, e))?;
+        Ok(Some(mark))
     }
 }

@@ -353,7 +353,7 @@ mod tests {
             ("/a/**/c", "b/a/c", false),
             ("foo/**/bar", "x/foo/1/2/bar/z", true),
             ("user/**/hidden*/**/c", "home/user/s/hidden/x/y/c", true),
-            ("user/**/important*", "home/user/work/x/y/hidden/x", false),
+            ("user/**/important*", "home/user/project/x/y/hidden/x", false),
             ("/**/*", "home/file", true),
             ("/a/**", "a", true),
             ("/", "anything", true),

@@ -11,6 +11,7 @@ use bulla_repo_format::frame::Expander;
 use bulla_repo_format::id::{from_hex, to_hex};
 use bulla_repo_format::index::IndexRun;
 use bulla_repo_format::keys::{ChunkKind, Secret, verify};
+use bulla_repo_format::ledger::Record;
 use bulla_repo_format::record::{Announcement, Certificate, Death, Forget, Hold, Mark};
 use bulla_repo_format::slot::{self, Slot, SlotSecret};
 use bulla_repo_format::snapshot::Verdict;
@@ -191,6 +192,7 @@ fn small(v: &Vector) -> Result<Facts> {
         "mark" => ObjectType::Mark,
         "hold" => ObjectType::Hold,
         "forget" => ObjectType::Forget,
+        "record" => ObjectType::Record,
         "certificate" => ObjectType::Client,
         other => panic!("{}: unknown object {other}", v.name),
     };
@@ -220,6 +222,10 @@ fn small(v: &Vector) -> Result<Facts> {
         }
         (ObjectType::Forget, ObjectName::Forget(id)) => {
             let a = Forget::decode(&body, &id)?;
+            (ring.client_key(&a.client), debug(&a))
+        }
+        (ObjectType::Record, ObjectName::Record(client, sequence)) => {
+            let a = Record::decode(&body, &client, sequence)?;
             (ring.client_key(&a.client), debug(&a))
         }
         (ObjectType::Client, ObjectName::Client(id)) => {

@@ -118,7 +118,11 @@ impl Index {
         } else {
             merged.outputs += 1;
             let (name, _) = put(repository, &mut run)?;
-            repository.fetch_index_run(&name)?;
+            match repository.fetch_index_run(&name) {
+                // Another merge has taken it in already. The inputs stay, for the next one to judge.
+                Err(e) if e.is_missing() => return Ok(()),
+                read => drop(read?),
+            }
             Some(name)
         };
         for segment in inputs.iter().filter(|s| Some(s.name()) != name.as_ref()) {

@@ -1,0 +1,182 @@
+//! Full disks, real ones (tmpfs): every verb with a little more room each time, 4 KiB at a time. Nothing is lost, it
+//! is said (exit 13), and a prune frees space at zero bytes free.
+
+use crate::content::{Tree, noise, tree};
+use crate::home::Home;
+use crate::upkeep::{backup, cleaned, identical, listed, sound};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+
+const PAGE: u64 = 4096;
+
+/// A small file system at `disk`, with room for a repository.
+struct Disk {
+    home: Home,
+    at: PathBuf,
+    alive: Vec<(String, Tree)>,
+    forgotten: String,
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.at).status();
+    }
+}
+
+impl Disk {
+    /// `None` where nothing may be mounted, which in CI is a failure.
+    fn new() -> Option<Self> {
+        let home = Home::fast();
+        home.forgets();
+        let at = home.path("disk");
+        std::fs::create_dir(&at).unwrap();
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(&at).output();
+        if !mount.as_ref().is_ok_and(|o| o.status.success()) {
+            assert!(std::env::var_os("CI").is_none(), "no tmpfs: {mount:?}");
+            println!("skipped: mounting a tmpfs takes root");
+            return None;
+        }
+        let mut taken = Vec::new();
+        for round in 0..3u64 {
+            home.write("src/changes", &noise(round, 200_000));
+            home.write(&format!("src/stays-{round}"), &noise(10 + round, 40_000));
+            taken.push((backup(&home, "src"), tree(&home.path("src"))));
+        }
+        let forgotten = taken.remove(1).0;
+        home.bulla(&format!("-q forget --now --yes {forgotten}")).ok();
+        home.write("src/new", &noise(20, 60_000));
+        // A pack that nobody needs, for which no copy is needed.
+        home.write("other/alone", &noise(30, 300_000));
+        let lonely = backup(&home, "other");
+        home.bulla(&format!("-q forget --now --yes {lonely}")).ok();
+        std::fs::rename(home.path("repo"), home.path("base")).unwrap();
+        std::os::unix::fs::symlink("disk/repo", home.path("repo")).unwrap();
+        Some(Self { home, at, alive: taken, forgotten })
+    }
+
+    /// The repository as it was, and nothing else but `free` bytes.
+    fn reset(&self, free: u64) {
+        for name in ["repo", "filler"] {
+            let path = self.at.join(name);
+            let _ = std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_file(&path));
+        }
+        let copied =
+            Command::new("cp").arg("-a").arg(self.home.path("base")).arg(self.at.join("repo")).status();
+        assert!(copied.unwrap().success());
+        self.fill(free);
+    }
+
+    /// Fills the rest with bytes nothing compresses, but for `free`.
+    fn fill(&self, free: u64) {
+        let block = noise(99, 1 << 20);
+        let mut file =
+            std::fs::OpenOptions::new().append(true).create(true).open(self.at.join("filler")).unwrap();
+        for len in [1 << 20, 4096] {
+            while file.write_all(&block[..len]).is_ok() {}
+        }
+        let len = file.metadata().unwrap().len();
+        file.set_len(len.saturating_sub(free)).unwrap();
+        assert_eq!(self.free(), free, "of the disk");
+    }
+
+    fn free(&self) -> u64 {
+        let fs = rustix::fs::statvfs(&self.at).unwrap();
+        fs.f_bavail * fs.f_frsize
+    }
+
+    fn packs(&self) -> usize {
+        self.home.objects("packs").len() + self.home.objects("meta").len()
+    }
+
+    fn whole(&self, context: &str) {
+        for (id, expected) in &self.alive {
+            identical(&self.home, id, "src", expected, context);
+        }
+    }
+
+    /// After the administrator made room.
+    fn recovers(&self, context: &str) {
+        self.whole(context);
+        std::fs::remove_file(self.at.join("filler")).unwrap();
+        sound(&self.home, context);
+        let id = backup(&self.home, "src");
+        identical(&self.home, &id, "src", &tree(&self.home.path("src")), context);
+        cleaned(&self.home, context);
+        self.whole(context);
+        assert!(self.at.join("repo/reserve").exists(), "{context}: no reserve");
+    }
+
+    /// `line` with 0, 4, 8, … KiB free, until it has succeeded a few times in a row: how many were refused. Only a
+    /// prune, whose copies wait for room, succeeds without doing all it could.
+    fn sweep(&self, line: &str) -> u64 {
+        let (mut refused, mut done, mut free) = (0, 0, 0);
+        let step = if std::env::var("BULLA_INJECT").is_ok_and(|v| v == "full") { PAGE } else { 5 * PAGE };
+        while done < 3 {
+            self.reset(free);
+            let ran = self.home.bulla(line);
+            let context = format!("{line} with {free} bytes free: exit {}: {}", ran.code, ran.err);
+            match ran.code {
+                0 => done += 1,
+                13 => (refused, done) = (refused + 1, 0),
+                _ => panic!("{context}"),
+            }
+            self.recovers(&context);
+            free += step;
+            assert!(free < 4 << 20, "{context}");
+        }
+        println!("{line}: refused {refused} times, done from {} bytes free on", free - 3 * step);
+        refused
+    }
+}
+
+#[test]
+fn verbs_that_write_on_an_ever_less_full_disk() {
+    let Some(disk) = Disk::new() else { return };
+    let (forgotten, held) = (disk.forgotten.clone(), disk.alive[0].0.clone());
+    assert!(disk.sweep("-q backup src") > 2);
+    assert!(disk.sweep(&format!("-q undelete {forgotten}")) > 0);
+    assert!(disk.sweep(&format!("-q protect {held}")) > 0);
+    assert_eq!(disk.sweep("-q prune --grace 0 --run-expiry 0 --max-unused 0"), 0);
+    // With its cache on the same disk.
+    assert!(disk.sweep("-q --cache-dir disk/cache backup src") > 2);
+    assert_eq!(disk.sweep("-q --cache-dir disk/cache prune --max-unused 0"), 0);
+}
+
+#[test]
+fn a_forget_at_zero_bytes_free_and_the_prune_after_it() {
+    let Some(mut disk) = Disk::new() else { return };
+    disk.reset(0);
+    let (gone, _) = disk.alive.remove(0);
+    disk.home.bulla(&format!("-q forget --now --yes {gone}")).ok();
+    assert!(!listed(&disk.home).contains(&gone));
+    // The reserve was given for that: no backup may eat it, however much it would have left.
+    disk.home.bulla("-q backup src").ends(13);
+    let before = disk.free();
+    disk.home.bulla("-q prune --max-unused unlimited").ok();
+    assert!(disk.at.join("repo/reserve").exists(), "{before} free before, {} after", disk.free());
+    disk.recovers("forget at zero");
+}
+
+#[test]
+fn a_prune_at_zero_bytes_free_frees_space_and_no_backup_eats_the_reserve() {
+    let Some(disk) = Disk::new() else { return };
+    disk.reset(0);
+    disk.home.bulla("-q backup src").ends(13);
+    assert_eq!(disk.free(), 0, "a refused backup leaves nothing");
+    let packs = disk.packs();
+    disk.home.bulla("-q prune").ok();
+    println!("freed {} bytes of {} packs at zero bytes free", disk.free(), packs - disk.packs());
+    assert!(disk.free() > 200_000 && disk.packs() < packs);
+    disk.whole("pruned at zero");
+    // What was freed is enough for a backup; then the disk fills again, and the reserve stays.
+    disk.home.bulla("-q backup src").ok();
+    disk.fill(0);
+    disk.home.bulla("-q backup src").ends(13);
+    std::fs::remove_file(disk.at.join("repo/reserve")).unwrap();
+    disk.fill(0);
+    // Somebody took the reserve: a backup says so, and a prune says so too rather than harm anything.
+    disk.home.bulla("-q backup src").ends(13);
+    disk.home.bulla("-q prune --grace 0").ends(13);
+    disk.recovers("no reserve");
+}
