@@ -23,3 +23,4 @@ mod resume;
 mod rotation;
 mod support;
 mod tidy;
+mod unsynced;

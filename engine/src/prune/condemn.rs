@@ -7,8 +7,8 @@
 use super::reach::Reach;
 use super::sweep::Swept;
 use super::unlisted::Unlisted;
-use super::{CarryOut, mark, survey, there};
-use crate::error::{Error, Result};
+use super::{CarryOut, attempts, mark, reach_roots, survey, there};
+use crate::error::Result;
 use crate::observer::Observer;
 use crate::repository::Repository;
 use crate::repository::pack::object_name;
@@ -37,6 +37,10 @@ pub(crate) fn condemn(
     observer: &dyn Observer,
 ) -> Result<Condemned> {
     repository.verify_history()?;
+    attempts(observer, || attempt(repository, found, observer))
+}
+
+fn attempt(repository: &Repository, found: &HashSet<PackName>, observer: &dyn Observer) -> Result<Condemned> {
     repository.backend().settle()?;
     let (run, _) = Run::open(repository, RunKind::Collector, &[])?;
     let own = run.id();
@@ -66,12 +70,7 @@ pub(crate) fn condemn(
     }
     Unlisted::find(repository, &index, &present, observer)?.teach(repository, &index)?;
     let mut reach = Reach::new(repository, &index, repository.marked_packs()?).lenient();
-    for snapshot in before.roots() {
-        if observer.interrupted() {
-            return Err(Error::Interrupted);
-        }
-        reach.root(&snapshot.tree)?;
-    }
+    reach_roots(repository, &mut reach, before.roots(), observer)?;
     let carry_out = CarryOut { repository, index: &index, before: &before, run: &own, marked, copies: true };
     let swept = carry_out.sweep(&mut reach, &victims, observer)?;
     index.refresh(repository)?;

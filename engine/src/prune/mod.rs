@@ -24,7 +24,7 @@ use crate::repository::index::{Index, Merged};
 use crate::repository::run::Run;
 use bulla_repo_format::envelope::ObjectType;
 use bulla_repo_format::record::{Death, Mark, RunKind};
-use bulla_repo_format::snapshot::Verdict;
+use bulla_repo_format::snapshot::{Snapshot, Verdict};
 use bulla_repo_format::{Area, ObjectName, PackName, RunId};
 use reach::Reach;
 use std::collections::{HashMap, HashSet};
@@ -92,7 +92,7 @@ pub struct PruneReport {
     pub without_copies: bool,
 }
 
-/// Attempts before a prune gives up against others that expire it.
+/// Attempts before a prune gives up against others that prune meanwhile.
 const ATTEMPTS: usize = 3;
 
 /// Prunes a repository.
@@ -106,15 +106,7 @@ pub fn run(repository: &Repository, options: &PruneOptions, observer: &dyn Obser
     let mut done = PruneReport::default();
     let mut collect = |copies| {
         let collector = Collector { repository, options, observer, copies };
-        for _ in 1..ATTEMPTS {
-            match collector.collect(&mut done) {
-                Err(Error::Voided { .. }) => observer.event(&Event::Notice(
-                    "another prune took this one for dead and expired it; beginning again",
-                )),
-                other => return other,
-            }
-        }
-        collector.collect(&mut done)
+        attempts(observer, || collector.collect(&mut done))
     };
     // A store without its reserve counts as full: copies would eat what the objects that free space need.
     let taken = repository.backend().reserve(true).map_err(Error::from);
@@ -131,6 +123,22 @@ pub fn run(repository: &Repository, options: &PruneOptions, observer: &dyn Obser
         observer.event(&Event::Warning(&format!("the reserve for a full store could not be kept: {e}")));
     }
     Ok(report)
+}
+
+/// Begins again when another collector has ended this one's run, or has changed what it had looked at.
+fn attempts<T>(observer: &dyn Observer, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    for _ in 1..ATTEMPTS {
+        match attempt() {
+            Err(Error::Voided { .. }) => observer.event(&Event::Notice(
+                "another prune took this one for dead and expired it; beginning again",
+            )),
+            Err(e @ Error::Overtaken { .. }) => {
+                observer.event(&Event::Notice(&format!("{e}: beginning again")));
+            }
+            other => return other,
+        }
+    }
+    attempt()
 }
 
 struct Collector<'a> {
@@ -159,11 +167,7 @@ impl Collector<'_> {
         let unlisted = Unlisted::find(repository, &index, &present, self.observer)?;
         unlisted.teach(repository, &index)?;
         let mut reach = Reach::new(repository, &index, adopted.clone());
-        for (done, snapshot) in before.roots().enumerate() {
-            self.check_interrupt()?;
-            reach.root(&snapshot.tree)?;
-            self.progress(done as u64 + 1, before.snapshots.len() as u64);
-        }
+        reach_roots(repository, &mut reach, before.roots(), self.observer)?;
         report.snapshots = before.roots().count() as u64;
         report.lost_chunks = reach.live().lost() as u64;
         report.plan = self.plan(&index, &reach, &present, &adopted)?;
@@ -211,21 +215,11 @@ impl Collector<'_> {
         let present = repository.present_packs()?;
         Unlisted::find(repository, &index, &present, self.observer)?.teach(repository, &index)?;
         let mut reach = Reach::new(repository, &index, marked.clone());
-        for snapshot in before.roots() {
-            reach.root(&snapshot.tree)?;
-        }
+        reach_roots(repository, &mut reach, before.roots(), self.observer)?;
         let plan = self.plan(&index, &reach, &present, &marked)?;
         let snapshots = before.roots().count() as u64;
         let lost_chunks = reach.live().lost() as u64;
         Ok(PruneReport { died, snapshots, plan, lost_chunks, ..PruneReport::default() })
-    }
-
-    fn check_interrupt(&self) -> Result<()> {
-        if self.observer.interrupted() { Err(Error::Interrupted) } else { Ok(()) }
-    }
-
-    fn progress(&self, files: u64, total_files: u64) {
-        self.observer.event(&Event::Progress { files, bytes: 0, total_files, total_bytes: 0 });
     }
 
     /// Now, by the store's clock: the time it gave this run's own announcement.
@@ -378,6 +372,38 @@ fn mark(repository: &Repository, run: &RunId, victims: &HashSet<PackName>, damag
     Ok(repository.backend().flush()?)
 }
 
+/// Marks what snapshots need. One that has died since it was listed may have been swept by another collector, and a
+/// traversal that broke off must not hide what others need: then all begins again.
+fn reach_roots<'s>(
+    repository: &Repository,
+    reach: &mut Reach<'_>,
+    roots: impl Iterator<Item = &'s Snapshot> + Clone,
+    observer: &dyn Observer,
+) -> Result<()> {
+    let total_files = roots.clone().count() as u64;
+    let overtaken = |id: &RunId| Error::Overtaken { what: format!("snapshot {} died", id.short()) };
+    for (files, snapshot) in (1..).zip(roots.clone()) {
+        if observer.interrupted() {
+            return Err(Error::Interrupted);
+        }
+        match reach.root(&snapshot.tree) {
+            Err(e) if e.is_damage() && survey::is_dead(repository, &snapshot.id)? => {
+                return Err(overtaken(&snapshot.id));
+            }
+            other => other?,
+        }
+        observer.event(&Event::Progress { files, bytes: 0, total_files, total_bytes: 0 });
+    }
+    if reach.live().lost() > 0 || reach.is_blind() {
+        for snapshot in roots {
+            if survey::is_dead(repository, &snapshot.id)? {
+                return Err(overtaken(&snapshot.id));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// What carries a sentence out: marks that stand, seen by one collector.
 struct CarryOut<'a> {
     repository: &'a Repository,
@@ -396,9 +422,7 @@ impl CarryOut<'_> {
         repository.backend().settle()?;
         let after = survey::after(repository, index, self.before, self.run, self.marked)?;
         index.refresh(repository)?;
-        for snapshot in &after.roots {
-            reach.root(&snapshot.tree)?;
-        }
+        reach_roots(repository, reach, after.roots.iter(), observer)?;
         // After all roots: what a pin lacks must not hide what a root has.
         for pin in &after.pins {
             reach.pin(&pin.tree)?;
