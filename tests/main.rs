@@ -18,6 +18,7 @@ mod parity;
 mod protocol;
 mod prune;
 mod repair;
+mod repair_beside;
 mod restore;
 mod resume;
 mod rotation;

@@ -299,6 +299,9 @@ impl Backend for Scratched {
     fn delete(&self, name: &ObjectName) -> Result<()> {
         self.inner.delete(name)
     }
+    fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
+        self.inner.heal(name, parts)
+    }
 }
 
 #[test]

@@ -6,9 +6,12 @@ use bulla_engine::Result;
 use bulla_engine::backend::{Backend, Memory};
 use bulla_engine::browse;
 use bulla_engine::check::{self, CheckOptions, Finding, ReadData};
+use bulla_engine::format::keys::ChunkKind;
+use bulla_engine::format::pack::PackKind;
+use bulla_engine::format::record::RunKind;
 use bulla_engine::format::snapshot::Snapshot;
 use bulla_engine::format::tree::EntryKind;
-use bulla_engine::format::{Area, IndexName, ObjectName, PackName, RunId};
+use bulla_engine::format::{Area, ChunkId, IndexName, ObjectName, PackName, RunId};
 use bulla_engine::observer::Silent;
 use bulla_engine::prune;
 use bulla_engine::repair::index::{self, IndexOptions, IndexReport};
@@ -16,12 +19,13 @@ use bulla_engine::repair::packs::{self, PacksOptions, PacksReport};
 use bulla_engine::repair::replica::{self, ReplicaOptions, ReplicaReport};
 use bulla_engine::repair::snapshots::{self, Fate, SnapshotsOptions, SnapshotsReport};
 use bulla_engine::repository::Repository;
+use bulla_engine::repository::run::Run;
 use bulla_engine::repository::tree::TreeReader;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-type Contents = BTreeMap<Vec<u8>, String>;
+pub(crate) type Contents = BTreeMap<Vec<u8>, String>;
 
 /// What of a tree can be restored, each entry for itself.
 fn restorable(repository: &Repository, snapshot: &Snapshot) -> Contents {
@@ -47,12 +51,12 @@ fn restorable(repository: &Repository, snapshot: &Snapshot) -> Contents {
     }
 }
 
-fn alive(repository: &Repository) -> Vec<Snapshot> {
+pub(crate) fn alive(repository: &Repository) -> Vec<Snapshot> {
     repository.readable_snapshots().unwrap().0
 }
 
 /// What can be restored of each snapshot, by itself or by an edition of it.
-fn all_restorable(repository: &Repository) -> BTreeMap<RunId, Contents> {
+pub(crate) fn all_restorable(repository: &Repository) -> BTreeMap<RunId, Contents> {
     let mut out: BTreeMap<RunId, Contents> = BTreeMap::new();
     for s in alive(repository) {
         out.entry(s.origin.unwrap_or(s.id)).or_default().extend(restorable(repository, &s));
@@ -60,7 +64,11 @@ fn all_restorable(repository: &Repository) -> BTreeMap<RunId, Contents> {
     out
 }
 
-fn assert_no_less(before: &BTreeMap<RunId, Contents>, after: &BTreeMap<RunId, Contents>, context: &str) {
+pub(crate) fn assert_no_less(
+    before: &BTreeMap<RunId, Contents>,
+    after: &BTreeMap<RunId, Contents>,
+    context: &str,
+) {
     for (id, contents) in before {
         for (path, content) in contents {
             let now = after.get(id).and_then(|c| c.get(path));
@@ -69,26 +77,26 @@ fn assert_no_less(before: &BTreeMap<RunId, Contents>, after: &BTreeMap<RunId, Co
     }
 }
 
-fn findings(repository: &Repository) -> Vec<Finding> {
+pub(crate) fn findings(repository: &Repository) -> Vec<Finding> {
     let options = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
     check::run(repository, &options, &Silent).unwrap().findings
 }
 
-fn names(memory: &Memory, areas: &[Area]) -> Vec<ObjectName> {
+pub(crate) fn names(memory: &Memory, areas: &[Area]) -> Vec<ObjectName> {
     areas.iter().flat_map(|a| memory.list(*a).unwrap()).map(|(name, _)| name).collect()
 }
 
-fn change(memory: &Memory, name: &ObjectName, how: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn change(memory: &Memory, name: &ObjectName, how: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = memory.snapshot().remove(name).unwrap();
     how(&mut bytes);
     memory.overwrite(*name, Some(bytes));
 }
 
-fn flip(memory: &Memory, name: &ObjectName, at: usize) {
+pub(crate) fn flip(memory: &Memory, name: &ObjectName, at: usize) {
     change(memory, name, |bytes| bytes[at] ^= 1);
 }
 
-fn pack_of(name: &ObjectName) -> PackName {
+pub(crate) fn pack_of(name: &ObjectName) -> PackName {
     match name {
         ObjectName::Pack(p) | ObjectName::Meta(p) => *p,
         other => panic!("{other} is no pack"),
@@ -99,7 +107,7 @@ fn repair_index(repository: &Repository) -> IndexReport {
     index::run(repository, &IndexOptions::default(), &Silent).unwrap()
 }
 
-fn read_all() -> PacksOptions {
+pub(crate) fn read_all() -> PacksOptions {
     PacksOptions { read_data: true, ..PacksOptions::default() }
 }
 
@@ -111,12 +119,12 @@ fn repair_snapshots(repository: &Repository) -> SnapshotsReport {
     snapshots::run(repository, &SnapshotsOptions::default(), &Silent).unwrap()
 }
 
-fn heal(repository: &Repository, other: &Memory) -> ReplicaReport {
+pub(crate) fn heal(repository: &Repository, other: &Memory) -> ReplicaReport {
     let options = ReplicaOptions { read_data: true, dry_run: false };
     replica::run(repository, other, &options, &Silent).unwrap()
 }
 
-fn histories() -> (Repository, Arc<Memory>, tempfile::TempDir, Histories) {
+pub(crate) fn histories() -> (Repository, Arc<Memory>, tempfile::TempDir, Histories) {
     let dir = tempfile::tempdir().unwrap();
     let (repository, memory) = in_memory();
     let history = Histories::make(&repository, dir.path());
@@ -124,7 +132,7 @@ fn histories() -> (Repository, Arc<Memory>, tempfile::TempDir, Histories) {
 }
 
 /// An object under the name of an index run that opens with no key.
-fn forge(memory: &Memory) -> ObjectName {
+pub(crate) fn forge(memory: &Memory) -> ObjectName {
     let bytes = noise("forged", 32 << 10);
     let name = ObjectName::Index(IndexName { generation: 0, hash: *blake3::hash(&bytes).as_bytes() });
     let mut bytes = bytes;
@@ -199,15 +207,16 @@ fn a_run_of_a_newer_format_is_not_removed() {
     assert!(report.left.iter().any(|(object, why)| *object == newer.to_string() && why.contains("newer")));
 }
 
-/// Puts a pack with one metadata chunk, listed, and commits a snapshot with it for its tree.
-fn commit_tree(repository: &Repository, like: &Snapshot, plain: &[u8]) -> Snapshot {
+/// Puts packs with one chunk, listed, of a run that is over; `id` is taken as it is said.
+pub(crate) fn commit_pack(
+    repository: &Repository,
+    kind: PackKind,
+    id: ChunkId,
+    plain: &[u8],
+) -> Vec<PackName> {
     use bulla_engine::format::frame::Compression;
-    use bulla_engine::format::keys::ChunkKind;
-    use bulla_engine::format::pack::PackKind;
-    use bulla_engine::format::record::RunKind;
     use bulla_engine::repository::index::IndexWriter;
     use bulla_engine::repository::pack::{PackSink, PackStream, SealedPack};
-    use bulla_engine::repository::run::Run;
     #[derive(Default)]
     struct Keep(std::sync::Mutex<Vec<SealedPack>>);
     impl PackSink for Keep {
@@ -216,25 +225,33 @@ fn commit_tree(repository: &Repository, like: &Snapshot, plain: &[u8]) -> Snapsh
             Ok(())
         }
     }
-    let ring = repository.keyring();
-    let id = ring.id_key(ring.domain(), ChunkKind::Meta).unwrap().identify(plain);
     let (run, _) = Run::open(repository, RunKind::Writer, &[]).unwrap();
     let keep = Keep::default();
     {
-        let stream = PackStream::new(repository, PackKind::Meta, run.id(), Compression::Auto, true, &keep);
+        let stream = PackStream::new(repository, kind, run.id(), Compression::Auto, true, &keep);
         let mut packer = stream.packer().unwrap();
         stream.append(&mut packer, [(id, plain)]).unwrap();
         stream.finish(&mut packer).unwrap();
     }
-    let mut index = IndexWriter::new(repository);
+    let (mut index, mut names) = (IndexWriter::new(repository), Vec::new());
     for pack in keep.0.into_inner().unwrap() {
         let parts: Vec<&[u8]> = pack.parts.iter().map(Vec::as_slice).collect();
         repository.backend().put(&pack.object, &parts).unwrap();
+        names.push(pack.pack.name);
         index.add(pack.pack, pack.records).unwrap();
     }
     index.flush().unwrap();
-    let id_of_run = run.id();
-    run.commit(Snapshot { id: id_of_run, tree: id, ..like.clone() }).unwrap()
+    names
+}
+
+/// Commits a snapshot with a chunk for its tree, whatever that is.
+fn commit_tree(repository: &Repository, like: &Snapshot, plain: &[u8]) -> Snapshot {
+    let ring = repository.keyring();
+    let tree = ring.id_key(ring.domain(), ChunkKind::Meta).unwrap().identify(plain);
+    commit_pack(repository, PackKind::Meta, tree, plain);
+    let (run, _) = Run::open(repository, RunKind::Writer, &[]).unwrap();
+    let id = run.id();
+    run.commit(Snapshot { id, tree, ..like.clone() }).unwrap()
 }
 
 #[test]
@@ -253,7 +270,7 @@ fn what_cannot_be_understood_is_not_taken_for_lost() {
 }
 
 /// Rewrites all index runs.
-fn rewrite_index(
+pub(crate) fn rewrite_index(
     repository: &Repository,
     memory: &Memory,
     how: impl Fn(&mut bulla_engine::format::index::IndexRun),
@@ -701,7 +718,7 @@ fn faults_of_repair_index() {
 }
 
 /// The data pack that only the newest snapshot of the world needs: what was in it is in the source still.
-fn newest_pack(world: &World) -> ObjectName {
+pub(crate) fn newest_pack(world: &World) -> ObjectName {
     let hurt_only_newest = |name: &ObjectName| {
         let memory = copy_of(&world.base);
         flip(&memory, name, 1000);

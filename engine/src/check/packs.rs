@@ -154,6 +154,17 @@ pub(crate) fn damaged(
     Ok(out)
 }
 
+/// Why bytes that somebody has for a pack are not it, if they are not.
+pub(crate) fn flaw(repository: &Repository, index: &Index, key: Key, bytes: &[u8]) -> Result<Option<String>> {
+    if let Err(e) = tail::read_whole(repository, key.1, key.0, bytes) {
+        return if e.is_damage() { Ok(Some(e.to_string())) } else { Err(e) };
+    }
+    Ok(match Worker::new(repository, index).judge(key, &mut bytes.to_vec())?.0 {
+        Read::Good => None,
+        Read::Chunks(_, reason) | Read::Whole(reason) => Some(reason),
+    })
+}
+
 /// What was read counts, also of a check that is stopped: the next one goes on behind it.
 fn put_on_record(
     repository: &Repository,
@@ -375,7 +386,13 @@ impl<'r> Worker<'r> {
             }
             Err(e) => return Err(e.into()),
         };
-        let (tail, flaw) = match tail::read_whole(self.repository, kind, name, &bytes) {
+        self.judge((name, kind), &mut bytes)
+    }
+
+    /// Whether bytes are the pack's, every frame opens and every chunk is what its id says.
+    fn judge(&mut self, (name, kind): Key, bytes: &mut [u8]) -> Result<(Read, Vec<ChunkEntry>)> {
+        let whole = |reason: String| Ok((Read::Whole(reason), Vec::new()));
+        let (tail, flaw) = match tail::read_whole(self.repository, kind, name, bytes) {
             Ok(tail) => (tail, None),
             // The bytes are not those that were put. Its frames may still be good: find out which.
             Err(e) => match tail::read(self.repository, kind, name, bytes.len() as u64) {
@@ -388,7 +405,7 @@ impl<'r> Worker<'r> {
             Err(e) => return whole(e.to_string()),
         };
         let kind = if kind == PackKind::Data { ChunkKind::Data } else { ChunkKind::Meta };
-        let (chunks, reason) = self.chunks(&reader, &tail.directory.chunks, kind, &mut bytes)?;
+        let (chunks, reason) = self.chunks(&reader, &tail.directory.chunks, kind, bytes)?;
         let read = match flaw.or(reason) {
             None if chunks.is_empty() => Read::Good,
             reason => Read::Chunks(chunks, reason.unwrap_or_else(|| "chunks are not what they say".into())),

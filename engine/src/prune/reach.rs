@@ -91,9 +91,13 @@ impl<'r> Reach<'r> {
     }
 
     /// Marks all that a pinned tree still has. If its snapshot died, parts may be gone, and nobody can rely on them.
+    /// Where packs are damaged that may be another reason.
     pub(super) fn pin(&mut self, tree: &ChunkId) -> Result<()> {
         match self.node(tree, u8::MAX) {
-            Err(e) if e.is_damage() => Ok(()),
+            Err(e) if e.is_damage() => {
+                self.blind |= self.lenient;
+                Ok(())
+            }
             other => other,
         }
     }

@@ -67,7 +67,7 @@ pub(super) struct After {
 
 impl Repository {
     /// What `snap/<run>` says now.
-    pub(super) fn outcome(&self, run: &RunId) -> Result<Outcome> {
+    pub(crate) fn outcome(&self, run: &RunId) -> Result<Outcome> {
         match self.read_verdict(run) {
             Ok(read) => Ok(match read.verdict {
                 Verdict::Snapshot(_) => Outcome::Committed,
@@ -289,7 +289,7 @@ impl After {
             if listed.contains(&name) {
                 continue;
             }
-            match tail::read(repository, kind, name, size) {
+            match tail::read_again(repository, kind, name, size) {
                 Ok(tail) if self.shielded.contains(&name) || self.open.contains(&tail.directory.run) => {
                     self.shielded.insert(name);
                     self.shielded_chunks.extend(tail.directory.chunks.iter().map(|c| record_key(&c.id)));

@@ -40,7 +40,7 @@ impl Unlisted {
     ) -> Result<Self> {
         let mut found = Vec::new();
         for ((name, kind), size) in unlisted(index, present)? {
-            let tail = match tail::read(repository, kind, name, size) {
+            let tail = match tail::read_again(repository, kind, name, size) {
                 Ok(tail) => tail,
                 Err(e) if e.is_missing() => continue,
                 Err(e) if e.is_damage() => {

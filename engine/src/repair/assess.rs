@@ -49,6 +49,11 @@ impl<'r> Assess<'r> {
         }
     }
 
+    /// Lets what could not be read be read again.
+    pub(super) fn doubt_failures(&mut self) {
+        self.read.retain(|_, good| *good);
+    }
+
     /// Walks a tree in order; `visited` gets every node that was read.
     pub(super) fn walk(
         &mut self,
@@ -140,18 +145,6 @@ impl<'r> Assess<'r> {
         };
         self.read.insert(chunk.id, good);
         Ok(good)
-    }
-
-    /// True if the node lies in a pack that is believed.
-    pub(super) fn is_believed(&mut self, node: &ChunkId) -> Result<bool> {
-        self.index.places(node, &mut self.places)?;
-        for place in &self.places {
-            let pack = self.index.pack(place.pack)?;
-            if pack.header.kind == PackKind::Meta && !self.suspects.contains(&pack.name) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 }
 

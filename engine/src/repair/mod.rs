@@ -6,6 +6,7 @@
 
 mod assess;
 pub mod index;
+mod lack;
 pub mod packs;
 pub mod replica;
 pub mod snapshots;

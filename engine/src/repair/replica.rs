@@ -1,19 +1,23 @@
 //! Healing from another copy of the same repository: what is missing or damaged here and whole there is put back.
 //!
-//! Kept true: nothing is taken that does not hash to its name or open with this repository's key; a pack that was condemned
-//! or deleted here is not put back, nor a snapshot that died; a snapshot comes last, pinned while it is put, and only if
-//! its tree is whole in packs nobody has condemned (SPEC 14).
+//! Kept true: nothing is taken that does not hash to its name, open with this repository's key and, of packs, have every
+//! chunk its id says; a pack that was condemned or deleted here is not put back, nor a snapshot that died; what the copy
+//! deleted or ended is not deleted or ended here; a snapshot comes last, pinned while it is put, and only if all of it is
+//! in packs nobody has condemned (SPEC 14).
 
-use super::assess::{Assess, Step};
+use super::lack::Lack;
 use super::packs::{Found, find};
 use crate::backend::{Backend, BackendError};
+use crate::check::packs::flaw;
 use crate::error::{Error, Result};
 use crate::observer::Observer;
+use crate::protocol::Outcome;
 use crate::repository::Repository;
-use crate::repository::index::Index;
-use crate::repository::pack::{object_name, tail};
+use crate::repository::index::{Index, IndexWriter};
+use crate::repository::pack::object_name;
 use crate::repository::run::Run;
 use bulla_repo_format::config;
+use bulla_repo_format::index::IndexRun;
 use bulla_repo_format::limits::{INDEX_MAX, OBJECT_MAX, PACK_SIZE_MAX};
 use bulla_repo_format::pack::PackKind;
 use bulla_repo_format::record::{Pin, RunKind};
@@ -40,6 +44,9 @@ pub struct ReplicaReport {
     /// What is missing or damaged still, and why.
     pub left: Vec<(String, String)>,
 }
+
+/// Attempts before a snapshot is left to the next run.
+const ATTEMPTS: usize = 3;
 
 /// Heals `repository` from `other`, a copy of the same repository.
 pub fn run(
@@ -136,7 +143,6 @@ impl Job<'_> {
         for pack in index.packs() {
             listed.insert(pack?.name);
         }
-        let present: HashSet<PackName> = repository.present_packs()?.into_keys().map(|(n, _)| n).collect();
         let mut there = self.other.list(Area::Index)?;
         // Merged runs last: what they list is then known already.
         there.sort_unstable();
@@ -159,17 +165,49 @@ impl Job<'_> {
                 continue;
             }
             let is_news = |p: &PackName| !listed.contains(p) && !index.is_deleted(p) && !marked.contains(p);
-            if !run.packs.iter().any(|p| is_news(&p.name)) {
+            let news: HashSet<PackName> = run.packs.iter().map(|p| p.name).filter(is_news).collect();
+            if news.is_empty() {
                 continue;
             }
-            // A copy that was pruned for itself must not bury what this one has.
-            if run.graves.iter().any(|p| present.contains(p) && !marked.contains(p)) {
-                self.left(object, "it says that packs were deleted which are here");
-                continue;
+            listed.extend(&news);
+            if self.buries(&run, &index, &marked)? {
+                self.list(run, &news, &object)?;
+            } else {
+                self.put_back(&object, &bytes)?;
             }
-            listed.extend(run.packs.iter().map(|p| p.name));
-            self.put_back(&object, &bytes)?;
         }
+        Ok(())
+    }
+
+    /// True if the run says of packs that they were deleted, and that is not known here. A copy that was pruned for itself
+    /// must not bury what this one has, or what another copy could bring back.
+    fn buries(&self, run: &IndexRun, index: &Index, marked: &HashSet<PackName>) -> Result<bool> {
+        for name in &run.graves {
+            if index.is_deleted(name) {
+                continue;
+            }
+            let mut gone = marked.contains(name);
+            for kind in [PackKind::Data, PackKind::Meta] {
+                gone = gone && self.repository.backend().stat(&object_name(kind, *name))?.is_none();
+            }
+            if !gone {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Puts what a run says of packs nobody lists here, in a run of this client's and without the graves.
+    fn list(&mut self, run: IndexRun, news: &HashSet<PackName>, object: &ObjectName) -> Result<()> {
+        if !self.options.dry_run {
+            let mut writer = IndexWriter::new(self.repository);
+            for (number, pack) in (0u32..).zip(run.packs).filter(|(_, p)| news.contains(&p.name)) {
+                let records = run.records.iter().filter(|r| r.pack == number);
+                writer.add(pack, records.map(|r| (r.key, r.offset, r.len)).collect())?;
+            }
+            writer.flush()?;
+        }
+        self.report.put_back.push(object.to_string());
         Ok(())
     }
 
@@ -181,7 +219,7 @@ impl Job<'_> {
             find(repository, index, read_data, |name| damaged.contains(name), self.observer)?;
         for &(name, kind) in damaged.keys() {
             let object = object_name(kind, name);
-            if let Some(bytes) = self.pack(name, kind)? {
+            if let Some(bytes) = self.pack(index, name, kind)? {
                 self.heal(&object, &bytes)?;
             }
         }
@@ -191,7 +229,7 @@ impl Job<'_> {
             let object = object_name(kind, name);
             if marked.contains(&name) || index.is_deleted(&name) {
                 self.left(object, "it was condemned here, and a condemned pack is not put back");
-            } else if let Some(bytes) = self.pack(name, kind)? {
+            } else if let Some(bytes) = self.pack(index, name, kind)? {
                 self.put_back(&object, &bytes)?;
             }
         }
@@ -199,13 +237,14 @@ impl Job<'_> {
     }
 
     /// The bytes of a pack there, if they are the right ones.
-    fn pack(&mut self, name: PackName, kind: PackKind) -> Result<Option<Vec<u8>>> {
+    fn pack(&mut self, index: &Index, name: PackName, kind: PackKind) -> Result<Option<Vec<u8>>> {
         let object = object_name(kind, name);
         let Some(bytes) = self.fetch(&object, PACK_SIZE_MAX)? else { return Ok(None) };
-        match tail::read_whole(self.repository, kind, name, &bytes) {
-            Ok(_) => Ok(Some(bytes)),
-            Err(e) => {
-                self.left(object, format!("it is damaged there too: {e}"));
+        // The name proves that these are the bytes that were put; the chunks, that those were right.
+        match flaw(self.repository, index, (name, kind), &bytes)? {
+            None => Ok(Some(bytes)),
+            Some(reason) => {
+                self.left(object, format!("it is damaged there too: {reason}"));
                 Ok(None)
             }
         }
@@ -215,6 +254,7 @@ impl Job<'_> {
     fn snapshots(&mut self, index: &Index) -> Result<()> {
         let repository = self.repository;
         let there = self.other.list(Area::Verdicts)?;
+        let announced = repository.announcements()?;
         let here: HashSet<RunId> = repository.list_runs(Area::Verdicts)?.into_iter().collect();
         for (object, _) in there {
             let ObjectName::Verdict(id) = object else { continue };
@@ -233,6 +273,9 @@ impl Job<'_> {
             let Some(bytes) = self.fetch(&object, OBJECT_MAX)? else { continue };
             match repository.open_verdict(&id, &bytes).map(|read| read.verdict) {
                 Err(e) => self.left(object, format!("it cannot be read there either: {e}")),
+                // Without it a run that slept through its end could commit. One that is announced here may be awake, and
+                // the copy's collectors have no say in that.
+                Ok(Verdict::Void { .. }) if announced.contains_key(&id) => {}
                 Ok(Verdict::Void { .. }) => self.put_back(&object, &bytes)?,
                 Ok(Verdict::Snapshot(s)) => self.snapshot(index, &s, &object, &bytes)?,
             }
@@ -240,42 +283,39 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Puts a snapshot back if its tree is here: a root whose nodes are missing would only stop every prune.
+    /// Puts a snapshot back if all of it is here, while a run of its own keeps the tree. The verdict is not that run's,
+    /// so a collector that takes the run for dead is not stopped by it: then all is looked at again.
     fn snapshot(&mut self, index: &Index, s: &Snapshot, object: &ObjectName, bytes: &[u8]) -> Result<()> {
         let repository = self.repository;
         if self.options.dry_run {
             return self.put_back(object, bytes);
         }
-        // From here on every collector that has not looked yet keeps the tree; what others have condemned is seen below.
-        let pin = Pin { snapshot: s.id, tree: s.tree };
-        let (run, _) = Run::open(repository, RunKind::Writer, &[pin])?;
-        index.refresh(repository)?;
-        let mut doubtful = repository.marked_packs()?;
-        let present = repository.present_packs()?;
-        for pack in index.packs() {
-            let pack = pack?;
-            if present.get(&(pack.name, pack.header.kind)) != Some(&pack.size) {
-                doubtful.insert(pack.name);
+        for _ in 0..ATTEMPTS {
+            // From here on every collector that has not looked yet keeps the tree; what others have condemned is seen below.
+            let pin = Pin { snapshot: s.id, tree: s.tree };
+            let (run, _) = Run::open(repository, RunKind::Writer, &[pin])?;
+            if let Some(lack) = Lack::new(repository, index, s.tree)?.find(self.observer)? {
+                self.left(object, format!("not all of it is here: {lack}"));
+                return Ok(());
             }
-        }
-        let mut assess = Assess::new(repository, index, &doubtful);
-        let (mut visited, mut gap) = (HashSet::new(), None);
-        assess.walk(s.tree, &mut visited, self.observer, &mut |step, _| {
-            if let Step::Gap(_, _, reason) = step {
-                gap.get_or_insert(reason);
+            if repository.outcome(&run.id())? != Outcome::Open {
+                continue;
             }
-            Ok(())
-        })?;
-        for node in &visited {
-            if gap.is_none() && !assess.is_believed(node)? {
-                gap = Some(format!("its node {node} is in a condemned pack"));
+            self.put_back(object, bytes)?;
+            if repository.outcome(&run.id())? == Outcome::Open {
+                return Ok(());
             }
+            let Some(lack) = Lack::new(repository, index, s.tree)?.find(self.observer)? else {
+                return Ok(());
+            };
+            // Better missing, as it was, than a root that has not all it needs.
+            repository.backend().delete(object)?;
+            repository.backend().flush()?;
+            self.report.put_back.pop();
+            self.left(object, format!("a prune took part of it while it was put back: {lack}"));
+            return Ok(());
         }
-        match gap {
-            Some(reason) => self.left(object, format!("its tree is not here: {reason}")),
-            None => self.put_back(object, bytes)?,
-        }
-        drop(run);
+        self.left(object, "prunes ended this run again and again; run it again when none is running");
         Ok(())
     }
 }

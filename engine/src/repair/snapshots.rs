@@ -9,6 +9,7 @@ use super::assess::{Assess, Step};
 use crate::error::{Error, Result};
 use crate::forget::forget;
 use crate::observer::{Event, Observer};
+use crate::protocol::Outcome;
 use crate::repository::pack::PackStream;
 use crate::repository::run::Run;
 use crate::repository::tree::display_path;
@@ -84,6 +85,8 @@ pub struct SnapshotsReport {
 const NAMED: usize = 1000;
 /// Losses that are named in a snapshot.
 const KEPT: usize = 100;
+/// Readings of a tree before a repair gives up on a store that gives other bytes each time.
+const LOOKS: usize = 4;
 /// Attempts before a repair gives up against prunes that expire it.
 const ATTEMPTS: usize = 3;
 
@@ -130,7 +133,7 @@ struct Job<'r> {
 }
 
 /// What a tree has lost.
-#[derive(Default)]
+#[derive(Default, PartialEq)]
 struct Losses {
     /// Entries that are left.
     left: u64,
@@ -206,10 +209,9 @@ impl Job<'_> {
             Err(Error::Format(e)) => return Ok(Fate::Left(format!("its tree cannot be built again: {e}"))),
             other => other?,
         };
-        let (alive, _) = repository.readable_snapshots()?;
-        if let Some(made) = alive.iter().find(|s| s.origin == Some(old.id) && s.tree == tree.root) {
+        if let Some(made) = self.made_before(old, &tree.root)? {
             self.read_back(&tree)?;
-            return Ok(Fate::HadEdition(made.id));
+            return Ok(Fate::HadEdition(made));
         }
         // Nodes that were read are the old tree's: the pin keeps them, if the snapshot is alive after it.
         let pin = Pin { snapshot: old.id, tree: old.tree };
@@ -218,7 +220,11 @@ impl Job<'_> {
             return Ok(Fate::Left("a prune has ended it meanwhile".into()));
         }
         store(repository, run.id(), &nodes)?;
-        self.read_back(&tree)?;
+        if let Err(e) = self.read_back(&tree) {
+            // Who takes this run for dead may sweep what it has stored.
+            let ended = e.is_damage() && repository.outcome(&run.id())? != Outcome::Open;
+            return Err(if ended { Error::Voided { run: run.id().to_string() } } else { e });
+        }
         repository.certify()?;
         let mut edition = repository.new_edition(old, run.id())?;
         edition.tree = tree.root;
@@ -230,18 +236,39 @@ impl Job<'_> {
         Ok(Fate::Edition(run.commit(edition)?.id))
     }
 
-    /// What is lost.
+    /// An edition with this tree. One that is forgotten dies, and would leave nothing if the old one died as well.
+    fn made_before(&self, old: &Snapshot, tree: &ChunkId) -> Result<Option<RunId>> {
+        let (alive, _) = self.repository.readable_snapshots()?;
+        let forgotten = self.repository.forgotten()?;
+        let fits = |s: &&Snapshot| s.origin == Some(old.id) && s.tree == *tree;
+        Ok(alive.iter().filter(fits).map(|s| s.id).find(|id| !forgotten.contains_key(id)))
+    }
+
+    /// What is lost, whoever looks: what one reading lacks the next may have (a cable, a worn-out memory), and only what
+    /// two in a row lack alike is lost.
     fn survey(&mut self, tree: &ChunkId) -> Result<Losses> {
+        let mut losses = self.look(tree)?;
+        for _ in 1..LOOKS {
+            if losses.is_none() {
+                return Ok(losses);
+            }
+            self.assess.doubt_failures();
+            let again = self.look(tree)?;
+            if again == losses {
+                return Ok(losses);
+            }
+            losses = again;
+        }
+        if losses.is_none() { Ok(losses) } else { Err(unsteady(tree)) }
+    }
+
+    fn look(&mut self, tree: &ChunkId) -> Result<Losses> {
         let (mut losses, mut seen) = (Losses::default(), HashSet::<Vec<u8>>::from([Vec::new()]));
         self.assess.walk(*tree, &mut HashSet::new(), self.observer, &mut |step, _| {
-            losses.take(step, &mut seen);
+            losses.take(&step, &mut seen);
             Ok(())
         })?;
-        if losses.gaps.is_empty() {
-            losses.directories.clear();
-        }
-        losses.directories.sort_by(Entry::compare);
-        Ok(losses)
+        Ok(losses.complete())
     }
 
     /// The edition's tree lacks nothing that is not named, and reads as it was built.
@@ -261,7 +288,9 @@ impl Job<'_> {
         let mut builder = TreeBuilder::new(ring.split_key(domain)?, ring.id_key(domain, ChunkKind::Meta)?);
         let (mut nodes, mut visited) = (Nodes::new(), HashSet::new());
         let mut invented = losses.directories.iter().peekable();
+        let (mut found, mut seen) = (Losses::default(), HashSet::<Vec<u8>>::from([Vec::new()]));
         self.assess.walk(*tree, &mut visited, self.observer, &mut |step, visited| {
+            found.take(&step, &mut seen);
             let Step::Entry(mut entry, _) = step else { return Ok(()) };
             let mut sink = |id, plain| fresh(&mut nodes, visited, id, plain);
             while let Some(directory) = invented.next_if(|d| d.compare(&entry) == Ordering::Less) {
@@ -272,9 +301,19 @@ impl Job<'_> {
             }
             builder.push(&entry, &mut sink)
         })?;
+        if found.complete() != *losses {
+            return Err(unsteady(tree));
+        }
         let built = builder.finish(&mut |id, plain| fresh(&mut nodes, &visited, id, plain))?;
         Ok((built, nodes))
     }
+}
+
+/// The store gives other bytes each time it is asked.
+fn unsteady(tree: &ChunkId) -> Error {
+    let reason =
+        "each reading of it lacks something else; nothing was changed. Check the disk, the cable, the memory";
+    Error::Damaged { what: format!("the tree {tree}"), reason: reason.into() }
 }
 
 /// Keeps a node that is to be stored. One that cannot be read again must not be committed.
@@ -314,31 +353,40 @@ impl Losses {
         self.entries == 0 && self.gaps.is_empty()
     }
 
+    /// At the end of the tree.
+    fn complete(mut self) -> Self {
+        if self.gaps.is_empty() {
+            self.directories.clear();
+        }
+        self.directories.sort_by(Entry::compare);
+        self
+    }
+
     fn name(&mut self, path: Vec<u8>, what: String) {
         if self.named.len() < NAMED {
             self.named.push((path, what));
         }
     }
 
-    fn take(&mut self, step: Step, seen: &mut HashSet<Vec<u8>>) {
+    fn take(&mut self, step: &Step, seen: &mut HashSet<Vec<u8>>) {
         match step {
             Step::Gap(parent, name, reason) => {
-                let path = [&display_path(&parent, &name)[..], b" and following"].concat();
+                let path = [&display_path(parent, name)[..], b" and following"].concat();
                 self.name(path, format!("lost: {reason}"));
-                self.gaps.push((parent, None));
+                self.gaps.push((parent.clone(), None));
             }
             Step::Entry(entry, lost) => {
                 for gap in self.gaps.iter_mut().filter(|(_, end)| end.is_none()) {
                     gap.1 = Some(entry.parent.clone());
                 }
-                self.invent(&entry, seen);
+                self.invent(entry, seen);
                 if entry.is_dir() {
                     seen.insert(entry.path());
                 }
                 self.left += 1;
                 self.entries += u64::from(!lost.is_empty());
                 for what in lost {
-                    self.name(display_path(&entry.parent, &entry.name), what);
+                    self.name(display_path(&entry.parent, &entry.name), what.clone());
                 }
             }
         }

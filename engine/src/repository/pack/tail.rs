@@ -53,6 +53,18 @@ pub fn read(repository: &Repository, kind: PackKind, name: PackName, size: u64) 
     open(repository, &object, name, size, &trailer, &sealed)
 }
 
+/// As [`read`]; an input/output error that stays is damage like any other: a bad sector, and no cable.
+pub fn read_again(repository: &Repository, kind: PackKind, name: PackName, size: u64) -> Result<Tail> {
+    let damaged =
+        |e: Error| Error::Damaged { what: object_name(kind, name).to_string(), reason: e.to_string() };
+    match read(repository, kind, name, size) {
+        Err(e) if e.is_io() => {
+            read(repository, kind, name, size).map_err(|e| if e.is_io() { damaged(e) } else { e })
+        }
+        other => other,
+    }
+}
+
 /// Reads the tail from the whole bytes of a pack, and checks header, content hash and name as well.
 pub fn read_whole(repository: &Repository, kind: PackKind, name: PackName, bytes: &[u8]) -> Result<Tail> {
     let object = object_name(kind, name);
