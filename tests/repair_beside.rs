@@ -505,7 +505,7 @@ fn graves_of_a_copy_bury_nothing_here() {
             prune::run(&open(copy.clone(), 40).unwrap(), &at_once(), &Silent).unwrap();
         }
         // Its next merge puts graves and packs into one run. What it moved its chunks to is lost there.
-        let graves: Vec<_> = packs.iter().copied().collect();
+        let graves = packs.clone();
         rewrite_index(&open(copy.clone(), 41).unwrap(), &copy, |run| run.graves.clone_from(&graves));
         for name in names(&copy, &[Area::Packs, Area::Meta]).into_iter().filter(|n| !before.contains(n)) {
             copy.overwrite(name, None);
