@@ -62,6 +62,10 @@ pub fn run(
     let index = repository.open_index()?;
     job.packs(&index)?;
     job.snapshots(&index)?;
+    if !options.dry_run {
+        // What a repair that died put back counts as back only now.
+        repository.backend().settle()?;
+    }
     Ok(job.report)
 }
 
@@ -301,6 +305,8 @@ impl Job<'_> {
             if repository.outcome(&run.id())? != Outcome::Open {
                 continue;
             }
+            // What others put is relied on only once it is durable.
+            repository.backend().settle()?;
             self.put_back(object, bytes)?;
             if repository.outcome(&run.id())? == Outcome::Open {
                 return Ok(());

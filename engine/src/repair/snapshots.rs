@@ -211,6 +211,8 @@ impl Job<'_> {
         };
         if let Some(made) = self.made_before(old, &tree.root)? {
             self.read_back(&tree)?;
+            // A repair that died may have committed it, and the old one is forgotten for its sake.
+            repository.backend().settle()?;
             return Ok(Fate::HadEdition(made));
         }
         // Nodes that were read are the old tree's: the pin keeps them, if the snapshot is alive after it.
