@@ -254,6 +254,7 @@ fn commit_tree(repository: &Repository, like: &Snapshot, plain: &[u8]) -> Snapsh
     run.commit(Snapshot { id, tree, ..like.clone() }).unwrap()
 }
 
+/// After borg #3444 and #1837: a repair threw away what its validator did not know.
 #[test]
 fn what_cannot_be_understood_is_not_taken_for_lost() {
     let (repository, memory, _dir, history) = histories();
@@ -310,6 +311,83 @@ fn a_pack_that_only_its_lost_directory_could_explain_stays() {
     assert!(report.deleted.is_empty(), "{report:?}");
     assert_eq!(report.left.len(), 1, "{report:?}");
     assert!(memory.snapshot().contains_key(&victim));
+}
+
+/// After restic #21820: an index made anew lost entries of a pack that two index files listed in part.
+#[test]
+fn a_pack_that_two_runs_list_in_part_keeps_all_its_chunks() {
+    let (repository, memory, _dir, history) = histories();
+    let whole = memory.snapshot();
+    rewrite_index(&repository, &memory, |run| {
+        let mut at = 0;
+        run.records.retain(|_| {
+            at += 1;
+            at % 2 == 0
+        });
+    });
+    let half = memory.snapshot();
+    // Both halves, in two runs: what the first has and what the other has.
+    for (name, bytes) in &whole {
+        memory.overwrite(*name, Some(bytes.clone()));
+    }
+    rewrite_index(&repository, &memory, |run| {
+        let mut at = 0;
+        run.records.retain(|_| {
+            at += 1;
+            at % 2 == 1
+        });
+    });
+    let other = names(&memory, &[Area::Index]);
+    for (name, bytes) in half.iter().filter(|(n, _)| n.area() == Area::Index) {
+        memory.overwrite(*name, Some(bytes.clone()));
+    }
+    history.verify(&open(memory.clone(), 11).unwrap(), "two halves");
+    let pruned = copy_of(&memory);
+    prune::run(&open(pruned.clone(), 12).unwrap(), &at_once(), &Silent).unwrap();
+    history.verify(&open(pruned, 13).unwrap(), "two halves, pruned and merged");
+    // One half is lost: every pack is listed still, and not with all it has.
+    for name in other {
+        memory.overwrite(name, None);
+    }
+    let repository = open(memory.clone(), 14).unwrap();
+    assert!(!findings(&repository).is_empty());
+    let options = IndexOptions { read_all_packs: true, ..IndexOptions::default() };
+    index::run(&repository, &options, &Silent).unwrap();
+    history.verify(&open(memory, 15).unwrap(), "one half, repaired");
+    assert_eq!(findings(&repository), []);
+}
+
+/// After borg's CVE-2016-10100: of two things with one name a rebuild kept the first it met.
+#[test]
+fn a_chunk_that_lies_in_two_packs_is_listed_at_both() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file"), noise("file", 40_000)).unwrap();
+    let (_, empty) = in_memory();
+    let memory = copy_of(&empty);
+    // Two backups that knew nothing of each other: every chunk lies in two packs.
+    let mut taken = Vec::new();
+    for seed in [11, 12] {
+        let alone = copy_of(&empty);
+        let snapshot = backup(&open(alone.clone(), seed).unwrap(), dir.path()).unwrap().snapshot.unwrap();
+        taken.push((snapshot, names(&alone, &[Area::Packs, Area::Meta])));
+        for (name, bytes) in alone.snapshot() {
+            memory.overwrite(name, Some(bytes));
+        }
+    }
+    for name in names(&memory, &[Area::Index]) {
+        memory.overwrite(name, None);
+    }
+    repair_index(&open(memory.clone(), 13).unwrap());
+    for (_, packs) in &taken {
+        let memory = copy_of(&memory);
+        for name in packs {
+            memory.overwrite(*name, None);
+        }
+        let repository = open(memory, 14).unwrap();
+        for (snapshot, _) in &taken {
+            assert_eq!(contents(&repository, snapshot).unwrap(), on_disk(dir.path()), "from the other packs");
+        }
+    }
 }
 
 #[test]
@@ -440,6 +518,7 @@ fn a_whole_pack_is_not_condemned() {
     assert!(names(&memory, &[Area::Marks]).is_empty());
 }
 
+/// After borg #1920: files rewritten empty, and every check passed; here what was restorable is compared byte by byte.
 #[test]
 fn an_edition_names_what_is_lost_and_keeps_the_rest() {
     let dir = tempfile::tempdir().unwrap();
@@ -647,6 +726,7 @@ fn apply(memory: &Memory, harms: &[(prop::sample::Index, Harm)]) {
     }
 }
 
+/// After borg #3444, #1837: a repair discarded files that were there.
 #[test]
 fn no_repair_shrinks_what_can_be_restored() {
     let (_, base, _dir, _) = histories();
@@ -693,6 +773,9 @@ fn no_repair_shrinks_what_can_be_restored() {
 }
 
 fn nothing(_: &Repository, _: &str) {}
+
+// After borg #5325 (an interrupted repair lost data) and rustic #1731 (a full disk left files that broke the
+// repository): every fault at every request of each repair.
 
 #[test]
 fn faults_of_repair_index() {
