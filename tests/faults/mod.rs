@@ -17,6 +17,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use strike::{Depth, Tally};
+use verbs::Scenario;
 
 /// States that CI must reach.
 const FLOOR: u64 = 20_000;
@@ -25,47 +26,52 @@ const FLOOR: u64 = 20_000;
 fn every_verb_meets_every_fault_and_so_does_what_comes_after() {
     let wish = std::env::var("BULLA_FAULTS").unwrap_or_default();
     let depth = if wish == "all" { Depth::ALL } else { Depth::CI };
-    let mut scenarios = verbs::all();
     let only = !wish.is_empty() && wish != "all";
+    let mut scenarios = verbs::all();
     scenarios.retain(|s| !only || s.name.contains(&wish));
-    let faults: Vec<Fault> = Fault::ALL.into_iter().chain(Fault::LIES).collect();
     let tallies: Vec<Tally> = scenarios.iter().map(|_| Tally::default()).collect();
-    // One fault of all verbs, then the next: what is long is spread.
-    let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(fault) = faults.get(at / scenarios.len()) else { return };
-                    let verb = at % scenarios.len();
-                    // The others go on: one run shows all that fails.
-                    let begun = std::time::Instant::now();
-                    let sweep = || strike::sweep(&scenarios[verb], *fault, depth, &tallies[verb]);
-                    if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(sweep)) {
-                        let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-                        failures.lock().unwrap().push(text);
-                    }
-                    println!("TIME {} {fault:?} {:?}", scenarios[verb].name, begun.elapsed());
-                }
-            });
-        }
-    });
-    let (mut total, mut stores) = (0, 0);
+    let failures = sweep_all(&scenarios, &tallies, depth);
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+    let (mut all, mut stores) = ([0; 3], 0);
     for (scenario, tally) in scenarios.iter().zip(&tallies) {
-        let [one, two, three] = tally.states();
-        println!(
-            "{}: {one} states, {two} with a second fault, {three} with a third; {} stores",
-            scenario.name,
-            tally.stores()
-        );
-        (total, stores) = (total + one + two + three, stores + tally.stores());
+        tally.assert_covered(scenario);
+        let states = tally.states();
+        let [one, two, three] = states;
+        println!("{}: {one} with one fault, {two} with two, {three} with three", scenario.name);
+        all.iter_mut().zip(states).for_each(|(sum, n)| *sum += n);
+        stores += tally.stores();
     }
+    let ([one, two, three], total) = (all, all.iter().sum::<u64>());
     println!(
-        "{total} fault states of {} verbs, {stores} different stores judged, nothing lost",
+        "{total} fault states of {} verbs ({one} with one fault, {two} with two, {three} with three), {stores} \
+         different stores judged, nothing lost",
         scenarios.len()
     );
     assert!(only || total >= FLOOR, "{total} states");
+}
+
+/// Sweeps all of them with all cores; what failed. One failure does not hide the others.
+fn sweep_all(scenarios: &[Scenario], tallies: &[Tally], depth: Depth) -> Vec<String> {
+    let faults: Vec<Fault> = Fault::ALL.into_iter().chain(Fault::LIES).collect();
+    let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(fault) = faults.get(at / scenarios.len()) else { return };
+            let (scenario, tally) = (&scenarios[at % scenarios.len()], &tallies[at % scenarios.len()]);
+            let sweep = || strike::sweep(scenario, *fault, depth, tally);
+            if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(sweep)) {
+                let text = panic.downcast_ref::<String>().map_or("a panic", String::as_str);
+                failures.lock().unwrap().push(format!("{}, {fault:?}: {text}", scenario.name));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    failures.into_inner().unwrap()
 }
 
 #[test]
