@@ -185,6 +185,54 @@ fn a_prune_inside_a_prune_at_any_request() {
 }
 
 #[test]
+fn a_snapshot_that_dies_inside_a_prune_at_any_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let (repository, base) = in_memory();
+    let history = Histories::make(&repository, dir.path());
+    // Unlimited: the outer one condemns nothing, but walks all trees. The newer one needs what the outer one copies.
+    let unlimited = PruneOptions { max_unused: MaxUnused::Unlimited, ..at_once() };
+    for (options, which) in [(at_once(), 0), (at_once(), 1), (unlimited, 0)] {
+        let mut history = Histories { alive: history.alive.clone() };
+        let doomed = history.alive.remove(which).0.id;
+        for at in 0.. {
+            let memory = crate::support::copy_of(&base);
+            let other = memory.clone();
+            let store = Interposed::new(memory.clone(), at, move || {
+                forget(&open(other.clone(), 55).unwrap(), &doomed, true, "test").unwrap();
+                prune_of(&other, &at_once());
+            });
+            let context = format!("a death before request {at} of a prune");
+            let outcome = open(store.clone(), 91).and_then(|r| prune::run(&r, &options, &Silent));
+            let report = outcome.unwrap_or_else(|e| panic!("{context}: {e}"));
+            assert_eq!(report.lost_chunks, 0, "{context}");
+            history.verify(&open(memory.clone(), 92).unwrap(), &context);
+            if !store.struck() {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_forget_that_is_taken_back_inside_a_check_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (repository, base) = in_memory();
+    Histories::make(&repository, dir.path());
+    let (name, _) = base.list(Area::Forgets).unwrap()[0];
+    for at in 0.. {
+        let memory = crate::support::copy_of(&base);
+        let other = memory.clone();
+        let store = Interposed::new(memory.clone(), at, move || other.overwrite(name, None));
+        let repository = open(store.clone(), 91).unwrap();
+        let report = check::run(&repository, &CheckOptions::default(), &Silent).unwrap();
+        assert_eq!(report.findings, [], "before request {at}");
+        if !store.struck() {
+            break;
+        }
+    }
+}
+
+#[test]
 fn readers_beside_a_prune_at_any_request() {
     let dir = tempfile::tempdir().unwrap();
     let (repository, base) = in_memory();

@@ -58,6 +58,15 @@ fn a_backup_that_dies_anywhere_harms_nothing() {
 }
 
 #[test]
+fn an_init_that_no_reader_would_open_writes_nothing() {
+    let memory = Arc::new(Memory::new());
+    let options = bulla_engine::repository::InitOptions { data_pack: 8 << 10, ..crate::support::small() };
+    let (secret, env) = (crate::support::secret(), crate::support::env(1));
+    assert!(bulla_engine::repository::Repository::init(memory.clone(), &options, &secret, env).is_err());
+    assert!(memory.snapshot().is_empty());
+}
+
+#[test]
 fn an_init_that_dies_anywhere_leaves_no_half_repository() {
     for fault in [Fault::Once, Fault::Forever, Fault::AfterEffect, Fault::NoSpace] {
         for at in 0.. {

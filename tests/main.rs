@@ -22,3 +22,4 @@ mod resume;
 mod rotation;
 mod support;
 mod tidy;
+mod unsynced;

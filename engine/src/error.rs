@@ -95,6 +95,12 @@ pub enum Error {
         /// What gave it away.
         reason: String,
     },
+    /// What this run had looked at is not so any more; nothing was harmed.
+    #[error("{what} while this ran; run it again")]
+    Overtaken {
+        /// What happened.
+        what: String,
+    },
     /// A local file operation failed (cache, target, key file).
     #[error("cannot {verb} {}: {source}", path.display())]
     Io {

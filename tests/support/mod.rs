@@ -5,12 +5,15 @@ use bulla_engine::backup::{self, BackupOptions, BackupReport};
 use bulla_engine::env::{Clock, Entropy, Env};
 use bulla_engine::format::chunker::ChunkerParams;
 use bulla_engine::format::envelope::ObjectType;
-use bulla_engine::format::keys::Secret;
+use bulla_engine::format::keys::{ChunkKind, Secret};
 use bulla_engine::format::record::{Announcement, Mark, RunKind};
 use bulla_engine::format::snapshot::Snapshot;
 use bulla_engine::format::tree::{EntryKind, Timestamp};
 use bulla_engine::format::{ObjectName, PackName, RunId};
 use bulla_engine::observer::Silent;
+use bulla_engine::repository::chunks::ChunkReader;
+use bulla_engine::repository::index::Index;
+use bulla_engine::repository::tree::TreeReader;
 use bulla_engine::repository::{InitOptions, Repository, SlotSecret};
 use bulla_engine::source::{Filter, PathSources, Sources};
 use bulla_engine::{Result, browse};
@@ -155,6 +158,32 @@ pub(crate) fn contents(repository: &Repository, snapshot: &Snapshot) -> Result<B
         match &entry.kind {
             EntryKind::File { .. } => {
                 _ = browse::write_file(repository, snapshot, &entry.path(), &mut bytes)?
+            }
+            EntryKind::Symlink { target } => bytes.extend(target),
+            other => bytes.extend(format!("{other:?}").into_bytes()),
+        }
+        out.insert(name(&entry.path()), digest(&bytes));
+    }
+    Ok(out)
+}
+
+/// As [`contents`], with an index opened once: for a thousand states. Files without holes only.
+pub(crate) fn contents_through(
+    repository: &Repository,
+    index: &Index,
+    snapshot: &Snapshot,
+) -> Result<BTreeMap<String, String>> {
+    let (mut out, mut buffer) = (BTreeMap::new(), Vec::new());
+    let mut reader = TreeReader::new(repository, index, snapshot.tree);
+    let mut chunks = ChunkReader::new(repository, index);
+    while let Some(entry) = reader.next()? {
+        let mut bytes = format!("{:o} ", entry.mode).into_bytes();
+        match &entry.kind {
+            EntryKind::File { content, .. } => {
+                for chunk in reader.content(content)? {
+                    chunks.read(ChunkKind::Data, &chunk.id, &mut buffer)?;
+                    bytes.extend_from_slice(&buffer);
+                }
             }
             EntryKind::Symlink { target } => bytes.extend(target),
             other => bytes.extend(format!("{other:?}").into_bytes()),

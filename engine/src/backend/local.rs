@@ -6,12 +6,12 @@
 //! then, so no object ever depends on a directory entry that was not durable. Files are 0400, directories 0700,
 //! whatever the umask.
 
+use super::disk::{Disk, open};
 use super::{Backend, BackendError, Capabilities, Put, Result, Stat};
 use bulla_repo_format::{Area, ObjectName};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
@@ -30,6 +30,7 @@ const TMP_AGE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 #[derive(Default)]
 pub struct Local {
     root: PathBuf,
+    disk: Disk,
     dirty: Mutex<BTreeSet<PathBuf>>,
     counter: AtomicU64,
     /// The error number of a sync that failed. The kernel reports each loss once: to ask again is to be told that
@@ -41,6 +42,12 @@ impl Local {
     /// The store at `root`, whether or not a repository is there.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into(), ..Self::default() }
+    }
+
+    /// As [`Local::new`], with all that is done to the file system written down.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn recorded(root: impl Into<PathBuf>, journal: super::testing::Journal) -> Self {
+        Self { disk: Disk { journal: Some(journal) }, ..Self::new(root) }
     }
 
     /// Where it is.
@@ -58,22 +65,31 @@ impl Local {
                     return Err(fail(e));
                 }
             }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => make_dirs(&self.root).map_err(fail)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.make_dirs(&self.root).map_err(fail)?,
             Err(e) => return Err(fail(e)),
         }
         for area in Area::ALL {
             let dir = self.root.join(area.dir());
-            make_dir(&dir).map_err(fail)?;
+            self.disk.make_dir(&dir).map_err(fail)?;
             if area.sharded() {
                 for shard in 0..=255u8 {
-                    make_dir(&dir.join(format!("{shard:02x}"))).map_err(fail)?;
+                    self.disk.make_dir(&dir.join(format!("{shard:02x}"))).map_err(fail)?;
                 }
             }
-            sync_dir(&dir).map_err(fail)?;
+            self.disk.sync_dir(&dir).map_err(fail)?;
         }
-        make_dir(&self.root.join(TMP)).map_err(fail)?;
-        sync_dir(&self.root).map_err(fail)?;
-        sync_dir(above(&self.root)).map_err(fail)
+        self.disk.make_dir(&self.root.join(TMP)).map_err(fail)?;
+        self.disk.sync_dir(&self.root).map_err(fail)?;
+        self.disk.sync_dir(above(&self.root)).map_err(fail)
+    }
+
+    /// Makes a directory and those above it. The entry of each new one above is synced, that of the last by the caller.
+    fn make_dirs(&self, path: &Path) -> io::Result<()> {
+        if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty() && !p.exists()) {
+            self.make_dirs(parent)?;
+            self.disk.sync_dir(above(parent))?;
+        }
+        self.disk.make_dir(path)
     }
 
     fn path(&self, name: &ObjectName) -> PathBuf {
@@ -113,13 +129,7 @@ impl Local {
         getrandom::fill(&mut tag).map_err(|e| io::Error::other(e.to_string()))?;
         let path =
             self.root.join(TMP).join(format!("{}-{n}-{:016x}", std::process::id(), u64::from_ne_bytes(tag)));
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(rustix::fs::openat(CWD, &path, flags, Mode::RUSR)?);
-        let written = parts.iter().try_for_each(|p| file.write_all(p)).and_then(|()| file.sync_all());
-        if let Err(e) = written {
-            let _ = std::fs::remove_file(&path);
-            return Err(e);
-        }
+        self.disk.create(&path, parts)?;
         Ok(path)
     }
 
@@ -129,7 +139,7 @@ impl Local {
         for entry in entries.flatten() {
             let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
             if age.is_some_and(|age| age > TMP_AGE) {
-                let _ = std::fs::remove_file(entry.path());
+                let _ = self.disk.unlink(&entry.path());
             }
         }
     }
@@ -167,21 +177,24 @@ impl Backend for Local {
         let fail = |e| self.error("write", name, e);
         let path = self.path(name);
         let temporary = self.write_temporary(parts).map_err(fail)?;
-        let mut linked = rustix::fs::linkat(CWD, &temporary, CWD, &path, AtFlags::empty());
-        if linked == Err(rustix::io::Errno::NOENT) && name.area() == Area::Records {
+        let mut linked = self.disk.link(&temporary, &path);
+        let is = |linked: &io::Result<()>, kind| linked.as_ref().is_err_and(|e| e.kind() == kind);
+        if is(&linked, io::ErrorKind::NotFound) && name.area() == Area::Records {
             // Only the ledger has a directory per writer, made when the writer first speaks.
             if let Some(dir) = path.parent() {
-                make_dir(dir).and_then(|()| sync_dir(&self.root.join(Area::Records.dir()))).map_err(fail)?;
+                let records = self.root.join(Area::Records.dir());
+                self.disk.make_dir(dir).and_then(|()| self.disk.sync_dir(&records)).map_err(fail)?;
             }
-            linked = rustix::fs::linkat(CWD, &temporary, CWD, &path, AtFlags::empty());
+            linked = self.disk.link(&temporary, &path);
         }
         // After an error of a network file system the link may exist nevertheless: two links prove it.
         let ours = linked.is_err() && std::fs::metadata(&temporary).is_ok_and(|m| links(&m) == 2);
-        let _ = std::fs::remove_file(&temporary);
-        match linked {
-            Err(rustix::io::Errno::EXIST) if !ours => return Ok(Put::Exists),
-            Err(e) if !ours => return Err(fail(e.into())),
-            _ => {}
+        let _ = self.disk.unlink(&temporary);
+        if is(&linked, io::ErrorKind::AlreadyExists) && !ours {
+            return Ok(Put::Exists);
+        }
+        if !ours {
+            linked.map_err(fail)?;
         }
         self.touched(&path);
         Ok(Put::Created)
@@ -189,7 +202,7 @@ impl Backend for Local {
 
     fn flush(&self) -> Result<()> {
         let dirty = std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner));
-        let synced = self.unless_failed(|| dirty.iter().try_for_each(|dir| sync_dir(dir)));
+        let synced = self.unless_failed(|| dirty.iter().try_for_each(|dir| self.disk.sync_dir(dir)));
         synced.map_err(|e| self.error("sync", "directories", e))
     }
 
@@ -246,7 +259,7 @@ impl Backend for Local {
 
     fn delete(&self, name: &ObjectName) -> Result<()> {
         let path = self.path(name);
-        match std::fs::remove_file(&path) {
+        match self.disk.unlink(&path) {
             Ok(()) => self.touched(&path),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(self.error("delete", name, e)),
@@ -256,7 +269,7 @@ impl Backend for Local {
 
     fn settle(&self) -> Result<()> {
         self.flush()?;
-        let synced = self.unless_failed(|| Ok(rustix::fs::syncfs(open(&self.root)?)?));
+        let synced = self.unless_failed(|| self.disk.sync_all(&self.root));
         synced.map_err(|e| self.error("sync", "the file system", e))
     }
 
@@ -264,10 +277,10 @@ impl Backend for Local {
         let fail = |e| self.error("write", name, e);
         let (path, temporary) = (self.path(name), self.write_temporary(parts).map_err(fail)?);
         let renamed = keep_owner(&path, &temporary)
-            .and_then(|()| std::fs::rename(&temporary, &path))
-            .and_then(|()| path.parent().map_or(Ok(()), sync_dir));
+            .and_then(|()| self.disk.rename(&temporary, &path))
+            .and_then(|()| path.parent().map_or(Ok(()), |dir| self.disk.sync_dir(dir)));
         if renamed.is_err() {
-            let _ = std::fs::remove_file(&temporary);
+            let _ = self.disk.unlink(&temporary);
         }
         renamed.map_err(fail)
     }
@@ -277,7 +290,7 @@ impl Backend for Local {
         let path = self.root.join(RESERVE);
         let fail = |e| self.error("write", RESERVE, e);
         if !keep {
-            return match std::fs::remove_file(&path) {
+            return match self.disk.unlink(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => Err(fail(e)),
                 _ => Ok(()),
             };
@@ -288,7 +301,7 @@ impl Backend for Local {
         let mut bytes = vec![0; RESERVE_LEN];
         getrandom::fill(&mut bytes).map_err(|e| fail(io::Error::other(e.to_string())))?;
         let temporary = self.write_temporary(&[&bytes]).map_err(fail)?;
-        std::fs::rename(&temporary, &path).and_then(|()| sync_dir(&self.root)).map_err(fail)
+        self.disk.rename(&temporary, &path).and_then(|()| self.disk.sync_dir(&self.root)).map_err(fail)
     }
 }
 
@@ -310,39 +323,15 @@ fn links(m: &std::fs::Metadata) -> u64 {
     std::os::unix::fs::MetadataExt::nlink(m)
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    Ok(File::from(rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
-}
-
 fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     let mut out = vec![0; len];
     file.read_exact_at(&mut out, offset)?;
     Ok(out)
 }
 
-fn make_dir(path: &Path) -> io::Result<()> {
-    match rustix::fs::mkdir(path, Mode::RWXU) {
-        Err(rustix::io::Errno::EXIST) => Ok(()),
-        other => Ok(other?),
-    }
-}
-
-/// Makes a directory and those above it. The entry of each new one above is synced, that of the last by the caller.
-fn make_dirs(path: &Path) -> io::Result<()> {
-    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty() && !p.exists()) {
-        make_dirs(parent)?;
-        sync_dir(above(parent))?;
-    }
-    make_dir(path)
-}
-
 /// The directory in which a path is a name.
 fn above(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn sync_dir(path: &Path) -> io::Result<()> {
-    open(path)?.sync_all()
 }
 
 #[cfg(test)]

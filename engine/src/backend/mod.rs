@@ -8,11 +8,12 @@
 //! - A reader never sees a part of an object.
 //! - `list` gives every object that existed before the call and was not deleted meanwhile, in any order, and
 //!   nothing that is not an object (temporary files, strangers).
-//! - `delete` of an absent object succeeds.
+//! - `delete` of an absent object succeeds. A delete is durable after the next flush, too.
 //! - `stat` tells when the *store* says that the object was put. Such times are compared with each other only, never
 //!   with a clock of this machine, and only to be patient: no value of them makes live data deletable (SPEC 14).
 //! - Every error names the object.
 
+mod disk;
 mod local;
 mod memory;
 #[cfg(any(test, feature = "testing"))]

@@ -1,5 +1,6 @@
 //! Backends that record calls and fail on purpose. Only with the feature `testing`.
 
+pub use super::disk::{Journal, Step};
 use super::{Backend, BackendError, Capabilities, Put, Result, Stat};
 use bulla_repo_format::{Area, ObjectName};
 use std::collections::BTreeMap;

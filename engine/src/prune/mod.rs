@@ -22,7 +22,7 @@ use crate::repository::index::{Index, Merged};
 use crate::repository::run::Run;
 use bulla_repo_format::envelope::ObjectType;
 use bulla_repo_format::record::{Death, Mark, RunKind};
-use bulla_repo_format::snapshot::Verdict;
+use bulla_repo_format::snapshot::{Snapshot, Verdict};
 use bulla_repo_format::{Area, ObjectName, PackName, RunId};
 use reach::Reach;
 use std::collections::{HashMap, HashSet};
@@ -90,7 +90,7 @@ pub struct PruneReport {
     pub without_copies: bool,
 }
 
-/// Attempts before a prune gives up against others that expire it.
+/// Attempts before a prune gives up against others that prune meanwhile.
 const ATTEMPTS: usize = 3;
 
 /// Prunes a repository.
@@ -109,6 +109,9 @@ pub fn run(repository: &Repository, options: &PruneOptions, observer: &dyn Obser
                 Err(Error::Voided { .. }) => observer.event(&Event::Notice(
                     "another prune took this one for dead and expired it; beginning again",
                 )),
+                Err(e @ Error::Overtaken { .. }) => {
+                    observer.event(&Event::Notice(&format!("{e}: beginning again")));
+                }
                 other => return other,
             }
         }
@@ -157,11 +160,7 @@ impl Collector<'_> {
         let unlisted = Unlisted::find(repository, &index, &present, self.observer)?;
         unlisted.teach(repository, &index)?;
         let mut reach = Reach::new(repository, &index, adopted.clone());
-        for (done, snapshot) in before.roots().enumerate() {
-            self.check_interrupt()?;
-            reach.root(&snapshot.tree)?;
-            self.progress(done as u64 + 1, before.snapshots.len() as u64);
-        }
+        self.reach(&mut reach, before.roots())?;
         report.snapshots = before.roots().count() as u64;
         report.lost_chunks = reach.live().lost() as u64;
         report.plan = self.plan(&index, &reach, &present, &adopted)?;
@@ -188,6 +187,35 @@ impl Collector<'_> {
         Ok(report)
     }
 
+    /// Marks what snapshots need. One that has died since it was listed may have been swept by another collector,
+    /// and a traversal that broke off must not hide what others need: then all begins again.
+    fn reach<'s>(
+        &self,
+        reach: &mut Reach<'_>,
+        roots: impl Iterator<Item = &'s Snapshot> + Clone,
+    ) -> Result<()> {
+        let total = roots.clone().count() as u64;
+        let overtaken = |id: &RunId| Error::Overtaken { what: format!("snapshot {} died", id.short()) };
+        for (done, snapshot) in roots.clone().enumerate() {
+            self.check_interrupt()?;
+            match reach.root(&snapshot.tree) {
+                Err(e) if e.is_damage() && survey::is_dead(self.repository, &snapshot.id)? => {
+                    return Err(overtaken(&snapshot.id));
+                }
+                other => other?,
+            }
+            self.progress(done as u64 + 1, total);
+        }
+        if reach.live().lost() > 0 {
+            for snapshot in roots {
+                if survey::is_dead(self.repository, &snapshot.id)? {
+                    return Err(overtaken(&snapshot.id));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The same survey and plan, with nothing written.
     fn rehearse(&self) -> Result<PruneReport> {
         let repository = self.repository;
@@ -200,9 +228,7 @@ impl Collector<'_> {
         let present = repository.present_packs()?;
         Unlisted::find(repository, &index, &present, self.observer)?.teach(repository, &index)?;
         let mut reach = Reach::new(repository, &index, marked.clone());
-        for snapshot in before.roots() {
-            reach.root(&snapshot.tree)?;
-        }
+        self.reach(&mut reach, before.roots())?;
         let plan = self.plan(&index, &reach, &present, &marked)?;
         let snapshots = before.roots().count() as u64;
         let lost_chunks = reach.live().lost() as u64;
@@ -381,9 +407,7 @@ impl Collector<'_> {
         repository.backend().settle()?;
         let after = survey::after(repository, index, before, run, marked)?;
         index.refresh(repository)?;
-        for snapshot in &after.roots {
-            reach.root(&snapshot.tree)?;
-        }
+        self.reach(reach, after.roots.iter())?;
         // After all roots: what a pin lacks must not hide what a root has.
         for pin in &after.pins {
             reach.pin(&pin.tree)?;

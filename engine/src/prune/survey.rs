@@ -13,14 +13,14 @@ use crate::repository::index::Index;
 use crate::repository::pack::tail;
 use bulla_repo_format::snapshot::{Snapshot, Verdict};
 use bulla_repo_format::{Area, ChunkId, ObjectName, PackName, RunId};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 /// The listings before the mark.
 pub(super) struct Before {
     /// What each run's verdict was; absent means open.
-    outcomes: HashMap<RunId, Outcome>,
+    outcomes: BTreeMap<RunId, Outcome>,
     /// Snapshots that were there, the dead ones among them included.
-    pub(super) snapshots: HashMap<RunId, Snapshot>,
+    pub(super) snapshots: BTreeMap<RunId, Snapshot>,
     /// Deaths that were read and verified.
     pub(super) dead: HashSet<RunId>,
     /// Names of all deaths.
@@ -34,7 +34,7 @@ impl Before {
     }
 
     /// Snapshots that are roots whatever happens after.
-    pub(super) fn roots(&self) -> impl Iterator<Item = &Snapshot> {
+    pub(super) fn roots(&self) -> impl Iterator<Item = &Snapshot> + Clone {
         let root = |id: &RunId| {
             let seen =
                 Sighting { before_mark: true, after_pend: false, dead_before_mark: self.dead.contains(id) };
@@ -119,8 +119,8 @@ impl From<Error> for Unread {
 fn listed(repository: &Repository) -> Result<Before, Unread> {
     let gone: HashSet<RunId> = repository.list_runs(Area::Deaths)?.into_iter().collect();
     let mut before = Before {
-        outcomes: HashMap::new(),
-        snapshots: HashMap::new(),
+        outcomes: BTreeMap::new(),
+        snapshots: BTreeMap::new(),
         dead: HashSet::new(),
         gone: gone.clone(),
     };
@@ -303,15 +303,18 @@ impl After {
     }
 }
 
-/// Why a listing lacks what this collector has put: another one expired it, or the listing is not to be trusted.
+/// Why a listing lacks what this collector has put: another one ended its run, or the listing is not to be trusted.
 pub(super) fn unseen(repository: &Repository, own: &RunId, what: &str) -> Error {
+    let reason = "it does not show what this process has just put there; nothing was deleted".to_owned();
+    ended_or(repository, own, Error::Damaged { what: format!("the listing of {what}"), reason })
+}
+
+/// What explains that something of a collector's own run is not there: another has declared the run void, or has used
+/// its name (a clone of this machine). If neither, `otherwise`.
+pub(super) fn ended_or(repository: &Repository, own: &RunId, otherwise: Error) -> Error {
     match repository.outcome(own) {
-        Ok(Outcome::Void) => Error::Voided { run: own.to_string() },
+        Ok(Outcome::Void | Outcome::Committed) => Error::Voided { run: own.to_string() },
         Err(e) if !e.is_damage() => e,
-        _ => {
-            let reason =
-                "it does not show what this process has just put there; nothing was deleted".to_owned();
-            Error::Damaged { what: format!("the listing of {what}"), reason }
-        }
+        _ => otherwise,
     }
 }

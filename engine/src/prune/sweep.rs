@@ -4,7 +4,7 @@
 //! be read, or is shielded by a run that is still open, stays; graves are durable before the first delete.
 
 use super::reach::Live;
-use super::survey::After;
+use super::survey::{After, ended_or};
 use crate::error::{Error, Result};
 use crate::observer::Observer;
 use crate::protocol::{Fate, copy_counts, fate, is_needed, may_delete};
@@ -131,7 +131,11 @@ impl Sweep<'_> {
     /// Every new pack has, in the store, the bytes that were verified when it was sealed.
     fn read_back(&self, packs: &[(ObjectName, u64)]) -> Result<()> {
         for (object, size) in packs {
-            let bytes = self.repository.backend().get(object, *size)?;
+            let bytes = match self.repository.backend().get(object, *size).map_err(Error::from) {
+                // Only who took this run for dead may have moved on from what it copied.
+                Err(e) if e.is_missing() => return Err(ended_or(self.repository, &self.run, e)),
+                other => other?,
+            };
             let (ObjectName::Pack(name) | ObjectName::Meta(name)) = object else { continue };
             if blake3::hash(&bytes).as_bytes() != name.as_bytes() {
                 let reason = "it reads back other bytes than were written; nothing was deleted".to_owned();

@@ -8,7 +8,7 @@ use bulla_repo_format::record::{Death, Forget};
 use bulla_repo_format::snapshot::{Head, Snapshot, Verdict};
 use bulla_repo_format::tree::is_within;
 use bulla_repo_format::{Area, ObjectName, RunId};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Which snapshots are meant. Empty fields match everything.
 #[derive(Debug, Clone, Default)]
@@ -39,7 +39,7 @@ pub(crate) struct Listed {
     /// Verdicts and deaths that could not be read.
     pub(crate) failed: Vec<Error>,
     /// Names of verdicts.
-    pub(crate) verdicts: HashSet<RunId>,
+    pub(crate) verdicts: BTreeSet<RunId>,
     /// Names of deaths.
     pub(crate) gone: HashSet<RunId>,
 }
@@ -107,7 +107,7 @@ impl Repository {
     /// Snapshots that are alive, with their heads, oldest first; and the verdicts that could not be read.
     pub(crate) fn read_snapshots(&self) -> Result<Listed> {
         let gone: HashSet<RunId> = self.list_runs(Area::Deaths)?.into_iter().collect();
-        let verdicts: HashSet<RunId> = self.list_runs(Area::Verdicts)?.into_iter().collect();
+        let verdicts: BTreeSet<RunId> = self.list_runs(Area::Verdicts)?.into_iter().collect();
         let (mut alive, mut failed) = (Vec::new(), Vec::new());
         for &run in &verdicts {
             if gone.contains(&run) {

@@ -23,6 +23,8 @@ pub struct Found {
     pub allocated: u64,
     /// The device it lies on.
     pub dev: u64,
+    /// Its number there.
+    pub(super) inode: u64,
     pub(super) dir: Arc<OwnedFd>,
 }
 
@@ -45,7 +47,7 @@ impl Found {
     pub fn open(&self) -> Result<OpenFile, SourceError> {
         let fd = details::open_regular(self.dir.as_fd(), &self.entry.name)
             .map_err(|e| self.error("open", details::reason(e)))?;
-        OpenFile::new(fd, self.entry.path(), (self.dev, self.entry.inode))
+        OpenFile::new(fd, self.entry.path(), (self.dev, self.inode))
     }
 
     /// Its absolute path, for messages.

@@ -24,6 +24,8 @@ pub use found::{Found, Walked};
 pub use names::Names;
 pub use pattern::PatternSet;
 pub use read::OpenFile;
+#[cfg(any(test, feature = "testing"))]
+pub use stat::REPEATABLE;
 pub use stream::{Commit, StreamSource};
 pub use walk::Walk;
 

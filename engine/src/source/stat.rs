@@ -6,6 +6,11 @@ use std::ffi::CStr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+/// For simulations that must repeat exactly: entries hold nothing that the file system of this moment chose (owner,
+/// change and birth times, inode). Off unless a test turns it on.
+#[cfg(any(test, feature = "testing"))]
+pub static REPEATABLE: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
 /// Device and inode: which file it is, whatever its name.
 pub(super) type Identity = (u64, u64);
 
@@ -93,6 +98,11 @@ pub(super) fn refresh(entry: &mut Entry, s: &Statx) {
     entry.btime = known.contains(StatxFlags::BTIME).then(|| time(s.stx_btime));
     entry.inode = s.stx_ino;
     entry.links = if is_directory(s) { 1 } else { u64::from(s.stx_nlink).max(1) };
+    #[cfg(any(test, feature = "testing"))]
+    if REPEATABLE.load(std::sync::atomic::Ordering::Relaxed) {
+        (entry.uid, entry.gid, entry.inode) = (0, 0, 0);
+        (entry.ctime, entry.btime) = (entry.mtime, None);
+    }
 }
 
 pub(super) fn atime(s: &Statx) -> Timestamp {

@@ -266,7 +266,7 @@ impl<'a> Walk<'a> {
             // Whatever else goes on in an ancestor must not make an unchanged backup look changed (SPEC 9.2).
             (entry.mtime, entry.ctime, entry.btime, entry.atime) = Default::default();
         }
-        Some(Found { entry, allocated: s.stx_blocks.saturating_mul(512), dev: device, dir })
+        Some(Found { entry, allocated: s.stx_blocks.saturating_mul(512), dev: device, inode, dir })
     }
 
     /// Opens a sub-directory of the deepest one and enters it.
