@@ -4,7 +4,7 @@
 //! durable · I5 the next command needs no help · I6 two quiet prunes leave no garbage.
 
 use super::world::{World, at_once, backup, open, pruned};
-use crate::support::{contents, copy_of};
+use crate::support::{contents_through, copy_of};
 use bulla_engine::backend::{Backend, Memory};
 use bulla_engine::check::{self, CheckOptions, ReadData};
 use bulla_engine::format::Area;
@@ -32,8 +32,10 @@ fn restores(world: &World, repository: &Repository, context: &str) {
     for (snapshot, _) in &world.alive {
         assert!(listed.contains(snapshot), "I1 I3: {context}: {} is lost", snapshot.id);
     }
+    let index = repository.open_index().unwrap_or_else(|e| panic!("I1 I5: {context}: {e}"));
     for snapshot in &listed {
-        let restored = contents(repository, snapshot).unwrap_or_else(|e| panic!("I1 I3: {context}: {e}"));
+        let restored = contents_through(repository, &index, snapshot);
+        let restored = restored.unwrap_or_else(|e| panic!("I1 I3: {context}: {e}"));
         assert_eq!(&restored, world.expected(snapshot), "I1 I2 I3: {context}");
     }
 }
@@ -54,7 +56,6 @@ pub(super) fn judge(world: &World, memory: &Arc<Memory>, context: &str) {
     // The next commands work without help, and two prunes leave what one clean history would.
     let repository = open(memory.clone(), 2000).unwrap();
     let next = backup(&repository, world.path()).unwrap_or_else(|e| panic!("I5: backup: {context}: {e}"));
-    assert_eq!(contents(&repository, &next).unwrap(), world.now, "I5: {context}");
     for _ in 0..2 {
         pruned(&repository).unwrap_or_else(|e| panic!("I5: prune: {context}: {e}"));
     }
@@ -62,7 +63,8 @@ pub(super) fn judge(world: &World, memory: &Arc<Memory>, context: &str) {
     assert_eq!((third.deleted, third.plan.unused()), (0, 0), "I6: {context}");
     assert!(third.left.is_empty(), "I6: {context}: {:?}", third.left);
     assert!(memory.list(Area::Announcements).unwrap().is_empty(), "I6: {context}");
-    restores(world, &open(memory.clone(), 3000).unwrap(), context);
+    assert!(repository.snapshots().unwrap().contains(&next), "I1 I4: {context}");
+    restores(world, &repository, context);
     sound(&repository, context);
 }
 
@@ -79,9 +81,10 @@ pub(super) fn judge_torn(world: &World, memory: &Arc<Memory>, hit: &str, context
     let copy = copy_of(memory);
     if !world.unmade && world.mend.is_none() {
         let repository = open(copy.clone(), 1000).unwrap_or_else(|e| panic!("I5: {context}: {e}"));
+        let index = repository.open_index().unwrap_or_else(|e| panic!("I5: {context}: {e}"));
         for (snapshot, expected) in &world.alive {
-            let restored =
-                contents(&repository, snapshot).unwrap_or_else(|e| panic!("I1 I3: {context}: {e}"));
+            let restored = contents_through(&repository, &index, snapshot);
+            let restored = restored.unwrap_or_else(|e| panic!("I1 I3: {context}: {e}"));
             assert_eq!(&restored, expected, "I1 I3: {context}");
         }
         let report = check::run(&repository, &read_all(), &Silent);

@@ -16,7 +16,7 @@ use bulla_engine::backend::testing::{Fault, Faulty};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use strike::{Depth, Tally};
+use strike::{Depth, Sweep, Tally};
 use verbs::Scenario;
 
 /// States that CI must reach.
@@ -25,7 +25,7 @@ const FLOOR: u64 = 20_000;
 #[test]
 fn every_verb_meets_every_fault_and_so_does_what_comes_after() {
     let wish = std::env::var("BULLA_FAULTS").unwrap_or_default();
-    let depth = if wish == "all" { Depth::ALL } else { Depth::CI };
+    let depth = if wish == "all" { Depth::All } else { Depth::Ci };
     let only = !wish.is_empty() && wish != "all";
     let mut scenarios = verbs::all();
     scenarios.retain(|s| !only || s.name.contains(&wish));
@@ -59,7 +59,8 @@ fn sweep_all(scenarios: &[Scenario], tallies: &[Tally], depth: Depth) -> Vec<Str
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(fault) = faults.get(at / scenarios.len()) else { return };
             let (scenario, tally) = (&scenarios[at % scenarios.len()], &tallies[at % scenarios.len()]);
-            let sweep = || strike::sweep(scenario, *fault, depth, tally);
+            let sweep = Sweep { scenario, depth, tally };
+            let sweep = || sweep.run(*fault);
             if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(sweep)) {
                 let text = panic.downcast_ref::<String>().map_or("a panic", String::as_str);
                 failures.lock().unwrap().push(format!("{}, {fault:?}: {text}", scenario.name));

@@ -12,13 +12,30 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// One in so many states with a second fault, and of those with a third; 0 is none.
-#[derive(Clone, Copy)]
-pub(super) struct Depth([u64; 2]);
+/// How many sweeps with a second fault, and with a third, are done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// All with a second, a few with a third.
+    All,
+    /// The verb's share of those with a second, a few with a third.
+    Ci,
+}
+
+/// Of the sweeps with a third fault that a verb's share would be, one in so many.
+const THIRD: u64 = 12;
 
 impl Depth {
-    pub(super) const ALL: Self = Self([1, 97]);
-    pub(super) const CI: Self = Self([11, 997]);
+    /// The same ones in each run.
+    fn takes(self, scenario: &Scenario, faults: usize, what: &str) -> bool {
+        let one_in = match (self, faults) {
+            (Self::All, 1) => 1,
+            (Self::Ci, 1) => scenario.share,
+            (_, 2) => scenario.share * THIRD,
+            _ => return false,
+        };
+        let hash = blake3::hash(format!("{}: {what}", scenario.name).as_bytes());
+        hash.as_bytes().iter().take(6).fold(0, |n, byte| n << 8 | u64::from(*byte)) % one_in == 0
+    }
 }
 
 /// What a verb has been through.
@@ -101,28 +118,37 @@ fn meet(
     Some(Met { memory, outcome, hit: faulty.hit() })
 }
 
-/// Lets a verb meet one fault at every operation, and what comes after it others.
-pub(super) fn sweep(scenario: &Scenario, fault: Fault, depth: Depth, tally: &Tally) {
-    let Scenario { name, world, .. } = scenario;
-    for at in 0.. {
-        let verb = |backend| (scenario.verb)(world, backend, 3);
-        let Some(met) = meet(&world.base, fault, at, name, &verb) else {
-            return;
-        };
-        tally.states[0].fetch_add(1, Ordering::Relaxed);
-        tally.struck.lock().unwrap().insert((fault, call(&met.hit)));
-        let context = format!("{name}: {fault:?} at {at}, {}", met.hit);
-        // Who believes a listing cannot do what it hides.
-        let lied = matches!(fault, Fault::Empty | Fault::Half | Fault::Absent);
-        look(scenario, &met, &context, !(lied && scenario.believes));
-        if scenario.reads {
-            assert!(met.memory.snapshot() == world.base.snapshot(), "{context}: it wrote");
-        } else if fault == Fault::Torn {
-            judge_torn(world, &met.memory, &met.hit, &context);
-        } else if tally.is_new(&met.memory) {
-            judge(world, &met.memory, &context);
-            if Fault::ALL.contains(&fault) {
-                again(scenario, &met.memory, depth, 1, tally, &context);
+/// A verb that meets one fault at every operation, and what comes after it others.
+pub(super) struct Sweep<'s> {
+    pub(super) scenario: &'s Scenario,
+    pub(super) depth: Depth,
+    pub(super) tally: &'s Tally,
+}
+
+impl Sweep<'_> {
+    /// With `fault` first.
+    pub(super) fn run(&self, fault: Fault) {
+        let (scenario, tally) = (self.scenario, self.tally);
+        let Scenario { name, world, .. } = scenario;
+        for at in 0.. {
+            let verb = |backend| (scenario.verb)(world, backend, 3);
+            let Some(met) = meet(&world.base, fault, at, name, &verb) else { return };
+            tally.states[0].fetch_add(1, Ordering::Relaxed);
+            tally.struck.lock().unwrap().insert((fault, call(&met.hit)));
+            let path = format!("{fault:?} at {at}");
+            let context = format!("{name}: {path}, {}", met.hit);
+            // Who believes a listing cannot do what it hides.
+            let lied = matches!(fault, Fault::Empty | Fault::Half | Fault::Absent);
+            look(scenario, &met, &context, !(lied && scenario.believes));
+            if scenario.reads {
+                assert!(met.memory.snapshot() == world.base.snapshot(), "{context}: it wrote");
+            } else if fault == Fault::Torn {
+                judge_torn(world, &met.memory, &met.hit, &context);
+            } else if tally.is_new(&met.memory) {
+                judge(world, &met.memory, &context);
+                if Fault::ALL.contains(&fault) {
+                    again(self, &met.memory, 1, &path);
+                }
             }
         }
     }
@@ -146,16 +172,12 @@ enum After {
     Backup,
 }
 
-/// What comes after a fault meets one of its own.
-fn again(scenario: &Scenario, base: &Arc<Memory>, depth: Depth, faults: usize, tally: &Tally, context: &str) {
-    let rate = depth.0.get(faults - 1).map_or(0, |rate| rate * scenario.cost);
-    if rate == 0 {
-        return;
-    }
-    let seed = 3 + faults as u64;
+/// What comes after a fault meets one of its own. `path` is how `base` came to be.
+fn again(sweep: &Sweep<'_>, base: &Arc<Memory>, faults: usize, path: &str) {
+    let (scenario, seed) = (sweep.scenario, 3 + faults as u64);
     let made = !scenario.world.unmade || Repository::open(base.clone(), &secret(), env_of(500)).is_ok();
     for after in [After::Again, After::Prune, After::Backup] {
-        // A repository that was never made can only be made.
+        // A repository that was never made can only be made, and a damaged one is put right first.
         if after != After::Again && (!made || scenario.world.mend.is_some()) {
             continue;
         }
@@ -165,20 +187,22 @@ fn again(scenario: &Scenario, base: &Arc<Memory>, depth: Depth, faults: usize, t
             After::Backup => open(backend, seed).and_then(|r| backup(&r, scenario.world.path()).map(drop)),
         };
         for fault in Fault::ALL {
-            // Another place each time, so that over all stores every operation is met.
-            let first = digest(base)[fault as usize + 8 * after as usize] as u64 * rate / 256;
-            let clean = format!("{context}, then {after:?}");
-            for at in (first..).step_by(usize::try_from(rate).unwrap()) {
-                let Some(met) = meet(base, fault, at, &clean, &work) else { break };
-                tally.states[faults].fetch_add(1, Ordering::Relaxed);
-                let context = format!("{clean}: {fault:?} at {at}, {}", met.hit);
+            let path = format!("{path}, then {after:?} {fault:?}");
+            if !sweep.depth.takes(scenario, faults, &path) {
+                continue;
+            }
+            for at in 0.. {
+                let path = format!("{path} at {at}");
+                let Some(met) = meet(base, fault, at, &path, &work) else { break };
+                sweep.tally.states[faults].fetch_add(1, Ordering::Relaxed);
+                let context = format!("{}: {path}, {}", scenario.name, met.hit);
                 look(scenario, &met, &context, after == After::Again);
                 if after == After::Backup && met.outcome.is_ok() {
                     committed(&scenario.world, &met.memory, &context);
                 }
-                if tally.is_new(&met.memory) {
+                if sweep.tally.is_new(&met.memory) {
                     judge(&scenario.world, &met.memory, &context);
-                    again(scenario, &met.memory, depth, faults + 1, tally, &context);
+                    again(sweep, &met.memory, faults + 1, &path);
                 }
             }
         }

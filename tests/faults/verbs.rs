@@ -37,8 +37,8 @@ pub(super) struct Scenario {
     pub(super) believes: bool,
     /// It writes nothing.
     pub(super) reads: bool,
-    /// A run costs so many times what those of others cost: fewer are done in CI.
-    pub(super) cost: u64,
+    /// Of so many sweeps with a second fault CI does one.
+    pub(super) share: u64,
 }
 
 impl Scenario {
@@ -49,7 +49,16 @@ impl Scenario {
     ) -> Self {
         let nothing = || Box::new(|_: &World, _: &Arc<Memory>, _: &str| {});
         let verb = Box::new(verb);
-        Self { name, world, verb, done: nothing(), always: nothing(), believes: false, reads: false, cost: 1 }
+        Self {
+            name,
+            world,
+            verb,
+            done: nothing(),
+            always: nothing(),
+            believes: false,
+            reads: false,
+            share: 25,
+        }
     }
 
     fn done(mut self, look: impl Fn(&World, &Arc<Memory>, &str) + Send + Sync + 'static) -> Self {
@@ -59,6 +68,11 @@ impl Scenario {
 
     fn always(mut self, look: impl Fn(&World, &Arc<Memory>, &str) + Send + Sync + 'static) -> Self {
         self.always = Box::new(look);
+        self
+    }
+
+    fn share(mut self, share: u64) -> Self {
+        self.share = share;
         self
     }
 
@@ -81,10 +95,10 @@ pub(super) fn committed(world: &World, memory: &Arc<Memory>, context: &str) {
 
 /// All of them.
 pub(super) fn all() -> Vec<Scenario> {
-    let mut all = vec![init()];
+    let mut all = vec![init().share(2)];
     all.extend(backups());
-    all.extend(small_objects());
-    all.extend(key_slots());
+    // Few calls each.
+    all.extend(small_objects().into_iter().chain(key_slots()).map(|s| s.share(4)));
     all.extend(prunes());
     all.extend(parities());
     all.extend(readers());
@@ -122,8 +136,6 @@ fn backups() -> Vec<Scenario> {
     condemned.change(|r| mark(r, &victims, false));
     let mut guarded = World::history(Some(20));
     guarded.write("new", &noise("new", 20_000));
-    let mut resumed = Scenario::new("backup, resumed", checkpointed(), eager);
-    resumed.cost = 8;
     let all = vec![
         Scenario::new("backup, first", World::fresh(None), run),
         Scenario::new("backup, incremental", incremental, run),
@@ -133,7 +145,7 @@ fn backups() -> Vec<Scenario> {
         Scenario::new("backup, after an interrupted one", stopped, run),
         Scenario::new("backup, every pack condemned", condemned, run),
         Scenario::new("backup, with parity", guarded, run),
-        resumed,
+        Scenario::new("backup, resumed", checkpointed(), eager).share(60),
     ];
     all.into_iter().map(|s| s.done(committed)).collect()
 }
@@ -286,10 +298,6 @@ fn prunes() -> Vec<Scenario> {
         runs.write("d/changing", &noise(&n.to_string(), 3_000));
         runs.keep();
     }
-    let mut merges = Scenario::new("prune, index runs to merge", many, prune);
-    merges.cost = 3;
-    let mut merge = Scenario::new("merge of the index", runs, merge);
-    merge.cost = 3;
     vec![
         Scenario::new("prune, nothing to do", clean, prune),
         Scenario::new("prune, only deletes", lonely, deletes),
@@ -299,8 +307,8 @@ fn prunes() -> Vec<Scenario> {
         Scenario::new("prune, an interrupted backup", stopped, prune),
         Scenario::new("prune, no index", unlisted, prune),
         Scenario::new("prune, with parity", guarded, prune),
-        merges,
-        merge,
+        Scenario::new("prune, index runs to merge", many, prune).share(40),
+        Scenario::new("merge of the index", runs, merge),
     ]
 }
 
@@ -344,11 +352,11 @@ fn parities() -> Vec<Scenario> {
     let mut all = vec![
         Scenario::new("repair parity, packs without", World::history(None), add).done(everywhere),
         Scenario::new("repair parity, some packs without", half, add).done(everywhere),
-        Scenario::new("repair parity, a damaged pack", damaged(Some(20)), heal).done(whole),
+        Scenario::new("repair parity, a damaged pack", damaged(Some(20)), heal).done(whole).share(1),
         Scenario::new("repair parity, all dropped", World::history(Some(20)), drop_all)
             .done(|_, memory, context| assert_eq!(memory.list(Area::Parity).unwrap(), [], "I4: {context}")),
     ];
-    all.iter_mut().for_each(|s| s.believes = true);
+    all.iter_mut().for_each(|s| (s.believes, s.share) = (true, s.share.min(8)));
     all
 }
 
