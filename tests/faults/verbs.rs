@@ -111,7 +111,9 @@ fn init() -> Scenario {
     })
     .done(|_, memory, context| {
         let opened = open(memory.clone(), 500);
-        opened.unwrap_or_else(|e| panic!("I4: {context}: {e}"));
+        let opened = opened.unwrap_or_else(|e| panic!("I4: {context}: {e}"));
+        let slots = keys::list(&opened).unwrap().len();
+        assert!(slots >= 2, "I4: {context}: {slots} key slots");
     })
 }
 

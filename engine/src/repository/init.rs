@@ -7,8 +7,9 @@ use crate::error::{Error, Result};
 use bulla_repo_format::chunker::ChunkerParams;
 use bulla_repo_format::config::Config;
 use bulla_repo_format::keys::{Keyring, Secret};
+use bulla_repo_format::limits::OBJECT_MAX;
 use bulla_repo_format::slot::{Argon2Params, SlotKind, print_key};
-use bulla_repo_format::{ObjectName, RepoId, RingId};
+use bulla_repo_format::{Area, ObjectName, RepoId, RingId};
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -102,18 +103,26 @@ impl Repository {
         let label = options.label.clone();
         let mut repository = Self { backend, config, client, slot, label, ring_key, env };
 
+        // Before anything can fill the store: without it a prune could not free space at zero bytes.
+        repository.backend.reserve(true)?;
+        // Of an init that was cut off: nobody knows a repository that they open.
+        let strangers = repository.backend.list(Area::Keys)?;
         let recovery = Secret::new(repository.env.random());
         let recovery_key = print_key(&recovery);
         let kind = keys::kind_of(secret);
         repository.slot = keys::add(&repository, kind, secret, &options.label, options.argon2)?;
         let key = SlotSecret::Key(recovery);
         keys::add(&repository, SlotKind::Recovery, &key, "recovery key", options.argon2)?;
-        // Before anything can fill the store: without it a prune could not free space at zero bytes.
-        repository.backend.reserve(true)?;
-        if repository.backend.put(&ObjectName::Config(0), &[&sealed])? == Put::Exists {
+        let name = ObjectName::Config(0);
+        let taken = repository.backend.put(&name, &[&sealed])? == Put::Exists;
+        if taken && repository.backend.get(&name, OBJECT_MAX)? != sealed {
             return Err(Error::RepositoryExists { place });
         }
         repository.backend.flush()?;
+        // Whoever put them since cannot have made the config. Each would be tried whenever the repository is opened.
+        for (slot, _) in strangers {
+            let _ = repository.backend.delete(&slot);
+        }
         Ok(Initialised { repository, recovery_key })
     }
 }
