@@ -23,6 +23,19 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+#[test]
+fn each_test_that_is_named_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut named = 0;
+    for quoted in include_str!("CATALOGUE.md").split('`').skip(1).step_by(2) {
+        let Some((file, test)) = quoted.split_once(".rs::") else { continue };
+        let text = std::fs::read_to_string(root.join(format!("{file}.rs"))).unwrap_or_default();
+        assert!(text.contains(&format!("fn {test}(")), "{quoted} is not there");
+        named += 1;
+    }
+    assert!(named > 30, "{named}");
+}
+
 fn at_once() -> PruneOptions {
     PruneOptions { grace: 0, run_expiry: 0, max_unused: MaxUnused::Bytes(0), ..PruneOptions::default() }
 }
