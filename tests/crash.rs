@@ -2,8 +2,8 @@
 //! was acknowledged restores, the next backup needs no help, and `check` is clean (I1, I3, I5 of the fault matrix).
 
 use crate::support::{backup, contents, copy_of, in_memory, noise, on_disk, open, populate};
-use bulla_engine::backend::{Backend, Memory};
 use bulla_engine::backend::testing::{Fault, Faulty};
+use bulla_engine::backend::{Backend, Memory};
 use bulla_engine::check::{self, CheckOptions, ReadData};
 use bulla_engine::format::Area;
 use bulla_engine::observer::Silent;

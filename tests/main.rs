@@ -5,6 +5,7 @@
 
 mod beside;
 mod bits;
+mod catalogue;
 mod clones;
 mod collectors;
 mod crash;
