@@ -25,7 +25,8 @@ const CHUNKS_FULL: usize = (PACK_CHUNKS_MAX as usize) >> 8;
 
 /// Takes sealed packs, in any order, from any worker.
 pub trait PackSink: Sync {
-    /// Stores a pack. An error ends the run.
+    /// Stores a pack. An error ends the run. Its buffer is on loan and the next pack but one waits for it: who keeps packs
+    /// stops the stream.
     fn store(&self, pack: SealedPack) -> Result<()>;
     /// Everything stored before makes up this tree; without one, the run only shows that it lives.
     fn checkpoint(&self, _tree: Option<ChunkId>) -> Result<()> {
