@@ -144,7 +144,7 @@ impl<'a, 'r> Producer<'a, 'r> {
             reads: false,
             directories: 0,
             links: HashMap::new(),
-            segments: Pool::new(GATHER + shared.chunker.max(), usize::MAX),
+            segments: Pool::new(GATHER + shared.chunker.max()),
         }
     }
 

@@ -25,8 +25,7 @@ const CHUNKS_FULL: usize = (PACK_CHUNKS_MAX as usize) >> 8;
 
 /// Takes sealed packs, in any order, from any worker.
 pub trait PackSink: Sync {
-    /// Stores a pack. An error ends the run. Its buffer is on loan and the next pack but one waits for it: who keeps packs
-    /// stops the stream.
+    /// Stores a pack. An error ends the run. Its buffer is on loan until it is dropped.
     fn store(&self, pack: SealedPack) -> Result<()>;
     /// Everything stored before makes up this tree; without one, the run only shows that it lives.
     fn checkpoint(&self, _tree: Option<ChunkId>) -> Result<()> {
@@ -115,8 +114,6 @@ impl<'r> PackStream<'r> {
             PackKind::Data => (config.data_frame, config.data_pack),
             PackKind::Meta => (config.meta_frame, config.meta_pack),
         };
-        // One is filled while one is uploaded; sealing takes a worker about three times as long as its share of filling.
-        let bodies = 2 + repository.env().width / 4;
         let filling = Filling { frame: None, frames: 0, raw: 0, chunks: Vec::new(), pack: OpenPack::new() };
         Self {
             sealer: Sealer { repository, kind, run, verify },
@@ -124,8 +121,8 @@ impl<'r> PackStream<'r> {
             frame_size: frame_size as usize,
             pack_size,
             filling: Mutex::new(filling),
-            frames: Pool::new(frame_size as usize, usize::MAX),
-            bodies: Pool::new(pack_size as usize + 2 * frame_size as usize, bodies),
+            frames: Pool::new(frame_size as usize),
+            bodies: Pool::new(pack_size as usize + 2 * frame_size as usize),
             compressed: AtomicU64::new(0),
             counted: AtomicU64::new(0),
             sink,
@@ -221,12 +218,9 @@ impl<'r> PackStream<'r> {
     }
 
     fn finish_jobs(&self, packer: &mut Packer, jobs: Vec<Job>, closed: Vec<Arc<OpenPack>>) -> Result<()> {
-        let unfinished = Unfinished(self);
         // A pack whose last frame was compressed before it closed has nobody else to seal it.
         closed.iter().try_for_each(|pack| self.seal_if_complete(packer, pack))?;
-        jobs.into_iter().try_for_each(|job| self.compress(packer, job))?;
-        std::mem::forget(unfinished);
-        Ok(())
+        jobs.into_iter().try_for_each(|job| self.compress(packer, job))
     }
 
     fn compress(&self, packer: &mut Packer, job: Job) -> Result<()> {
@@ -267,15 +261,6 @@ impl<'r> PackStream<'r> {
         // The packer's buffers are idle now: a worker seals between two frames.
         let scratch = (packer.compressor.scratch(), &mut packer.expanded);
         self.sink.store(self.sealer.seal(body, frames, chunks, tail, scratch)?)
-    }
-}
-
-/// Held while frames are with a worker. Were they lost, their pack would never give its buffer back.
-struct Unfinished<'a, 'r>(&'a PackStream<'r>);
-
-impl Drop for Unfinished<'_, '_> {
-    fn drop(&mut self) {
-        self.0.bodies.lift_limit();
     }
 }
 
