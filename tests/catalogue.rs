@@ -50,22 +50,22 @@ fn data_packs(memory: &Memory) -> Vec<PackName> {
     memory.list(Area::Packs).unwrap().into_iter().filter_map(name).collect()
 }
 
-/// Keeps packs instead of storing them.
-#[derive(Default)]
-struct Kept(Mutex<Vec<SealedPack>>);
+/// Puts packs and lists them at once.
+struct Listed<'r>(&'r Repository, Mutex<IndexWriter<'r>>);
 
-impl PackSink for Kept {
+impl PackSink for Listed<'_> {
     fn store(&self, pack: SealedPack) -> bulla_engine::Result<()> {
-        self.0.lock().unwrap().push(pack);
-        Ok(())
+        self.0.backend().put(&pack.object, &pack.parts())?;
+        self.1.lock().unwrap().add(pack.pack, pack.records)
     }
 }
 
 /// Stores packs that hold every chunk of `packs` twice.
 fn store_doubled(repository: &Repository, packs: &[PackName]) {
-    let (index, kept) = (repository.open_index().unwrap(), Kept::default());
+    let index = repository.open_index().unwrap();
+    let listed = Listed(repository, Mutex::new(IndexWriter::new(repository)));
     let run = RunId::new(repository.env().random());
-    let stream = PackStream::new(repository, PackKind::Data, run, Compression::Auto, true, &kept);
+    let stream = PackStream::new(repository, PackKind::Data, run, Compression::Auto, true, &listed);
     let (mut packer, mut chunks) = (stream.packer().unwrap(), ChunkReader::new(repository, &index));
     for pack in packs {
         let size = repository.backend().stat(&ObjectName::Pack(*pack)).unwrap().unwrap().size;
@@ -77,13 +77,8 @@ fn store_doubled(repository: &Repository, packs: &[PackName]) {
         }
     }
     stream.finish(&mut packer).unwrap();
-    let mut writer = IndexWriter::new(repository);
-    for pack in kept.0.into_inner().unwrap() {
-        let parts: Vec<&[u8]> = pack.parts.iter().map(Vec::as_slice).collect();
-        repository.backend().put(&pack.object, &parts).unwrap();
-        writer.add(pack.pack, pack.records).unwrap();
-    }
-    writer.flush().unwrap();
+    drop(stream);
+    listed.1.into_inner().unwrap().flush().unwrap();
 }
 
 #[test]
