@@ -1,7 +1,9 @@
 //! Die at every operation: a backup fails, is killed, or loses an acknowledgement at each backend call in turn. What
 //! was acknowledged restores, the next backup needs no help, and `check` is clean (I1, I3, I5 of the fault matrix).
 
-use crate::support::{backup, contents, copy_of, in_memory, noise, on_disk, open, populate};
+use crate::support::{
+    backup, contents, copy_of, env, in_memory, noise, on_disk, open, populate, secret, small,
+};
 use bulla_engine::backend::testing::{Fault, Faulty};
 use bulla_engine::backend::{Backend, Memory};
 use bulla_engine::check::{self, CheckOptions, ReadData};
@@ -66,6 +68,28 @@ fn an_init_that_no_reader_would_open_writes_nothing() {
     let (secret, env) = (crate::support::secret(), crate::support::env(1));
     assert!(bulla_engine::repository::Repository::init(memory.clone(), &options, &secret, env).is_err());
     assert!(memory.snapshot().is_empty());
+}
+
+#[test]
+fn an_init_over_a_repository_that_has_lost_its_config_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file"), "content").unwrap();
+    let (repository, memory) = in_memory();
+    let snapshot = backup(&repository, dir.path()).unwrap().snapshot.unwrap();
+    let whole = memory.snapshot();
+    for (name, _) in memory.list(Area::Config).unwrap() {
+        memory.overwrite(name, None);
+    }
+    let lost = memory.snapshot();
+    let again = Repository::init(memory.clone(), &small(), &secret(), env(9)).map(drop);
+    let error = again.unwrap_err();
+    assert!(error.to_string().contains("config"), "{error}");
+    assert!(memory.snapshot() == lost, "something was changed");
+    // Whoever has a copy of the config has the repository.
+    for (name, bytes) in whole {
+        memory.overwrite(name, Some(bytes));
+    }
+    assert_eq!(contents(&open(memory, 10).unwrap(), &snapshot).unwrap(), on_disk(dir.path()));
 }
 
 #[test]

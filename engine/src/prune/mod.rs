@@ -207,7 +207,8 @@ impl Collector<'_> {
             self.progress(done as u64 + 1, total);
         }
         if reach.live().lost() > 0 {
-            for snapshot in roots {
+            let gone: HashSet<RunId> = self.repository.list_runs(Area::Deaths)?.into_iter().collect();
+            for snapshot in roots.filter(|s| gone.contains(&s.id)) {
                 if survey::is_dead(self.repository, &snapshot.id)? {
                     return Err(overtaken(&snapshot.id));
                 }

@@ -84,6 +84,7 @@ impl Repository {
         if Self::exists(&*backend)? {
             return Err(Error::RepositoryExists { place });
         }
+        nothing_but_keys(&*backend)?;
         let config = first_config(options, &env)?;
         let ring_key = Secret::new(env.random());
         let sealed = config.seal(&ring_key, &env.random());
@@ -117,6 +118,21 @@ impl Repository {
         }
         Ok(Initialised { repository, recovery_key })
     }
+}
+
+/// Fails if the store holds more than an init that was cut off can have left: a repository that has lost its config looks
+/// like none, and its keys open it again once the config is put back.
+fn nothing_but_keys(backend: &dyn Backend) -> Result<()> {
+    for area in Area::ALL.into_iter().filter(|area| !matches!(area, Area::Keys | Area::Config)) {
+        if let Some((object, _)) = backend.list(area)?.first() {
+            let place = backend.describe().place;
+            return Err(Error::Refused(format!(
+                "{place} holds {object}, so there is a repository that has lost its config; nothing was changed. Put \
+                 its config back from a copy, or make the new repository in another place"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// New secrets, and everything as asked for.
