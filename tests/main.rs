@@ -5,6 +5,7 @@
 
 mod beside;
 mod bits;
+mod catalogue;
 mod clones;
 mod collectors;
 mod crash;
@@ -18,7 +19,6 @@ mod parity;
 mod protocol;
 mod prune;
 mod repair;
-mod repair_beside;
 mod restore;
 mod resume;
 mod rotation;

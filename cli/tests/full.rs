@@ -110,8 +110,12 @@ impl Disk {
     /// `line` with 0, 4, 8, … KiB free, until it has succeeded a few times in a row: how many were refused. Only a
     /// prune, whose copies wait for room, succeeds without doing all it could.
     fn sweep(&self, line: &str) -> u64 {
+        self.sweep_and(line, |_, _| {})
+    }
+
+    /// As [`Disk::sweep`]; `after` looks at what each ended with.
+    fn sweep_and(&self, line: &str, after: impl Fn(i32, &str)) -> u64 {
         let (mut refused, mut done, mut free) = (0, 0, 0);
-        let step = if std::env::var("BULLA_INJECT").is_ok_and(|v| v == "full") { PAGE } else { 5 * PAGE };
         while done < 3 {
             self.reset(free);
             let ran = self.home.bulla(line);
@@ -121,26 +125,129 @@ impl Disk {
                 13 => (refused, done) = (refused + 1, 0),
                 _ => panic!("{context}"),
             }
+            after(ran.code, &context);
             self.recovers(&context);
-            free += step;
+            free += PAGE;
             assert!(free < 4 << 20, "{context}");
         }
-        println!("{line}: refused {refused} times, done from {} bytes free on", free - 3 * step);
+        println!("{line}: refused {refused} times, done from {} bytes free on", free - 3 * PAGE);
         refused
     }
 }
 
+const AT_ONCE: &str = "prune --grace 0 --run-expiry 0 --max-unused 0";
+
 #[test]
-fn verbs_that_write_on_an_ever_less_full_disk() {
+fn a_backup_on_an_ever_less_full_disk() {
+    let Some(disk) = Disk::new() else { return };
+    assert!(disk.sweep("-q backup src") > 30);
+}
+
+#[test]
+fn a_backup_with_its_cache_on_the_same_disk() {
+    let Some(disk) = Disk::new() else { return };
+    assert!(disk.sweep("-q --cache-dir disk/cache backup src") > 30);
+}
+
+#[test]
+fn verbs_that_put_one_object_on_an_ever_less_full_disk() {
     let Some(disk) = Disk::new() else { return };
     let (forgotten, held) = (disk.forgotten.clone(), disk.alive[0].0.clone());
-    assert!(disk.sweep("-q backup src") > 2);
     assert!(disk.sweep(&format!("-q undelete {forgotten}")) > 0);
     assert!(disk.sweep(&format!("-q protect {held}")) > 0);
-    assert_eq!(disk.sweep("-q prune --grace 0 --run-expiry 0 --max-unused 0"), 0);
-    // With its cache on the same disk.
-    assert!(disk.sweep("-q --cache-dir disk/cache backup src") > 2);
-    assert_eq!(disk.sweep("-q --cache-dir disk/cache prune --max-unused 0"), 0);
+    let added = disk.sweep_and("-q key add --key-file-out added", |code, context| {
+        if code == 0 {
+            assert_eq!(disk.home.bulla("-q --key-file added snapshots").code, 0, "{context}");
+        }
+        assert_eq!(disk.home.path("added").exists(), code == 0, "{context}: a key to nothing");
+        let _ = std::fs::remove_file(disk.home.path("added"));
+    });
+    assert!(added > 0);
+}
+
+#[test]
+fn parity_added_on_an_ever_less_full_disk() {
+    let Some(disk) = Disk::new() else { return };
+    assert!(disk.sweep("-q repair parity --add 10") > 30);
+}
+
+#[test]
+fn verbs_that_need_no_room() {
+    let Some(mut disk) = Disk::new() else { return };
+    for line in [AT_ONCE, "--cache-dir disk/cache prune --max-unused 0", "check --read-data"] {
+        assert_eq!(disk.sweep(&format!("-q {line}")), 0);
+    }
+    assert_eq!(disk.sweep("-q --cache-dir disk/cache check --read-data"), 0);
+    let (held, expected) = disk.alive[0].clone();
+    assert_eq!(disk.sweep(&format!("-q unprotect {held}")), 0);
+    let restored = disk.sweep_and(&format!("-q restore {held} --target out"), |_, context| {
+        assert!(tree(&disk.home.path(&format!("out{}", disk.home.shown("src")))) == expected, "{context}");
+        std::fs::remove_dir_all(disk.home.path("out")).unwrap();
+    });
+    assert_eq!(restored, 0);
+    disk.alive.remove(0);
+    assert_eq!(disk.sweep(&format!("-q forget --now --yes {held}")), 0);
+}
+
+#[test]
+fn a_restore_to_an_ever_less_full_disk() {
+    let Some(disk) = Disk::new() else { return };
+    let (id, expected) = disk.alive[1].clone();
+    let line = format!("-q restore {id} --target disk/out");
+    let refused = disk.sweep_and(&line, |_, context| {
+        let filler = disk.at.join("filler");
+        let len = std::fs::metadata(&filler).unwrap().len();
+        std::fs::File::options().write(true).open(&filler).unwrap().set_len(len - (1 << 20)).unwrap();
+        assert_eq!(disk.home.bulla(&line).code, 0, "{context}: again, with room");
+        assert!(
+            tree(&disk.home.path(&format!("disk/out{}", disk.home.shown("src")))) == expected,
+            "{context}"
+        );
+        std::fs::remove_dir_all(disk.at.join("out")).unwrap();
+    });
+    assert!(refused > 30);
+}
+
+/// The reserve is one write of 4 MiB: in its middle one step in so many is enough.
+const COARSE: u64 = 64 * PAGE;
+
+#[test]
+fn an_init_on_an_ever_less_full_disk() {
+    let Some(disk) = Disk::new() else { return };
+    let line = "-q init -r disk/new --key-file-out new-key";
+    let (mut refused, mut done, mut free) = (0, 0, 0);
+    while done < 3 {
+        std::fs::remove_dir_all(disk.at.join("repo")).unwrap_or_default();
+        std::fs::remove_file(disk.at.join("filler")).unwrap_or_default();
+        disk.fill(free);
+        let ran = disk.home.bulla(line);
+        let context = format!("{line} with {free} bytes free: exit {}: {}", ran.code, ran.err);
+        std::fs::remove_file(disk.at.join("filler")).unwrap();
+        match ran.code {
+            0 => done += 1,
+            13 => {
+                (refused, done) = (refused + 1, 0);
+                assert!(!disk.home.path("new-key").exists(), "{context}: a key to nothing");
+                let again = disk.home.bulla(line);
+                assert_eq!(again.code, 0, "{context}: again, with room: {}", again.err);
+            }
+            _ => panic!("{context}"),
+        }
+        let new = "-q -r disk/new --key-file new-key";
+        disk.home.bulla(&format!("{new} backup src")).ok();
+        disk.home.bulla(&format!("{new} check --read-data")).ok();
+        std::fs::remove_dir_all(disk.at.join("new")).unwrap();
+        std::fs::remove_file(disk.home.path("new-key")).unwrap();
+        let middle = 16 * PAGE < free && free + COARSE + 16 * PAGE < 4 << 20;
+        free += if middle && !full() { COARSE } else { PAGE };
+        assert!(free < 5 << 20, "{context}");
+    }
+    println!("{line}: refused {refused} times, done from {} bytes free on", free - 3 * PAGE);
+    assert!(refused > 30);
+}
+
+fn full() -> bool {
+    std::env::var("BULLA_INJECT").is_ok_and(|v| v == "full")
 }
 
 #[test]

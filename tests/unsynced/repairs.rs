@@ -2,8 +2,8 @@
 //! where a repair goes on behind another one that died.
 
 use super::{Count, EXHAUSTIVE, PAIRS, Watched, at_once, directory, losses, memory_of, report};
-use crate::faults;
-use crate::repair::{all_restorable, assert_no_less, change, flip, forge, names, newest_pack};
+use crate::faults::world::World;
+use crate::repair::{all_restorable, assert_no_less, damaged, flip, names, newest_pack, unforgotten};
 use crate::support::{contents, copy_of, on_disk, open};
 use bulla_engine::Result;
 use bulla_engine::backend::testing::{Fault, Faulty, Journal};
@@ -18,16 +18,18 @@ use bulla_engine::repair::snapshots::{self, SnapshotsOptions};
 use bulla_engine::repository::Repository;
 use std::sync::Arc;
 
+type Verb<'v> = &'v dyn Fn(&Repository) -> Result<()>;
+
 /// `first` dies at each of its requests in turn, `second` goes on behind it, then the power goes. Without `first`, the
 /// power goes inside `second`.
 fn behind(
     name: &str,
     base: &Arc<Memory>,
-    first: Option<&dyn Fn(&Repository) -> Result<()>>,
+    first: Option<Verb<'_>>,
     second: impl Fn(&Repository) -> Result<()>,
     done: impl Fn(&Arc<Memory>, &str) + Sync,
 ) {
-    let before = all_restorable(&open(base.clone(), 6).unwrap());
+    let before = unforgotten(&open(base.clone(), 6).unwrap());
     let objects = base.snapshot();
     let mut count = Count::default();
     for at in 0.. {
@@ -75,20 +77,6 @@ fn behind(
 
 fn nothing(_: &Arc<Memory>, _: &str) {}
 
-/// A pack with a bad frame, one with a bad directory, and an index run that cannot be read.
-fn damaged(world: &faults::World) -> Arc<Memory> {
-    let base = copy_of(&world.base);
-    let victim = newest_pack(world);
-    flip(&base, &victim, 1000);
-    let other = names(&base, &[Area::Packs]).into_iter().find(|n| *n != victim).unwrap();
-    change(&base, &other, |bytes| {
-        let at = bytes.len() - 10;
-        bytes[at] ^= 1;
-    });
-    forge(&base);
-    base
-}
-
 fn packs(repository: &Repository) -> Result<()> {
     let options = PacksOptions { read_data: true, ..PacksOptions::default() };
     packs::run(repository, &options, &Silent).map(drop)
@@ -101,7 +89,7 @@ fn editions(repository: &Repository) -> Result<()> {
 
 #[test]
 fn index_and_packs() {
-    let world = faults::World::new();
+    let world = World::history(None);
     let base = damaged(&world);
     let by_packs = IndexOptions { read_all_packs: true, ..IndexOptions::default() };
     let index = |r: &Repository| index::run(r, &by_packs, &Silent).map(drop);
@@ -117,7 +105,7 @@ fn index_and_packs() {
 /// The edition that a dead repair has committed may not be durable: the old snapshot must not be forgotten for it.
 #[test]
 fn editions_behind_a_repair_that_died() {
-    let world = faults::World::new();
+    let world = World::history(None);
     let base = copy_of(&world.base);
     base.overwrite(newest_pack(&world), None);
     behind("repair snapshots", &base, None, editions, nothing);
@@ -127,7 +115,7 @@ fn editions_behind_a_repair_that_died() {
 /// Packs that a dead repair has put back may not be durable: no snapshot comes back for them.
 #[test]
 fn healing_behind_a_repair_that_died() {
-    let world = faults::World::new();
+    let world = World::history(None);
     let (base, copy) = (copy_of(&world.base), copy_of(&world.base));
     let (newest, expected) = world.alive[1].clone();
     base.overwrite(ObjectName::Verdict(newest.id), None);

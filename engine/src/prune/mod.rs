@@ -395,7 +395,8 @@ fn reach_roots<'s>(
         observer.event(&Event::Progress { files, bytes: 0, total_files, total_bytes: 0 });
     }
     if reach.live().lost() > 0 || reach.is_blind() {
-        for snapshot in roots {
+        let gone: HashSet<RunId> = repository.list_runs(Area::Deaths)?.into_iter().collect();
+        for snapshot in roots.filter(|s| gone.contains(&s.id)) {
             if survey::is_dead(repository, &snapshot.id)? {
                 return Err(overtaken(&snapshot.id));
             }

@@ -240,7 +240,11 @@ impl Job<'_> {
 
     /// An edition with this tree. One that is forgotten dies, and would leave nothing if the old one died as well.
     fn made_before(&self, old: &Snapshot, tree: &ChunkId) -> Result<Option<RunId>> {
-        let (alive, _) = self.repository.readable_snapshots()?;
+        let (alive, failed) = self.repository.readable_snapshots()?;
+        // One that a repair has made may be among them.
+        if let Some(e) = failed.into_iter().find(|e| !e.is_damage()) {
+            return Err(e);
+        }
         let forgotten = self.repository.forgotten()?;
         let fits = |s: &&Snapshot| s.origin == Some(old.id) && s.tree == *tree;
         Ok(alive.iter().filter(fits).map(|s| s.id).find(|id| !forgotten.contains_key(id)))

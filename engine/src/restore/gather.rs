@@ -354,6 +354,7 @@ impl<'r> Gather<'r> {
             holes: Vec::new(),
             xattrs: None,
             fresh_parent: above == Place::Fresh,
+            leads: !dir.taken,
             fact,
             action,
         };
@@ -376,6 +377,7 @@ impl<'r> Gather<'r> {
             holes: Vec::new(),
             xattrs: None,
             fresh_parent: place == Place::Fresh,
+            leads: false,
             fact: Fact::Missing,
             action: if link && self.follows(&entry) { Action::Link } else { Action::Create },
             entry: entry.clone(),
