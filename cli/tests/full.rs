@@ -3,9 +3,10 @@
 
 use crate::content::{Tree, noise, tree};
 use crate::home::Home;
+use crate::repair::flip;
 use crate::upkeep::{backup, cleaned, identical, listed, sound};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const PAGE: u64 = 4096;
@@ -16,6 +17,10 @@ struct Disk {
     at: PathBuf,
     alive: Vec<(String, Tree)>,
     forgotten: String,
+    /// The largest data pack of the last backup, whose content is in the source still; below the repository.
+    newest: PathBuf,
+    /// What puts right, with room, what a test has damaged.
+    mend: Vec<&'static str>,
 }
 
 impl Drop for Disk {
@@ -37,12 +42,16 @@ impl Disk {
             println!("skipped: mounting a tmpfs takes root");
             return None;
         }
-        let mut taken = Vec::new();
+        let (mut taken, mut packs) = (Vec::new(), Vec::new());
         for round in 0..3u64 {
+            packs = home.objects("packs");
             home.write("src/changes", &noise(round, 200_000));
             home.write(&format!("src/stays-{round}"), &noise(10 + round, 40_000));
             taken.push((backup(&home, "src"), tree(&home.path("src"))));
         }
+        let new = home.objects("packs").into_iter().filter(|p| !packs.contains(p));
+        let newest = new.max_by_key(|p| std::fs::metadata(p).unwrap().len()).unwrap();
+        let newest = newest.strip_prefix(home.path("repo")).unwrap().to_path_buf();
         let forgotten = taken.remove(1).0;
         home.bulla(&format!("-q forget --now --yes {forgotten}")).ok();
         home.write("src/new", &noise(20, 60_000));
@@ -52,7 +61,7 @@ impl Disk {
         home.bulla(&format!("-q forget --now --yes {lonely}")).ok();
         std::fs::rename(home.path("repo"), home.path("base")).unwrap();
         std::os::unix::fs::symlink("disk/repo", home.path("repo")).unwrap();
-        Some(Self { home, at, alive: taken, forgotten })
+        Some(Self { home, at, alive: taken, forgotten, newest, mend: Vec::new() })
     }
 
     /// The repository as it was, and nothing else but `free` bytes.
@@ -97,8 +106,15 @@ impl Disk {
 
     /// After the administrator made room.
     fn recovers(&self, context: &str) {
-        self.whole(context);
+        if self.mend.is_empty() {
+            self.whole(context);
+        }
         std::fs::remove_file(self.at.join("filler")).unwrap();
+        for line in &self.mend {
+            let ran = self.home.bulla(line);
+            assert!(matches!(ran.code, 0 | 4), "{context}, then {line}: {}", ran.err);
+        }
+        self.whole(context);
         sound(&self.home, context);
         let id = backup(&self.home, "src");
         identical(&self.home, &id, "src", &tree(&self.home.path("src")), context);
@@ -169,6 +185,48 @@ fn verbs_that_put_one_object_on_an_ever_less_full_disk() {
 fn parity_added_on_an_ever_less_full_disk() {
     let Some(disk) = Disk::new() else { return };
     assert!(disk.sweep("-q repair parity --add 10") > 30);
+}
+
+/// All files below `dir`.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let below = |entry: std::io::Result<std::fs::DirEntry>| {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files(&path) } else { vec![path] }
+    };
+    std::fs::read_dir(dir).unwrap().flat_map(below).collect()
+}
+
+#[test]
+fn repairs_on_an_ever_less_full_disk() {
+    let Some(mut disk) = Disk::new() else { return };
+    let base = disk.home.path("base");
+    let copy = disk.home.path("copy");
+    assert!(Command::new("cp").arg("-a").arg(&base).arg(&copy).status().unwrap().success());
+    let restore = || {
+        std::fs::remove_dir_all(&base).unwrap();
+        assert!(Command::new("cp").arg("-a").arg(&copy).arg(&base).status().unwrap().success());
+    };
+    let pack = base.join(&disk.newest);
+    let len = std::fs::metadata(&pack).unwrap().len() as usize;
+
+    files(&base.join("index")).iter().for_each(|run| std::fs::remove_file(run).unwrap());
+    disk.mend = vec!["-q repair index"];
+    assert!(disk.sweep("-q repair index") > 0);
+
+    restore();
+    flip(&pack, len - 10);
+    disk.mend = vec!["-q repair packs --read-data"];
+    assert!(disk.sweep("-q repair packs --read-data") > 30);
+
+    restore();
+    std::fs::remove_file(&pack).unwrap();
+    disk.mend = vec!["-q repair packs --from copy --read-data"];
+    assert!(disk.sweep("-q repair packs --from copy --read-data") > 30);
+
+    restore();
+    flip(&pack, len / 2);
+    disk.mend = vec!["-q repair packs --read-data", "-q backup src"];
+    assert!(disk.sweep("-q repair snapshots --read-data") > 0);
 }
 
 #[test]

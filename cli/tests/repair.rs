@@ -3,7 +3,8 @@
 use crate::home::Home;
 use std::path::Path;
 
-fn flip(path: &Path, at: usize) {
+/// Turns a bit.
+pub(crate) fn flip(path: &Path, at: usize) {
     let mut bytes = std::fs::read(path).unwrap();
     bytes[at] ^= 1;
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();

@@ -12,8 +12,8 @@ use serde::Serialize;
 /// What `repair index` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Runs beside backups and prunes. Packs that are condemned or deleted are never listed again, and an index run
-that cannot be read is removed only when all packs are listed elsewhere.")]
+Runs beside backups and prunes. Packs that are condemned or deleted are never listed again, and an
+index run that cannot be read is removed only when all packs are listed elsewhere.")]
 pub(crate) struct Args {
     /// Say what would be done, write nothing
     #[arg(short = 'n', long)]

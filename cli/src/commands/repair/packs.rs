@@ -17,10 +17,11 @@ use std::ffi::OsString;
 /// What `repair packs` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Try first what brings bytes back: bulla repair parity, then --from a copy of the repository. What is left is
-condemned: nothing relies on such a pack any more, what opens in it is saved to new packs, the next backup stores
-again what its source still has, and the next prune deletes it. A pack stays while something is needed that lies
-only in it and does not open. Packs that are missing are given up only by name.")]
+Try first what brings bytes back: bulla repair parity, then --from a copy of the repository. What
+is left is condemned: nothing relies on such a pack any more, what opens in it is saved to new
+packs, the next backup stores again what its source still has, and the next prune deletes it. A
+pack stays while something is needed that lies only in it and does not open. Packs that are
+missing are given up only by name.")]
 pub(crate) struct Args {
     /// Only these packs: names, or objects as check prints them
     #[arg(value_name = "PACK", value_parser = pack_name)]

@@ -14,9 +14,10 @@ use serde::Serialize;
 /// What `repair snapshots` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-An edition has everything that can be restored of the old snapshot: where only content is lost, path and metadata
-stay and the content is marked as lost. The old snapshot stays too; with --forget it can be undeleted until its
-grace is over. Without --read-data only packs that are missing, cut or condemned by bulla repair packs are doubted.")]
+An edition has everything that can be restored of the old snapshot: where only content is lost,
+path and metadata stay and the content is marked as lost. The old snapshot stays too; with
+--forget it can be undeleted until its grace is over. Without --read-data only packs that are
+missing, cut or condemned by bulla repair packs are doubted.")]
 pub(crate) struct Args {
     /// Only these: ids, prefixes, latest, latest~N
     #[arg(value_name = "SNAPSHOT")]
