@@ -5,6 +5,7 @@
 
 mod beside;
 mod bits;
+mod catalogue;
 mod clones;
 mod collectors;
 mod crash;
@@ -17,6 +18,7 @@ mod moving;
 mod parity;
 mod protocol;
 mod prune;
+mod repair;
 mod restore;
 mod resume;
 mod rotation;

@@ -43,6 +43,8 @@ pub enum Event<'a> {
     },
     /// An entry of the source could not be captured whole.
     SourceError(&'a SourceError),
+    /// A dry run of a restore would do this. There is one for each entry, so nothing holds them all.
+    Planned(&'a crate::restore::Planned),
     /// Something the user should know, that harms nothing.
     Notice(&'a str),
     /// Something went wrong that the verb got around, or a restored entry lacks something.

@@ -161,18 +161,18 @@ fn a_dry_run_writes_nothing_and_says_what_it_would_do() {
     populate(&p.src());
     let snapshot = p.backup();
     let dry = RestoreOptions { dry_run: true, delete: true, ..RestoreOptions::default() };
-    let report = p.restore(&snapshot, &dry);
+    let planned = p.plan(&snapshot, &dry);
     assert!(!p.out().exists());
-    assert_eq!(report.planned.len(), describe(&p.src()).len() - 1);
-    assert!(report.planned.iter().all(|l| matches!(l.action, Action::Create | Action::Link)));
+    assert_eq!(planned.len(), describe(&p.src()).len() - 1);
+    assert!(planned.iter().all(|l| matches!(l.action, Action::Create | Action::Link)));
     p.restore(&snapshot, &RestoreOptions::default());
     fs::write(p.out().join("extra"), "x").unwrap();
     fs::write(p.out().join("d1/noise"), noise("other", 30_000)).unwrap();
     let before = describe(&p.out());
-    let report = p.restore(&snapshot, &dry);
+    let planned = p.plan(&snapshot, &dry);
     assert_eq!(describe(&p.out()), before);
     let lines = |a: Action| -> Vec<String> {
-        report.planned.iter().filter(|l| l.action == a).map(ToString::to_string).collect()
+        planned.iter().filter(|l| l.action == a).map(ToString::to_string).collect()
     };
     assert_eq!(lines(Action::Delete), ["delete extra"]);
     assert_eq!(lines(Action::Rewrite), ["rewrite d1/noise"]);

@@ -3,14 +3,14 @@
 use crate::support::{backup, env, secret, small};
 use bulla_engine::backend::Memory;
 use bulla_engine::format::snapshot::Snapshot;
-use bulla_engine::observer::Silent;
+use bulla_engine::observer::{Event, Observer, Silent};
 use bulla_engine::repository::Repository;
-use bulla_engine::restore::{self, RestoreOptions, RestoreReport};
+use bulla_engine::restore::{self, Planned, RestoreOptions, RestoreReport};
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 pub(crate) struct Place {
     pub(crate) all: tempfile::TempDir,
@@ -47,6 +47,21 @@ impl Place {
     /// Restores the contents of the source straight into `out`.
     pub(crate) fn restore(&self, snapshot: &Snapshot, options: &RestoreOptions) -> RestoreReport {
         restore::run(&self.repository, snapshot, &self.sub(), &self.out(), options, &Silent).unwrap()
+    }
+
+    /// What a dry run says.
+    pub(crate) fn plan(&self, snapshot: &Snapshot, options: &RestoreOptions) -> Vec<Planned> {
+        struct Lines(Mutex<Vec<Planned>>);
+        impl Observer for Lines {
+            fn event(&self, event: &Event<'_>) {
+                if let Event::Planned(line) = event {
+                    self.0.lock().unwrap().push((*line).clone());
+                }
+            }
+        }
+        let lines = Lines(Mutex::default());
+        restore::run(&self.repository, snapshot, &self.sub(), &self.out(), options, &lines).unwrap();
+        lines.0.into_inner().unwrap()
     }
 }
 

@@ -3,17 +3,19 @@
 use super::FilterArgs;
 use crate::context::{Context, canonical};
 use crate::exit::{Code, Failure, Outcome, keep};
+use crate::ui::Ui;
 use crate::ui::format::{count, duration, size};
-use crate::ui::json::{Planned, RestoreSummary, SCHEMA};
+use crate::ui::json::{self, Planned, RestoreSummary, SCHEMA};
 use crate::ui::progress::{Words, watch};
-use bulla_engine::observer::escape;
+use bulla_engine::observer::{Event, Observer, escape};
 use bulla_engine::restore::{self, Action, Overwrite, Ownership, Patterns, RestoreOptions, RestoreReport};
 use bulla_engine::source::{PatternSet, parse_exclude_file};
 use clap::ValueEnum;
 use std::ffi::OsString;
+use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What `restore` takes.
@@ -155,8 +157,10 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     }
     let words = Words { during: "restore", list_is_result: args.dry_run };
     let ended = watch(context.ui, words, |observer| {
-        restore::run(&repository, &snapshot, &sub, &args.target, &options, observer)
-    });
+        let plan = PlanLines::new(observer, context.ui, &args.target);
+        let ended = restore::run(&repository, &snapshot, &sub, &args.target, &options, &plan);
+        plan.finish().map(|()| ended)
+    })?;
     let report = ended.map_err(|e| match e {
         bulla_engine::Error::Interrupted => Failure::Stopped(
             "interrupted: the restore is not complete; run it again, what is right already is kept",
@@ -193,9 +197,6 @@ fn code(report: &RestoreReport) -> Code {
 }
 
 fn tell(context: &Context<'_>, args: &Args, from: &str, r: &RestoreReport, took: Duration) -> Outcome<()> {
-    if args.dry_run {
-        plan(context, args, r)?;
-    }
     if context.ui.json {
         return context.ui.document(&RestoreSummary {
             message_type: "summary",
@@ -221,21 +222,65 @@ fn tell(context: &Context<'_>, args: &Args, from: &str, r: &RestoreReport, took:
     context.ui.line(summary(args, from, r, took))
 }
 
-/// What a dry run would do; what it would leave alone only when asked with `-v`.
-fn plan(context: &Context<'_>, args: &Args, r: &RestoreReport) -> Outcome<()> {
-    let idle = |a: Action| matches!(a, Action::Unchanged | Action::Keep);
-    let target = args.target.as_os_str().as_bytes();
-    let target = target.strip_suffix(b"/").unwrap_or(target);
-    let mut out = context.ui.results();
-    for p in r.planned.iter().filter(|p| context.ui.verbosity > 0 || !idle(p.action)) {
-        let path = [target, b"/", &p.path].concat();
-        if context.ui.json {
-            out.document(&Planned::new(&path, p.action.to_string(), p.bytes))?;
+/// Prints what a dry run would do as it is planned; what it would leave alone only when asked with `-v`.
+struct PlanLines<'a> {
+    inner: &'a dyn Observer,
+    ui: &'a Ui,
+    target: &'a [u8],
+    lines: Mutex<Outcome<String>>,
+}
+
+impl<'a> PlanLines<'a> {
+    /// Lines that are printed at once, in bytes.
+    const BATCH: usize = 64 << 10;
+
+    fn new(inner: &'a dyn Observer, ui: &'a Ui, target: &'a Path) -> Self {
+        let target = target.as_os_str().as_bytes();
+        let target = target.strip_suffix(b"/").unwrap_or(target);
+        Self { inner, ui, target, lines: Mutex::new(Ok(String::new())) }
+    }
+
+    fn planned(&self, p: &restore::Planned) {
+        if self.ui.verbosity == 0 && matches!(p.action, Action::Unchanged | Action::Keep) {
+            return;
+        }
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(text) = &mut *lines else { return };
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        let path = [self.target, b"/", &p.path].concat();
+        if self.ui.json {
+            text.push_str(&json::text(&Planned::new(&path, p.action.to_string(), p.bytes)));
         } else {
-            out.line(format_args!("{:<10} {}", p.action.to_string(), escape(&path)))?;
+            let _ = write!(text, "{:<10} {}", p.action.to_string(), escape(&path));
+        }
+        if text.len() >= Self::BATCH {
+            let printed = self.ui.line(std::mem::take(text));
+            *lines = printed.map(|()| String::new());
         }
     }
-    out.finish()
+
+    fn finish(self) -> Outcome<()> {
+        let left = self.lines.into_inner().unwrap_or_else(PoisonError::into_inner)?;
+        if left.is_empty() { Ok(()) } else { self.ui.line(left) }
+    }
+}
+
+impl Observer for PlanLines<'_> {
+    fn event(&self, event: &Event<'_>) {
+        match event {
+            Event::Planned(p) => self.planned(p),
+            other => self.inner.event(other),
+        }
+    }
+    fn wants_totals(&self) -> bool {
+        self.inner.wants_totals()
+    }
+    /// Also when nobody reads the lines any more.
+    fn interrupted(&self) -> bool {
+        self.inner.interrupted() || self.lines.lock().is_ok_and(|lines| lines.is_err())
+    }
 }
 
 fn summary(args: &Args, from: &str, r: &RestoreReport, took: Duration) -> String {

@@ -6,6 +6,7 @@ use crate::spell::{self, Entry, Item, Ref};
 use bulla_engine::backend::Local;
 use bulla_engine::env::Env;
 use bulla_engine::format::envelope::{self, Header, ObjectType};
+use bulla_engine::format::frame;
 use bulla_engine::format::index::{IndexPack, IndexRecord, IndexRun, record_key};
 use bulla_engine::format::keys::ChunkKind;
 use bulla_engine::format::pack::{ChunkEntry, Directory, FrameEntry, PackHeader, PackKind};
@@ -152,6 +153,7 @@ impl Forge {
         let mut table = Vec::new();
         for (number, (payload, raw)) in (0..).zip(&pack.frames) {
             let mut sealed = payload.clone();
+            sealed.resize(payload.len() + frame::TAG_LEN, 0);
             key.seal(number, &mut sealed).unwrap();
             table.push(FrameEntry { sealed: sealed.len() as u32, raw: *raw });
             bytes.extend(sealed);

@@ -37,7 +37,7 @@ const fn closed(name: &'static str, build: fn(&mut Forge)) -> Case {
 }
 
 pub fn cases() -> Vec<Case> {
-    [swapped(), foreign(), slots(), configs(), snapshots(), floods(), stores()]
+    [swapped(), foreign(), slots(), configs(), snapshots(), verdicts(), floods(), stores()]
         .into_iter()
         .flatten()
         .collect()
@@ -314,6 +314,11 @@ fn snapshots() -> Vec<Case> {
             })
         })
         .after(restored),
+    ]
+}
+
+fn verdicts() -> Vec<Case> {
+    vec![
         damaged("a snapshot under another run's name", |f| described(f, |s| s.id = RunId::new([8; 16])))
             .lists(&[1, 4])
             .restores(&[1, 4]),
@@ -421,7 +426,7 @@ fn stores() -> Vec<Case> {
     vec![
         // Opening one would wait for ever.
         harmless("pipes in place of objects", |f| {
-            everywhere(f, |p| mkfifo(p));
+            everywhere(f, mkfifo);
         })
         .checks(ODD)
         .after(restored),

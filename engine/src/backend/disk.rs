@@ -97,7 +97,13 @@ impl Disk {
     }
 }
 
-/// Opens for reading; a link is followed.
+/// Opens for reading; a link is followed. What was put there instead of an object has no length, so nothing is read of it,
+/// and a pipe that nobody writes to is not waited for.
 pub(super) fn open(path: &Path) -> io::Result<File> {
-    Ok(File::from(rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
+    Ok(File::from(rustix::fs::openat(
+        CWD,
+        path,
+        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?))
 }

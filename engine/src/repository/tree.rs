@@ -4,13 +4,14 @@ use super::Repository;
 use super::chunks::ChunkReader;
 use super::index::Index;
 use crate::error::{Error, Result};
-use bulla_repo_format::ChunkId;
 use bulla_repo_format::keys::ChunkKind;
 use bulla_repo_format::tree::{
     Block, Child, ChunkRef, Content, Entry, Key, ListChild, ListNode, Node, compare_paths, decode_block,
     is_within, join_path,
 };
+use bulla_repo_format::{ChunkId, FormatError};
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 /// An inner node on the way down.
 struct Inner {
@@ -28,6 +29,8 @@ pub struct TreeReader<'r> {
     stack: Vec<Inner>,
     leaf: std::vec::IntoIter<Entry>,
     root: Option<ChunkId>,
+    /// The first key of the node entered last.
+    entered: (Arc<[u8]>, Vec<u8>),
     /// Only this path and what is below it.
     scope: Vec<u8>,
     buffer: Vec<u8>,
@@ -48,6 +51,7 @@ impl<'r> TreeReader<'r> {
             stack: Vec::new(),
             leaf: Vec::new().into_iter(),
             root: Some(root),
+            entered: (Arc::from([]), Vec::new()),
             scope: path.to_vec(),
             buffer: Vec::new(),
             visited: None,
@@ -64,6 +68,11 @@ impl<'r> TreeReader<'r> {
     /// Ids of the nodes read since the last call.
     pub fn take_visited(&mut self) -> Vec<ChunkId> {
         self.visited.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Where the node begins that was entered last: when it cannot be read, that is where the entries are missing.
+    pub fn entered(&self) -> &(Arc<[u8]>, Vec<u8>) {
+        &self.entered
     }
 
     /// Nodes read so far.
@@ -123,6 +132,7 @@ impl<'r> TreeReader<'r> {
             if may_hold(&self.scope, &child, next) {
                 let end = next.map(Child::key).or_else(|| inner.end.clone());
                 let level = inner.level;
+                self.entered = (child.parent.clone(), child.name.clone());
                 let node = self.node(&child.id)?;
                 check_child(&node, level, &child, end.as_ref())?;
                 self.enter(node, end);
@@ -148,8 +158,7 @@ impl<'r> TreeReader<'r> {
         if let Some(visited) = &mut self.visited {
             visited.push(*id);
         }
-        Node::decode(&self.buffer)
-            .map_err(|e| Error::Damaged { what: format!("tree node {id}"), reason: e.to_string() })
+        Node::decode(&self.buffer).map_err(|e| not_understood("tree node", id, e))
     }
 
     /// All chunk references of a file's content, in order.
@@ -185,7 +194,7 @@ impl<'r> TreeReader<'r> {
         if let Some(visited) = &mut self.visited {
             visited.push(*id);
         }
-        ListNode::decode(&self.buffer).map_err(|e| damaged("list node", id, e.to_string()))
+        ListNode::decode(&self.buffer).map_err(|e| not_understood("list node", id, e))
     }
 
     /// A metadata block's bytes.
@@ -195,10 +204,7 @@ impl<'r> TreeReader<'r> {
             Block::Inline(b) => Ok(Some(b.clone())),
             Block::Chunk(c) => {
                 self.chunks.read_exactly(ChunkKind::Meta, c, &mut self.buffer)?;
-                let fail = |e: bulla_repo_format::FormatError| Error::Damaged {
-                    what: format!("metadata block {}", c.id),
-                    reason: e.to_string(),
-                };
+                let fail = |e| not_understood("metadata block", &c.id, e);
                 decode_block(&self.buffer).map(|b| Some(b.to_vec())).map_err(fail)
             }
         }
@@ -267,6 +273,12 @@ pub(crate) fn check_list(node: &ListNode, level: u8, child: &ListChild) -> Resul
         return Ok(());
     }
     Err(damaged("list node", &child.id, "a child has other sums than its parent says".to_owned()))
+}
+
+/// The bytes are those that were stored, and say nothing this version knows: another kind of error than damage, so that
+/// nobody takes a newer writer's nodes for lost.
+fn not_understood(what: &str, id: &ChunkId, source: FormatError) -> Error {
+    Error::Object { object: format!("{what} {id}"), source }
 }
 
 /// False only if no entry in the half-open key range of `child` is at or below `scope`.

@@ -228,7 +228,8 @@ impl<'r> Gather<'r> {
         }
         let path: Arc<[u8]> = path.into();
         if self.open_paths + path.len() > OPEN_PATHS_MAX {
-            return Ok(self.abandon(&entry));
+            self.abandon(&entry);
+            return Ok(());
         }
         self.open_paths += path.len();
         let taken = selection == Selection::Take;
@@ -376,11 +377,11 @@ impl<'r> Gather<'r> {
             add(&self.context.tally.counts.unreadable, 1);
             let path = escape(&entry.path());
             let text = format!(
-                "/{path} could not be listed when it was backed up: nothing of what was in it is here"
+                "/{path} could not be listed when it was backed up, or lost entries since: what it lacks is not here"
             );
             self.context.tally.warn(&text);
         }
-        // Nobody knows what was in a directory that was not listed: nothing there is extra.
+        // Nobody knows what was in a directory that was not listed whole: nothing there is extra.
         if dir.place != Place::Existing || entry.flags.read_error {
             dir.names = None;
         }
@@ -400,6 +401,7 @@ impl<'r> Gather<'r> {
             holes: Vec::new(),
             xattrs: None,
             fresh_parent: above == Place::Fresh,
+            leads: !dir.taken,
             fact,
             action,
         };
@@ -423,6 +425,7 @@ impl<'r> Gather<'r> {
             holes: Vec::new(),
             xattrs: None,
             fresh_parent: place == Place::Fresh,
+            leads: false,
             fact: Fact::Missing,
             action: if link && self.follows(&entry) { Action::Link } else { Action::Create },
             entry: entry.clone(),

@@ -24,7 +24,7 @@ pub use report::{Damage, Planned, RestoreReport};
 pub use select::{Patterns, Select, Selection};
 
 use crate::error::{Error, Result};
-use crate::observer::{Observer, escape};
+use crate::observer::{Event, Observer, escape};
 use crate::repository::Repository;
 use crate::repository::index::Index;
 use bulla_repo_format::snapshot::Snapshot;
@@ -139,7 +139,6 @@ pub fn run(
     };
     let scope = gather::Scope::find(&context, snapshot, sub)?;
     let (root, fresh) = open_target(target, options.dry_run)?;
-    let mut planned = Vec::new();
     let mut gather = Gather::new(&context, snapshot, scope, root.as_ref().map(SafeDir::handle), fresh);
     loop {
         context.tally.check_interrupt()?;
@@ -152,7 +151,7 @@ pub fn run(
             }
             _ => {
                 gather.finish_directories(&mut wave)?;
-                planned.extend(wave.planned());
+                wave.planned(&mut |line| observer.event(&Event::Planned(line)));
             }
         }
         if gather.finished() {
@@ -161,12 +160,11 @@ pub fn run(
     }
     drop(gather);
     let Context { tally, .. } = context;
-    let mut report = tally.report();
-    report.planned = planned;
+    let report = tally.report();
     if report.owners_not_restored > 0 && options.ownership != Ownership::None && !options.dry_run {
         let n = report.owners_not_restored;
         let text = format!("the owners of {n} entries were not restored: only the superuser can do that");
-        observer.event(&crate::observer::Event::Notice(&text));
+        observer.event(&Event::Notice(&text));
     }
     Ok(report)
 }

@@ -47,8 +47,6 @@ macro_rules! counts {
             $($(#[$doc])* pub $name: u64,)*
             /// What the repository could not give; not empty means that the restore is incomplete.
             pub damaged: Vec<Damage>,
-            /// The plan, for a dry run.
-            pub planned: Vec<Planned>,
         }
 
         /// The same, as the workers count.

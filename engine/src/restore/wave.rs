@@ -25,6 +25,8 @@ pub(super) struct Item {
     pub(super) xattrs: Option<Vec<u8>>,
     /// Its directory was made by this run.
     pub(super) fresh_parent: bool,
+    /// A directory that was not asked for and only leads to what was: one that is there is left as it is.
+    pub(super) leads: bool,
     pub(super) fact: Fact,
     pub(super) action: Action,
 }
@@ -68,22 +70,17 @@ impl Wave {
         self.items.len() >= WAVE_ITEMS || self.refs.len() >= WAVE_REFS || self.bytes >= WAVE_BYTES
     }
 
-    /// The plan as lines, for a dry run.
-    pub(super) fn planned(&mut self) -> Vec<Planned> {
-        let line = |i: &Item| {
+    /// The plan, a line at a time, for a dry run.
+    pub(super) fn planned(&mut self, tell: &mut dyn FnMut(&Planned)) {
+        for i in &self.items {
             let bytes = match i.action {
                 Action::Create | Action::Replace => i.entry.size(),
                 _ => 0,
             };
-            Planned { path: join_path(&i.parent, &i.entry.name), action: i.action, bytes }
-        };
-        let mut lines: Vec<Planned> = self.items.iter().map(line).collect();
-        let extras = self.extras.drain(..);
-        lines.extend(extras.map(|(parent, name)| Planned {
-            path: join_path(&parent, &name),
-            action: Action::Delete,
-            bytes: 0,
-        }));
-        lines
+            tell(&Planned { path: join_path(&i.parent, &i.entry.name), action: i.action, bytes });
+        }
+        for (parent, name) in self.extras.drain(..) {
+            tell(&Planned { path: join_path(&parent, &name), action: Action::Delete, bytes: 0 });
+        }
     }
 }
