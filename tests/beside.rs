@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Calls `hook` before operation `at`: somebody else acts between two requests.
-struct Interposed<F> {
+pub(crate) struct Interposed<F> {
     inner: Arc<Memory>,
     at: u64,
     count: AtomicU64,
@@ -22,7 +22,7 @@ struct Interposed<F> {
 }
 
 impl<F: Fn() + Send + Sync> Interposed<F> {
-    fn new(inner: Arc<Memory>, at: u64, hook: F) -> Arc<Self> {
+    pub(crate) fn new(inner: Arc<Memory>, at: u64, hook: F) -> Arc<Self> {
         Arc::new(Self { inner, at, count: AtomicU64::new(0), hook })
     }
     fn step(&self) -> &Memory {
@@ -31,7 +31,7 @@ impl<F: Fn() + Send + Sync> Interposed<F> {
         }
         &self.inner
     }
-    fn struck(&self) -> bool {
+    pub(crate) fn struck(&self) -> bool {
         self.count.load(Ordering::SeqCst) > self.at
     }
 }
@@ -60,6 +60,9 @@ impl<F: Fn() + Send + Sync> Backend for Interposed<F> {
     }
     fn delete(&self, name: &ObjectName) -> Result<()> {
         self.step().delete(name)
+    }
+    fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
+        self.step().heal(name, parts)
     }
 }
 

@@ -60,6 +60,9 @@ impl Backend for Watched {
     fn delete(&self, name: &ObjectName) -> Result<()> {
         self.inner.delete(name)
     }
+    fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
+        self.inner.heal(name, parts)
+    }
 }
 
 fn options() -> PruneOptions {

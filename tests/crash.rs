@@ -1,11 +1,15 @@
 //! Die at every operation: a backup fails, is killed, or loses an acknowledgement at each backend call in turn. What
 //! was acknowledged restores, the next backup needs no help, and `check` is clean (I1, I3, I5 of the fault matrix).
 
-use crate::support::{backup, contents, copy_of, in_memory, noise, on_disk, open, populate};
-use bulla_engine::backend::Memory;
+use crate::support::{
+    backup, contents, copy_of, env, in_memory, noise, on_disk, open, populate, secret, small,
+};
 use bulla_engine::backend::testing::{Fault, Faulty};
+use bulla_engine::backend::{Backend, Memory};
 use bulla_engine::check::{self, CheckOptions, ReadData};
+use bulla_engine::format::Area;
 use bulla_engine::observer::Silent;
+use bulla_engine::repository::Repository;
 use std::sync::Arc;
 
 fn clean(memory: &Arc<Memory>, context: &str) {
@@ -67,29 +71,47 @@ fn an_init_that_no_reader_would_open_writes_nothing() {
 }
 
 #[test]
-fn an_init_that_dies_anywhere_leaves_no_half_repository() {
-    for fault in [Fault::Once, Fault::Forever, Fault::AfterEffect, Fault::NoSpace] {
-        for at in 0.. {
-            let memory = Arc::new(Memory::new());
-            let faulty = Arc::new(Faulty::new(memory.clone(), at, fault));
-            let env = crate::support::env(1);
-            let secret = crate::support::secret();
-            let made = bulla_engine::repository::Repository::init(
-                faulty.clone(),
-                &crate::support::small(),
-                &secret,
-                env,
-            );
-            if !faulty.struck() {
-                assert!(made.is_ok());
-                break;
-            }
-            match open(memory.clone(), 2) {
-                Ok(repository) => assert!(repository.snapshots().unwrap().is_empty()),
-                Err(e) => {
-                    assert!(matches!(e, bulla_engine::Error::NoRepository { .. }), "{fault:?} at {at}: {e}")
-                }
-            }
-        }
+fn an_init_over_a_repository_that_has_lost_its_config_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file"), "content").unwrap();
+    let (repository, memory) = in_memory();
+    let snapshot = backup(&repository, dir.path()).unwrap().snapshot.unwrap();
+    let whole = memory.snapshot();
+    for (name, _) in memory.list(Area::Config).unwrap() {
+        memory.overwrite(name, None);
     }
+    let lost = memory.snapshot();
+    let again = Repository::init(memory.clone(), &small(), &secret(), env(9)).map(drop);
+    let error = again.unwrap_err();
+    assert!(error.to_string().contains("config"), "{error}");
+    assert!(memory.snapshot() == lost, "something was changed");
+    // Whoever has a copy of the config has the repository.
+    for (name, bytes) in whole {
+        memory.overwrite(name, Some(bytes));
+    }
+    assert_eq!(contents(&open(memory, 10).unwrap(), &snapshot).unwrap(), on_disk(dir.path()));
+}
+
+#[test]
+fn a_repository_keeps_no_key_of_an_init_that_was_cut_off() {
+    let init = |backend, seed| {
+        let (options, secret) = (crate::support::small(), crate::support::secret());
+        Repository::init(backend, &options, &secret, crate::support::env(seed)).map(drop)
+    };
+    let memory = Arc::new(Memory::new());
+    let slots = || memory.list(Area::Keys).unwrap().len();
+    for seed in 0..12 {
+        // Killed where it was about to put the config.
+        let at = (0..).find(|at| {
+            let trial = Faulty::new(copy_of(&memory), *at, Fault::Forever);
+            let trial = Arc::new(trial);
+            init(trial.clone(), seed).unwrap_err();
+            trial.hit() == "put config/00000000"
+        });
+        init(Arc::new(Faulty::new(memory.clone(), at.unwrap(), Fault::Forever)), seed).unwrap_err();
+    }
+    assert_eq!(slots(), 24);
+    init(memory.clone(), 50).unwrap();
+    assert_eq!(slots(), 2);
+    open(memory.clone(), 51).unwrap();
 }

@@ -5,6 +5,7 @@
 
 mod beside;
 mod bits;
+mod catalogue;
 mod clones;
 mod collectors;
 mod crash;
@@ -14,9 +15,11 @@ mod features;
 mod gaps;
 mod incremental;
 mod moving;
+mod nonces;
 mod parity;
 mod protocol;
 mod prune;
+mod repair;
 mod restore;
 mod resume;
 mod rotation;

@@ -21,6 +21,9 @@ fn protected() -> (tempfile::TempDir, Repository, Arc<Memory>) {
     let options = InitOptions { parity: Some(10), data_pack: 1 << 20, ..small() };
     let repository = Repository::init(memory.clone(), &options, &secret(), env(1)).unwrap().repository;
     backup(&repository, dir.path()).unwrap();
+    // Packs of one shard.
+    std::fs::write(dir.path().join("little"), "little").unwrap();
+    backup(&repository, dir.path()).unwrap();
     (dir, repository, memory)
 }
 
@@ -298,6 +301,9 @@ impl Backend for Scratched {
     }
     fn delete(&self, name: &ObjectName) -> Result<()> {
         self.inner.delete(name)
+    }
+    fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
+        self.inner.heal(name, parts)
     }
 }
 

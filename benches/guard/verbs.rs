@@ -86,7 +86,7 @@ fn straight_line(source: &Path) -> Vec<Straight> {
     let (mut paths, mut frames, mut stream, mut chunks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut close = |stream: &mut Vec<u8>, chunks: &mut Vec<(PathBuf, usize)>| {
         let mut sealed = Vec::new();
-        compressor.compress(stream, &mut sealed);
+        compressor.compress(stream).write(&mut sealed);
         key.seal(0, &mut sealed).unwrap();
         opened.clone_from(&sealed);
         expander

@@ -184,7 +184,7 @@ fn first_line(file: &Path) -> Outcome<OsString> {
 }
 
 /// A plain path or `file:` URL; other schemes are refused in words.
-fn local_path(place: OsString) -> Outcome<PathBuf> {
+pub(crate) fn local_path(place: OsString) -> Outcome<PathBuf> {
     let bytes = place.as_bytes();
     if let Some(path) = bytes.strip_prefix(b"file:") {
         let path = path.strip_prefix(b"//").filter(|p| p.starts_with(b"/")).unwrap_or(path);

@@ -208,6 +208,7 @@ mod tests {
         assert_eq!(code(Error::RolledBack { reason: s() }) as u8, 9);
         assert_eq!(code(Error::Interrupted) as u8, 130);
         assert_eq!(code(Error::Voided { run: s() }) as u8, 1);
+        assert_eq!(code(Error::Overtaken { what: s() }) as u8, 1);
         assert_eq!(Failure::Usage(s()).said().unwrap().code as u8, 2);
         let newer = FormatError::Foreign { what: "config" };
         assert_eq!(code(Error::Object { object: s(), source: newer }) as u8, 1);

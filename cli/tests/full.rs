@@ -3,9 +3,10 @@
 
 use crate::content::{Tree, noise, tree};
 use crate::home::Home;
+use crate::repair::flip;
 use crate::upkeep::{backup, cleaned, identical, listed, sound};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const PAGE: u64 = 4096;
@@ -16,6 +17,10 @@ struct Disk {
     at: PathBuf,
     alive: Vec<(String, Tree)>,
     forgotten: String,
+    /// The largest data pack of the last backup, whose content is in the source still; below the repository.
+    newest: PathBuf,
+    /// What puts right, with room, what a test has damaged.
+    mend: Vec<&'static str>,
 }
 
 impl Drop for Disk {
@@ -37,12 +42,16 @@ impl Disk {
             println!("skipped: mounting a tmpfs takes root");
             return None;
         }
-        let mut taken = Vec::new();
+        let (mut taken, mut packs) = (Vec::new(), Vec::new());
         for round in 0..3u64 {
+            packs = home.objects("packs");
             home.write("src/changes", &noise(round, 200_000));
             home.write(&format!("src/stays-{round}"), &noise(10 + round, 40_000));
             taken.push((backup(&home, "src"), tree(&home.path("src"))));
         }
+        let new = home.objects("packs").into_iter().filter(|p| !packs.contains(p));
+        let newest = new.max_by_key(|p| std::fs::metadata(p).unwrap().len()).unwrap();
+        let newest = newest.strip_prefix(home.path("repo")).unwrap().to_path_buf();
         let forgotten = taken.remove(1).0;
         home.bulla(&format!("-q forget --now --yes {forgotten}")).ok();
         home.write("src/new", &noise(20, 60_000));
@@ -52,7 +61,7 @@ impl Disk {
         home.bulla(&format!("-q forget --now --yes {lonely}")).ok();
         std::fs::rename(home.path("repo"), home.path("base")).unwrap();
         std::os::unix::fs::symlink("disk/repo", home.path("repo")).unwrap();
-        Some(Self { home, at, alive: taken, forgotten })
+        Some(Self { home, at, alive: taken, forgotten, newest, mend: Vec::new() })
     }
 
     /// The repository as it was, and nothing else but `free` bytes.
@@ -97,8 +106,15 @@ impl Disk {
 
     /// After the administrator made room.
     fn recovers(&self, context: &str) {
-        self.whole(context);
+        if self.mend.is_empty() {
+            self.whole(context);
+        }
         std::fs::remove_file(self.at.join("filler")).unwrap();
+        for line in &self.mend {
+            let ran = self.home.bulla(line);
+            assert!(matches!(ran.code, 0 | 4), "{context}, then {line}: {}", ran.err);
+        }
+        self.whole(context);
         sound(&self.home, context);
         let id = backup(&self.home, "src");
         identical(&self.home, &id, "src", &tree(&self.home.path("src")), context);
@@ -110,8 +126,12 @@ impl Disk {
     /// `line` with 0, 4, 8, … KiB free, until it has succeeded a few times in a row: how many were refused. Only a
     /// prune, whose copies wait for room, succeeds without doing all it could.
     fn sweep(&self, line: &str) -> u64 {
+        self.sweep_and(line, |_, _| {})
+    }
+
+    /// As [`Disk::sweep`]; `after` looks at what each ended with.
+    fn sweep_and(&self, line: &str, after: impl Fn(i32, &str)) -> u64 {
         let (mut refused, mut done, mut free) = (0, 0, 0);
-        let step = if std::env::var("BULLA_INJECT").is_ok_and(|v| v == "full") { PAGE } else { 5 * PAGE };
         while done < 3 {
             self.reset(free);
             let ran = self.home.bulla(line);
@@ -121,26 +141,171 @@ impl Disk {
                 13 => (refused, done) = (refused + 1, 0),
                 _ => panic!("{context}"),
             }
+            after(ran.code, &context);
             self.recovers(&context);
-            free += step;
+            free += PAGE;
             assert!(free < 4 << 20, "{context}");
         }
-        println!("{line}: refused {refused} times, done from {} bytes free on", free - 3 * step);
+        println!("{line}: refused {refused} times, done from {} bytes free on", free - 3 * PAGE);
         refused
     }
 }
 
+const AT_ONCE: &str = "prune --grace 0 --run-expiry 0 --max-unused 0";
+
 #[test]
-fn verbs_that_write_on_an_ever_less_full_disk() {
+fn a_backup_on_an_ever_less_full_disk() {
+    let Some(disk) = Disk::new() else { return };
+    assert!(disk.sweep("-q backup src") > 30);
+}
+
+#[test]
+fn a_backup_with_its_cache_on_the_same_disk() {
+    let Some(disk) = Disk::new() else { return };
+    assert!(disk.sweep("-q --cache-dir disk/cache backup src") > 30);
+}
+
+#[test]
+fn verbs_that_put_one_object_on_an_ever_less_full_disk() {
     let Some(disk) = Disk::new() else { return };
     let (forgotten, held) = (disk.forgotten.clone(), disk.alive[0].0.clone());
-    assert!(disk.sweep("-q backup src") > 2);
     assert!(disk.sweep(&format!("-q undelete {forgotten}")) > 0);
     assert!(disk.sweep(&format!("-q protect {held}")) > 0);
-    assert_eq!(disk.sweep("-q prune --grace 0 --run-expiry 0 --max-unused 0"), 0);
-    // With its cache on the same disk.
-    assert!(disk.sweep("-q --cache-dir disk/cache backup src") > 2);
-    assert_eq!(disk.sweep("-q --cache-dir disk/cache prune --max-unused 0"), 0);
+    let added = disk.sweep_and("-q key add --key-file-out added", |code, context| {
+        if code == 0 {
+            assert_eq!(disk.home.bulla("-q --key-file added snapshots").code, 0, "{context}");
+        }
+        assert_eq!(disk.home.path("added").exists(), code == 0, "{context}: a key to nothing");
+        let _ = std::fs::remove_file(disk.home.path("added"));
+    });
+    assert!(added > 0);
+}
+
+#[test]
+fn parity_added_on_an_ever_less_full_disk() {
+    let Some(disk) = Disk::new() else { return };
+    assert!(disk.sweep("-q repair parity --add 10") > 30);
+}
+
+/// All files below `dir`.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let below = |entry: std::io::Result<std::fs::DirEntry>| {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files(&path) } else { vec![path] }
+    };
+    std::fs::read_dir(dir).unwrap().flat_map(below).collect()
+}
+
+#[test]
+fn repairs_on_an_ever_less_full_disk() {
+    let Some(mut disk) = Disk::new() else { return };
+    let base = disk.home.path("base");
+    let copy = disk.home.path("copy");
+    assert!(Command::new("cp").arg("-a").arg(&base).arg(&copy).status().unwrap().success());
+    let restore = || {
+        std::fs::remove_dir_all(&base).unwrap();
+        assert!(Command::new("cp").arg("-a").arg(&copy).arg(&base).status().unwrap().success());
+    };
+    let pack = base.join(&disk.newest);
+    let len = std::fs::metadata(&pack).unwrap().len() as usize;
+
+    files(&base.join("index")).iter().for_each(|run| std::fs::remove_file(run).unwrap());
+    disk.mend = vec!["-q repair index"];
+    assert!(disk.sweep("-q repair index") > 0);
+
+    restore();
+    flip(&pack, len - 10);
+    disk.mend = vec!["-q repair packs --read-data"];
+    assert!(disk.sweep("-q repair packs --read-data") > 30);
+
+    restore();
+    std::fs::remove_file(&pack).unwrap();
+    disk.mend = vec!["-q repair packs --from copy --read-data"];
+    assert!(disk.sweep("-q repair packs --from copy --read-data") > 30);
+
+    restore();
+    flip(&pack, len / 2);
+    disk.mend = vec!["-q repair packs --read-data", "-q backup src"];
+    assert!(disk.sweep("-q repair snapshots --read-data") > 0);
+}
+
+#[test]
+fn verbs_that_need_no_room() {
+    let Some(mut disk) = Disk::new() else { return };
+    for line in [AT_ONCE, "--cache-dir disk/cache prune --max-unused 0", "check --read-data"] {
+        assert_eq!(disk.sweep(&format!("-q {line}")), 0);
+    }
+    assert_eq!(disk.sweep("-q --cache-dir disk/cache check --read-data"), 0);
+    let (held, expected) = disk.alive[0].clone();
+    assert_eq!(disk.sweep(&format!("-q unprotect {held}")), 0);
+    let restored = disk.sweep_and(&format!("-q restore {held} --target out"), |_, context| {
+        assert!(tree(&disk.home.path(&format!("out{}", disk.home.shown("src")))) == expected, "{context}");
+        std::fs::remove_dir_all(disk.home.path("out")).unwrap();
+    });
+    assert_eq!(restored, 0);
+    disk.alive.remove(0);
+    assert_eq!(disk.sweep(&format!("-q forget --now --yes {held}")), 0);
+}
+
+#[test]
+fn a_restore_to_an_ever_less_full_disk() {
+    let Some(disk) = Disk::new() else { return };
+    let (id, expected) = disk.alive[1].clone();
+    let line = format!("-q restore {id} --target disk/out");
+    let refused = disk.sweep_and(&line, |_, context| {
+        let filler = disk.at.join("filler");
+        let len = std::fs::metadata(&filler).unwrap().len();
+        std::fs::File::options().write(true).open(&filler).unwrap().set_len(len - (1 << 20)).unwrap();
+        assert_eq!(disk.home.bulla(&line).code, 0, "{context}: again, with room");
+        assert!(
+            tree(&disk.home.path(&format!("disk/out{}", disk.home.shown("src")))) == expected,
+            "{context}"
+        );
+        std::fs::remove_dir_all(disk.at.join("out")).unwrap();
+    });
+    assert!(refused > 30);
+}
+
+/// The reserve is one write of 4 MiB: in its middle one step in so many is enough.
+const COARSE: u64 = 64 * PAGE;
+
+#[test]
+fn an_init_on_an_ever_less_full_disk() {
+    let Some(disk) = Disk::new() else { return };
+    let line = "-q init -r disk/new --key-file-out new-key";
+    let (mut refused, mut done, mut free) = (0, 0, 0);
+    while done < 3 {
+        std::fs::remove_dir_all(disk.at.join("repo")).unwrap_or_default();
+        std::fs::remove_file(disk.at.join("filler")).unwrap_or_default();
+        disk.fill(free);
+        let ran = disk.home.bulla(line);
+        let context = format!("{line} with {free} bytes free: exit {}: {}", ran.code, ran.err);
+        std::fs::remove_file(disk.at.join("filler")).unwrap();
+        match ran.code {
+            0 => done += 1,
+            13 => {
+                (refused, done) = (refused + 1, 0);
+                assert!(!disk.home.path("new-key").exists(), "{context}: a key to nothing");
+                let again = disk.home.bulla(line);
+                assert_eq!(again.code, 0, "{context}: again, with room: {}", again.err);
+            }
+            _ => panic!("{context}"),
+        }
+        let new = "-q -r disk/new --key-file new-key";
+        disk.home.bulla(&format!("{new} backup src")).ok();
+        disk.home.bulla(&format!("{new} check --read-data")).ok();
+        std::fs::remove_dir_all(disk.at.join("new")).unwrap();
+        std::fs::remove_file(disk.home.path("new-key")).unwrap();
+        let middle = 16 * PAGE < free && free + COARSE + 16 * PAGE < 4 << 20;
+        free += if middle && !full() { COARSE } else { PAGE };
+        assert!(free < 5 << 20, "{context}");
+    }
+    println!("{line}: refused {refused} times, done from {} bytes free on", free - 3 * PAGE);
+    assert!(refused > 30);
+}
+
+fn full() -> bool {
+    std::env::var("BULLA_INJECT").is_ok_and(|v| v == "full")
 }
 
 #[test]

@@ -18,7 +18,10 @@ fn what_recovery_txt_says_restores_the_tree() {
     let mut home = Home::empty();
     home.write("pw", b"correct horse\n");
     home.write("it's src/deep/hello", b"hello\n");
-    home.write("it's src/large", &(0..2_000_000u32).map(|i| (i * i >> 7) as u8).collect::<Vec<_>>());
+    home.write(
+        "it's src/large",
+        &(0..2_000_000u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect::<Vec<_>>(),
+    );
     std::os::unix::fs::symlink("deep/hello", home.path("it's src/link")).unwrap();
     std::process::Command::new("chmod").arg("600").arg(home.path("pw")).status().unwrap();
     home.set("BULLA_REPOSITORY", "it's a repo");

@@ -187,8 +187,7 @@ fn no_secret_is_said_or_left_anywhere() {
         "version --json",
     ] {
         let line = format!("{line} --key-file secret-key");
-        let ran = home.bulla(&line);
-        assert!(ran.code == 0 || ran.code == 2, "{line}: {}\n{}", ran.code, ran.err);
+        let ran = home.bulla(&line).ends(0);
         canaries.unsaid(&line, &ran);
     }
     canaries.key("the second key file's key", &printed(&home, "secret-key2"));
@@ -219,7 +218,6 @@ fn children_are_told_no_secret() {
     let seen = home.bulla("cat latest:f --key-file key").ok();
     assert!(seen.contains("HOME=") && seen.contains("stdin-from-command"), "{seen}");
     canaries.silent("the environment or arguments of a command", seen.as_bytes());
-    home.bulla("snapshots --password-command 'sh give'").ends(2);
     home.unset("BULLA_KEY_FILE");
     let ran = home.run(&["snapshots", "--password-command", "sh give"], b"");
     ran.ends(12);

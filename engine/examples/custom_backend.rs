@@ -56,6 +56,9 @@ impl Backend for Counting {
     fn delete(&self, name: &ObjectName) -> Result<()> {
         self.call().delete(name)
     }
+    fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
+        self.call().heal(name, parts)
+    }
 }
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {

@@ -132,6 +132,10 @@ impl Error {
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Backend(BackendError::NotFound { .. }))
     }
+    /// True when the store said that it cannot read or write, which a bad sector and a bad cable both do.
+    pub fn is_io(&self) -> bool {
+        matches!(self, Self::Backend(BackendError::Io { .. }))
+    }
     /// True when content or objects are damaged, as opposed to unreachable.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Object { .. })

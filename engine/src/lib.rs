@@ -14,6 +14,7 @@ pub mod observer;
 pub mod parity;
 pub mod protocol;
 pub mod prune;
+pub mod repair;
 pub mod repository;
 pub mod restore;
 pub mod retention;

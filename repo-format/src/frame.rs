@@ -28,11 +28,14 @@ impl FrameKey {
         Ok(Self(LessSafeKey::new(key.map_err(|_| FormatError::invalid(WHAT, "key of a wrong length"))?)))
     }
 
-    /// Seals `codec ‖ payload` in place and appends the tag.
-    pub fn seal(&self, index: u32, buffer: &mut Vec<u8>) -> Result<()> {
-        self.0
-            .seal_in_place_append_tag(nonce(index), Aad::empty(), buffer)
-            .map_err(|_| FormatError::invalid(WHAT, "too large to seal"))
+    /// Seals `codec ‖ payload ‖ 16 bytes` in place; the tag goes where those bytes were.
+    pub fn seal(&self, index: u32, buffer: &mut [u8]) -> Result<()> {
+        let (text, place) =
+            buffer.split_last_chunk_mut::<TAG_LEN>().ok_or(FormatError::Truncated { what: WHAT })?;
+        let tag = self.0.seal_in_place_separate_tag(nonce(index), Aad::empty(), text);
+        let tag = tag.map_err(|_| FormatError::invalid(WHAT, "too large to seal"))?;
+        place.iter_mut().zip(tag.as_ref()).for_each(|(p, t)| *p = *t);
+        Ok(())
     }
 
     /// Opens a sealed frame in place and returns `codec ‖ payload`.
@@ -64,9 +67,34 @@ pub enum Compression {
     Max,
 }
 
-/// Compresses frames; keeps its zstd context between them.
+/// Compresses frames; keeps its zstd context and its buffer between them.
 pub struct Compressor {
     context: Option<zstd_safe::CCtx<'static>>,
+    buffer: Vec<u8>,
+}
+
+/// A compressed frame, `codec ‖ payload` when written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compressed<'a> {
+    /// [`CODEC_RAW`] or [`CODEC_ZSTD`].
+    pub codec: u8,
+    /// What the codec made of the plain bytes.
+    pub payload: &'a [u8],
+}
+
+impl Compressed<'_> {
+    /// Bytes of `codec ‖ payload ‖ tag`.
+    pub const fn sealed_len(&self) -> usize {
+        1 + self.payload.len() + TAG_LEN
+    }
+
+    /// Appends `codec ‖ payload` and room for the tag, as [`FrameKey::seal`] takes it.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.reserve_exact(self.sealed_len());
+        out.put_u8(self.codec);
+        out.put(self.payload);
+        out.put(&[0; TAG_LEN]);
+    }
 }
 
 impl Compressor {
@@ -74,7 +102,7 @@ impl Compressor {
     pub fn new(compression: Compression, frame: u32) -> Result<Self> {
         let window = frame.max(1 << 10).next_power_of_two().ilog2().min(23);
         let (level, hash) = match compression {
-            Compression::Off => return Ok(Self { context: None }),
+            Compression::Off => return Ok(Self { context: None, buffer: Vec::new() }),
             Compression::Fastest => (1, Some(16)),
             Compression::Auto => (2, Some(17)),
             Compression::Better => (6, None),
@@ -91,27 +119,25 @@ impl Compressor {
             .and_then(|()| set(CParameter::ContentSizeFlag(true)))
             .and_then(|()| set(CParameter::ChecksumFlag(false)));
         all.map_err(|_| FormatError::invalid("compression", "zstd refused its parameters"))?;
-        Ok(Self { context: Some(context) })
+        Ok(Self { context: Some(context), buffer: Vec::new() })
     }
 
-    /// Replaces `out` by `codec ‖ payload`, with room for the tag. A frame that does not shrink by 1/32 is stored.
-    pub fn compress(&mut self, raw: &[u8], out: &mut Vec<u8>) {
-        out.clear();
-        out.reserve(raw.len() + 1 + TAG_LEN);
-        if let Some(context) = &mut self.context {
-            out.resize(raw.len() - raw.len() / 32 + 1, 0);
-            if let Some((codec, payload)) = out.split_first_mut() {
-                // "Does not fit" is the skip rule: the buffer is exactly as long as compression is worth.
-                if let Ok(n) = context.compress2(payload, raw) {
-                    *codec = CODEC_ZSTD;
-                    out.truncate(n + 1);
-                    return;
-                }
-            }
-            out.clear();
+    /// Compresses a frame. One that does not shrink by 1/32 is stored.
+    pub fn compress<'a>(&'a mut self, raw: &'a [u8]) -> Compressed<'a> {
+        let worth = raw.len() - raw.len() / 32;
+        self.buffer.clear();
+        // No more room than compression is worth: zstd then gives up early where it is not.
+        self.buffer.reserve_exact(worth);
+        let fits = self.context.as_mut().and_then(|c| c.compress2(&mut self.buffer, raw).ok());
+        match fits {
+            Some(n) if n <= worth => Compressed { codec: CODEC_ZSTD, payload: &self.buffer },
+            _ => Compressed { codec: CODEC_RAW, payload: raw },
         }
-        out.put_u8(CODEC_RAW);
-        out.put(raw);
+    }
+
+    /// Its buffer, for whoever needs one of a frame's size between two frames.
+    pub fn scratch(&mut self) -> &mut Vec<u8> {
+        &mut self.buffer
     }
 }
 
@@ -135,22 +161,29 @@ impl Expander {
     /// Replaces `out` by the `raw_len` plain bytes of an opened frame. Nothing is allocated beyond `raw_len`,
     /// which the caller takes from an authenticated table.
     pub fn expand(&mut self, opened: &[u8], raw_len: u32, out: &mut Vec<u8>) -> Result<()> {
-        within("frame length", raw_len.into(), FRAME_RAW_MAX.into())?;
         let (codec, payload) = opened.split_first().ok_or(FormatError::Truncated { what: WHAT })?;
+        self.decode(Compressed { codec: *codec, payload }, raw_len, out)
+    }
+
+    /// As [`Expander::expand`], of a frame that was not written down.
+    pub fn decode(&mut self, frame: Compressed<'_>, raw_len: u32, out: &mut Vec<u8>) -> Result<()> {
+        let Compressed { codec, payload } = frame;
+        within("frame length", raw_len.into(), FRAME_RAW_MAX.into())?;
         out.clear();
         ensure(
-            (raw_len == 0) == (*codec == CODEC_PADDING),
+            (raw_len == 0) == (codec == CODEC_PADDING),
             WHAT,
             "padding with plain bytes, or none without",
         )?;
-        match *codec {
+        match codec {
             CODEC_RAW => {
                 ensure(payload.len() == raw_len as usize, WHAT, "length differs from its table")?;
+                out.reserve_exact(payload.len());
                 out.put(payload);
             }
             CODEC_ZSTD => {
                 check_zstd(payload, raw_len)?;
-                out.reserve(raw_len as usize);
+                out.reserve_exact(raw_len as usize);
                 let n = self.context.decompress(out, payload);
                 let n = n.map_err(|_| FormatError::invalid(WHAT, "zstd cannot expand it"))?;
                 ensure(n == raw_len as usize, WHAT, "length differs from its table")?;
@@ -204,8 +237,15 @@ mod tests {
                 blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut raw);
             }
             for c in [Compression::Off, Compression::Fastest, Compression::Auto, Compression::Better] {
-                let (mut out, mut back) = (Vec::new(), Vec::new());
-                Compressor::new(c, 4 << 20).unwrap().compress(&raw, &mut out);
+                let mut back = Vec::new();
+                let mut compressor = Compressor::new(c, 4 << 20).unwrap();
+                let frame = compressor.compress(&raw);
+                Expander::new().decode(frame, len as u32, &mut back).unwrap();
+                prop_assert_eq!(&back, &raw);
+                let mut out = Vec::new();
+                frame.write(&mut out);
+                prop_assert_eq!(out.len(), frame.sealed_len());
+                out.truncate(out.len() - TAG_LEN);
                 prop_assert!(out.len() <= raw.len() + 1);
                 Expander::new().expand(&out, len as u32, &mut back).unwrap();
                 prop_assert_eq!(&back, &raw);
@@ -218,7 +258,7 @@ mod tests {
         /// The two implementations of the AEAD agree on every frame.
         #[test]
         fn ring_and_rustcrypto_agree(key: [u8; 32], index: u32, text in proptest::collection::vec(any::<u8>(), 0..2000)) {
-            let mut sealed = text.clone();
+            let mut sealed = [&text[..], &[0; TAG_LEN]].concat();
             FrameKey::new(&key).unwrap().seal(index, &mut sealed).unwrap();
             let mut n = [0; 12];
             n[..4].copy_from_slice(&index.to_le_bytes());

@@ -178,16 +178,16 @@ fn pack(chunks: &[Vec<u8>], frame: usize) -> (Vec<u8>, Directory) {
         .chunks(frame)
         .map(|raw| {
             let mut out = Vec::new();
-            compressor.compress(raw, &mut out);
+            compressor.compress(raw).write(&mut out);
             out
         })
         .collect();
     let mut frames: Vec<_> = stream
         .chunks(frame)
         .zip(&payloads)
-        .map(|(r, p)| FrameEntry { sealed: p.len() as u32 + 16, raw: r.len() as u32 })
+        .map(|(r, p)| FrameEntry { sealed: p.len() as u32, raw: r.len() as u32 })
         .collect();
-    payloads.push([&[0xff][..], &[0; 99]].concat());
+    payloads.push([&[0xff][..], &[0; 99 + 16]].concat());
     frames.push(FrameEntry { sealed: 116, raw: 0 });
     let chunks = chunks.iter().map(|c| ChunkEntry { id: id.identify(c), len: c.len() as u32 }).collect();
     let client = ring.client_key(&ring.client_id("test"));

@@ -88,3 +88,23 @@ fn an_interrupted_restore_can_be_finished() {
     assert!(n > 10);
     super::place::assert_same_below(&p.src(), &p.out());
 }
+
+#[test]
+fn a_directory_on_the_way_has_its_mode_though_the_restore_that_made_it_was_interrupted() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let p = Place::new();
+    populate(&p.src());
+    fs::set_permissions(p.all.path(), fs::Permissions::from_mode(0o750)).unwrap();
+    let snapshot = p.backup();
+    let (options, name) = (RestoreOptions::default(), p.all.path().strip_prefix("/").unwrap().to_owned());
+    for n in 0.. {
+        let target = p.all.path().join(format!("out{n}"));
+        let observer = StopAfter(AtomicU64::new(n));
+        let done = restore::run(&p.repository, &snapshot, b"", &target, &options, &observer).is_ok();
+        restore::run(&p.repository, &snapshot, b"", &target, &options, &Silent).unwrap();
+        assert_eq!(target.join(&name).metadata().unwrap().mode() & 0o7777, 0o750, "stopped after {n}");
+        if done {
+            break;
+        }
+    }
+}

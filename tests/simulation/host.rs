@@ -14,7 +14,7 @@ use bulla_engine::prune::{self, MaxUnused, PruneOptions};
 use bulla_engine::repository::Repository;
 use bulla_engine::{Error, Result};
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A clock that is years off, and stands still, runs, or jumps.
@@ -47,6 +47,7 @@ pub(crate) struct Host {
     pub(crate) stage: Arc<Stage>,
     pub(crate) model: Arc<Mutex<Model>>,
     random: Random,
+    entropy: Arc<Seeded>,
     env: Env,
     source: Source,
     /// Of a process that goes on with further verbs, as a service does.
@@ -68,17 +69,20 @@ impl Host {
     ) -> Self {
         let mut env = Env::system(format!("machine-{machine}"), "tester");
         env.clock = Arc::new(Skewed::new(Random::new(seed, 100 + number as u64)));
-        env.entropy = Arc::new(Seeded(seed << 8 | entropy as u64, AtomicU64::new(0)));
+        let entropy = Arc::new(Seeded(seed << 8 | entropy as u64, AtomicU64::new(0)));
+        env.entropy = entropy.clone();
         env.width = 1;
         let random = Random::new(seed, 200 + number as u64);
         let source = Source::new(directory.join(format!("host-{number}")));
-        Self { number, stage, model, random, env, source, open: None }
+        Self { number, stage, model, random, entropy, env, source, open: None }
     }
 
     /// Types `verbs` verbs; a crash ends one, and maybe the host.
     pub(crate) fn run(mut self, verbs: u64) {
         self.stage.begin(self.number);
-        for _ in 0..verbs {
+        for verb in 1..=verbs {
+            // How much the threads of a verb that fails still draw is not repeatable; what the next one draws is.
+            self.entropy.1.store(verb << 32, Ordering::Relaxed);
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.verb()));
             if done.is_err() {
                 self.fail("a panic".into());

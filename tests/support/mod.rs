@@ -34,6 +34,13 @@ impl Clock for Manual {
 /// Reproducible bytes: a counter through BLAKE3.
 pub(crate) struct Counted(AtomicU64);
 
+impl Counted {
+    /// Other bytes for each seed.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(AtomicU64::new(seed << 32))
+    }
+}
+
 impl Entropy for Counted {
     fn fill(&self, out: &mut [u8]) {
         let n = self.0.fetch_add(1, Ordering::Relaxed);
@@ -46,7 +53,7 @@ pub(crate) fn env(seed: u64) -> Env {
     let mut env = Env::system("test-machine", "tester");
     let future = env.clock.now().seconds + 1000;
     env.clock = Arc::new(Manual(AtomicI64::new(future)));
-    env.entropy = Arc::new(Counted(AtomicU64::new(seed << 32)));
+    env.entropy = Arc::new(Counted::new(seed));
     env.width = 2;
     env
 }

@@ -5,6 +5,7 @@
 //! need no help. `BULLA_STATES=all` checks every state, otherwise one in [`STRIDE`] and all extremes.
 
 mod power;
+mod repairs;
 
 use crate::support::{contents, contents_through, noise, on_disk, open};
 use bulla_engine::backend::testing::{Fault, Faulty, Journal, Step};

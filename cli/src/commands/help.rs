@@ -35,6 +35,10 @@ const RESTIC: Words = &[
     ("restic cat snapshot ID", "bulla cat snapshot ID"),
     ("restic restore SNAP -t DIR", "bulla restore SNAP -t DIR (same flags)"),
     ("restic check --read-data", "bulla check --read-data"),
+    (
+        "restic repair index|packs|snapshots",
+        "bulla repair index|packs|snapshots (packs may heal --from a copy)",
+    ),
     ("restic forget --keep-daily 7", "bulla forget --keep-daily 7 (same flags; 7d covers seven days whole)"),
     ("restic prune", "bulla prune (a forgotten snapshot goes after --grace 7d)"),
     ("restic key list|add|passwd|remove", "bulla key list|add|passwd|remove"),
@@ -51,6 +55,7 @@ const BORG: Words = &[
     ("borg extract --stdout ::NAME FILE", "bulla cat SNAP:FILE"),
     ("borg extract ::NAME", "bulla restore SNAP -t DIR"),
     ("borg check --verify-data", "bulla check --read-data"),
+    ("borg check --repair", "bulla repair index, repair packs, repair snapshots"),
     ("borg delete ::NAME", "bulla forget SNAP"),
     ("borg undelete", "bulla undelete SNAP"),
     ("borg prune --keep-daily 7", "bulla forget --keep-daily 7"),

@@ -9,8 +9,8 @@ use bulla_engine::backend::{Backend, Local};
 use bulla_engine::format::chunker::ChunkerParams;
 use bulla_engine::format::keys::Secret;
 use bulla_engine::format::limits::FRAME_RAW_MAX;
-use bulla_engine::format::slot::{Argon2Params, SlotKind, print_key};
-use bulla_engine::repository::{InitOptions, Repository, SlotSecret, keys};
+use bulla_engine::format::slot::print_key;
+use bulla_engine::repository::{InitOptions, Repository, SlotSecret};
 use bulla_engine::{Error, format};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -109,19 +109,18 @@ pub(crate) fn create(context: &Context<'_>, store: Arc<Local>, args: &Args) -> O
         data_frame: args.frame_size.unwrap_or(default.data_frame),
         ..default
     };
+    let more = key.as_ref().filter(|k| !is_key(&first, k)).map(copy);
+    let secrets: Vec<&SlotSecret> = [Some(&first), more.as_ref()].into_iter().flatten().collect();
     let made = store
         .create_layout()
         .map_err(Error::from)
-        .and_then(|()| Repository::init(context.limited(store.clone()), &options, &first, env));
+        .and_then(|()| Repository::init_with(context.limited(store.clone()), &options, &secrets, env));
     if made.is_err() && !Repository::exists(&*store).unwrap_or(true) {
         // A key to nothing would only be taken for one to something.
         key_file.take().into_iter().for_each(NewFile::discard);
     }
     let made = made?;
     let repository = made.repository;
-    if let Some(key) = key.filter(|k| !is_key(&first, k)) {
-        keys::add(&repository, SlotKind::KeyFile, &SlotSecret::Key(key), &args.label, Argon2Params::DEFAULT)?;
-    }
     if let Some(file) = &mut recovery_file {
         let what =
             format!("bulla recovery key of repository {}: keep it apart from the backup", repository.id());

@@ -60,15 +60,15 @@ impl Local {
         [self.root.join(area.dir()), self.root.join(TMP)]
     }
 
-    /// Makes the directories of a new repository, durably. The directory may exist if it is empty.
+    /// Makes the directories of a new repository, durably. The directory may be there if it is empty, or if it holds no
+    /// more than an `init` that was cut off can have left: directories, and keys of a repository that never was.
     pub fn create_layout(&self) -> Result<()> {
         let fail = |e| self.error("create", "the repository directory", e);
-        match std::fs::read_dir(&self.root) {
-            Ok(mut entries) => {
-                if entries.any(|e| e.is_ok_and(|e| e.file_name() != "lost+found")) {
-                    let e = io::Error::new(io::ErrorKind::DirectoryNotEmpty, "the directory is not empty");
-                    return Err(fail(e));
-                }
+        match self.is_free() {
+            Ok(true) => {}
+            Ok(false) => {
+                let e = io::Error::new(io::ErrorKind::DirectoryNotEmpty, "the directory is not empty");
+                return Err(fail(e));
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => self.make_dirs(&self.root).map_err(fail)?,
             Err(e) => return Err(fail(e)),
@@ -86,6 +86,24 @@ impl Local {
         self.disk.make_dir(&self.root.join(TMP)).map_err(fail)?;
         self.disk.sync_dir(&self.root).map_err(fail)?;
         self.disk.sync_dir(above(&self.root)).map_err(fail)
+    }
+
+    /// True if nothing is in the way of a new repository.
+    fn is_free(&self) -> io::Result<bool> {
+        for entry in std::fs::read_dir(&self.root)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let area = Area::ALL.into_iter().find(|a| name == a.dir());
+            let free = match area {
+                Some(Area::Keys) => true,
+                Some(_) => !holds_files(&entry.path())?,
+                None => name == TMP || name == RESERVE || name == "lost+found",
+            };
+            if !free {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Makes a directory and those above it. The entry of each new one above is synced, that of the last by the caller.
@@ -324,6 +342,19 @@ fn keep_owner(old: &Path, new: &Path) -> io::Result<()> {
     std::os::unix::fs::chown(new, Some(was.uid()), Some(was.gid()))
 }
 
+/// True if anything but directories is in `path`, or in one of those.
+fn holds_files(path: &Path) -> io::Result<bool> {
+    if !std::fs::symlink_metadata(path)?.is_dir() {
+        return Ok(true);
+    }
+    for entry in std::fs::read_dir(path)? {
+        if holds_files(&entry?.path())? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn links(m: &std::fs::Metadata) -> u64 {
     std::os::unix::fs::MetadataExt::nlink(m)
 }
@@ -342,7 +373,7 @@ fn above(path: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bulla_repo_format::{PackName, RunId};
+    use bulla_repo_format::{PackName, RunId, SlotId};
     use std::fs::{File, FileTimes};
     use std::time::SystemTime;
 
@@ -388,10 +419,31 @@ mod tests {
             &std::fs::metadata(store.path(&name)).unwrap().permissions(),
         );
         assert_eq!(mode & 0o777, 0o400);
+        assert!(store.create_layout().is_err(), "not empty any more");
         store.delete(&name).unwrap();
         store.delete(&name).unwrap();
         assert_eq!(store.stat(&name).unwrap(), None);
-        assert!(store.create_layout().is_err(), "not empty any more");
+    }
+
+    #[test]
+    fn a_layout_is_made_over_what_an_init_that_was_cut_off_has_left_and_over_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("repository");
+        let store = Local::new(&root);
+        store.create_layout().unwrap();
+        store.reserve(true).unwrap();
+        store.put(&ObjectName::Slot(SlotId::new([1; 16])), &[b"x"]).unwrap();
+        std::fs::remove_dir(root.join("config")).unwrap();
+        std::fs::remove_dir(root.join("packs/07")).unwrap();
+        std::fs::write(root.join("tmp/left"), b"x").unwrap();
+        store.create_layout().unwrap();
+        for name in ["notes", "config/00000000", "packs/07/notes"] {
+            std::fs::write(root.join(name), b"x").unwrap();
+            let text = store.create_layout().unwrap_err().to_string();
+            assert!(text.contains("not empty"), "{text}");
+            std::fs::remove_file(root.join(name)).unwrap();
+        }
+        store.create_layout().unwrap();
     }
 
     #[test]

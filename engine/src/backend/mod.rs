@@ -1,4 +1,4 @@
-//! Where objects lie: the storage seam. Ten methods, synchronous; a backend that is asynchronous inside hides it.
+//! Where objects lie: the storage seam. Twelve methods, synchronous; a backend that is asynchronous inside hides it.
 //!
 //! # Contract
 //! - A name is written once. [`Backend::put`] never replaces: it answers [`Put::Created`] or [`Put::Exists`], and
@@ -160,13 +160,11 @@ pub trait Backend: Send + Sync {
     fn settle(&self) -> Result<()> {
         self.flush()
     }
-    /// Replaces the bytes of an object whose name is the hash of its content (pack, parity sidecar), which the caller
-    /// has checked: the only write that replaces, and it can only put right what is wrong.
-    fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
-        self.delete(name)?;
-        self.put(name, parts)?;
-        self.flush()
-    }
+    /// Replaces the bytes of an object whose name is the hash of its content (pack, parity sidecar, index run), which the caller
+    /// has checked: the only write that replaces, and it can only put right what is wrong. Who reads meanwhile, and
+    /// who reads after a crash, gets the old bytes or the new ones: never to delete and put, since damaged bytes may be
+    /// the only ones, and a pack that is missing for a moment looks lost to others. Durable when it returns.
+    fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()>;
     /// Gives back (`false`) or takes again (`true`) the space kept aside so that a prune can run on a full store. A
     /// store without such a limit keeps none.
     fn reserve(&self, _keep: bool) -> Result<()> {

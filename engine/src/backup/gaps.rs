@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 /// Differences between the index and the listing of packs.
 #[derive(Default)]
 pub struct Gaps {
-    /// Packs the index lists that are missing or of another size.
+    /// Packs the index lists that are missing or of another size, or that a mark calls damaged.
     pub lost: HashSet<PackName>,
     /// False if there is no difference at all.
     pub any: bool,
@@ -18,15 +18,16 @@ pub struct Gaps {
 
 /// Compares listing and index. Packs of a backup that runs beside this one count as a difference: that costs this
 /// backup look-ups, nothing else.
-pub fn find(repository: &Repository, index: &Index) -> Result<Gaps> {
+pub fn find(repository: &Repository, index: &Index, damaged: &HashSet<PackName>) -> Result<Gaps> {
     let mut present: HashMap<PackName, (u64, bool)> =
         repository.present_packs()?.into_iter().map(|((name, _), size)| (name, (size, false))).collect();
     let mut lost = HashSet::new();
     for pack in index.packs() {
         let pack = pack?;
-        match present.get_mut(&pack.name) {
-            Some((size, listed)) if *size == pack.size => *listed = true,
-            _ if index.is_deleted(&pack.name) => {}
+        let deleted = index.is_deleted(&pack.name);
+        match present.get_mut(&pack.name).filter(|(size, _)| *size == pack.size) {
+            Some((_, listed)) if deleted || !damaged.contains(&pack.name) => *listed = true,
+            _ if deleted => {}
             _ => drop(lost.insert(pack.name)),
         }
     }

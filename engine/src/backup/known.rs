@@ -126,7 +126,7 @@ impl<'r> Known<'r> {
 
     /// As [`Known::claim`], for tree nodes, which the parent's tree may vouch for.
     pub fn claim_node(&self, id: &ChunkId, len: u32, scratch: &mut Vec<Place>) -> Result<bool> {
-        if lock(&self.vouched).contains(id) {
+        if lock(&self.vouched).contains(id) && self.is_safe(id, scratch)? {
             return Ok(false);
         }
         if self.distrusted.load(Ordering::Relaxed) {
@@ -134,6 +134,20 @@ impl<'r> Known<'r> {
             return Ok(true);
         }
         self.claim(id, len, scratch)
+    }
+
+    /// True if some place of a node that was read is in a pack that counts: one read by luck is stored again.
+    pub fn is_safe(&self, id: &ChunkId, scratch: &mut Vec<Place>) -> Result<bool> {
+        if self.gaps.lost.is_empty() {
+            return Ok(true);
+        }
+        self.index.places(id, scratch)?;
+        for place in scratch.iter() {
+            if !self.gaps.lost.contains(&self.index.pack_name(place.pack)?) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Packs of others this run relies on.

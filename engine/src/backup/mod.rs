@@ -194,11 +194,13 @@ impl Job<'_> {
             run = Some(opened);
         }
         let index = repository.open_index()?;
-        for e in index.failed() {
+        for (_, e) in index.failed() {
             let text = format!("an index run cannot be used, its chunks will be stored again: {e}");
             self.observer.event(&Event::Warning(&text));
         }
-        let mut excluded = repository.marked_packs()?;
+        let marks = repository.marks()?;
+        let damaged = marks.iter().filter(|m| m.damaged).flat_map(|m| m.victims.iter().copied()).collect();
+        let mut excluded: HashSet<PackName> = marks.into_iter().flat_map(|m| m.victims).collect();
         excluded.extend(self.excluded);
         let checkpoint = match &run {
             Some(run) if options.parent != Parent::None => {
@@ -210,7 +212,7 @@ impl Job<'_> {
             }
             _ => None,
         };
-        let gaps = gaps::find(repository, &index)?;
+        let gaps = gaps::find(repository, &index, &damaged)?;
         self.tell_lost(&gaps);
         let known = Known::new(&index, excluded, gaps);
         let mut outcome = self.pipeline(sources, known, parent.as_ref(), run.as_mut(), checkpoint)?;
@@ -250,7 +252,7 @@ impl Job<'_> {
     fn tell_lost(&self, gaps: &gaps::Gaps) {
         if !gaps.lost.is_empty() {
             let text = format!(
-                "{} packs are missing or cut short, their chunks will be stored again; run `bulla check`",
+                "{} packs are missing or damaged, their chunks will be stored again; run `bulla check`",
                 gaps.lost.len()
             );
             self.observer.event(&Event::Warning(&text));

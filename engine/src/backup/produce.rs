@@ -11,9 +11,10 @@ use super::work::{Item, Unit, Work};
 use crate::error::{Error, Result, SourceError};
 use crate::observer::EntryOutcome;
 use crate::repository::index::Place;
+use crate::repository::pack::Pool;
 use crate::repository::tree::TreeReader;
 use crate::source::{Found, StreamSource, Walk, Walked};
-use bulla_repo_format::tree::{Entry, EntryFlags, EntryKind, Hole, Timestamp};
+use bulla_repo_format::tree::{Block, Entry, EntryFlags, EntryKind, Hole, Timestamp};
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -100,16 +101,38 @@ impl<'r> Previous<'r> {
 
     fn complete(&mut self, entry: &Entry, known: &Known<'_>) -> Result<bool> {
         self.reader.block(&entry.xattrs)?;
+        if !self.is_safe(&entry.xattrs, known)? {
+            return Ok(false);
+        }
         let EntryKind::File { holes, content, .. } = &entry.kind else { return Ok(true) };
         self.reader.block(holes)?;
         let refs = self.reader.content(content)?;
-        known.vouch(self.reader.take_visited());
+        let nodes = self.reader.take_visited();
+        for node in &nodes {
+            if !known.is_safe(node, &mut self.places)? {
+                return Ok(false);
+            }
+        }
+        known.vouch(nodes);
+        if !self.is_safe(holes, known)? {
+            return Ok(false);
+        }
         for chunk in &refs {
             if !known.has(chunk, &mut self.places)? {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+}
+
+impl Previous<'_> {
+    /// A block that was read may have been read by luck.
+    fn is_safe(&mut self, block: &Block, known: &Known<'_>) -> Result<bool> {
+        match block {
+            Block::Chunk(chunk) => known.is_safe(&chunk.id, &mut self.places),
+            Block::None | Block::Inline(_) => Ok(true),
+        }
     }
 }
 
@@ -127,6 +150,8 @@ pub struct Producer<'a, 'r> {
     directories: usize,
     /// Members of hard-link groups that were read: size and times they had.
     links: HashMap<(u64, u64), (u64, Timestamp, Timestamp)>,
+    /// Buffers of parts of large files.
+    segments: Arc<Pool>,
 }
 
 impl<'a, 'r> Producer<'a, 'r> {
@@ -141,6 +166,7 @@ impl<'a, 'r> Producer<'a, 'r> {
             reads: false,
             directories: 0,
             links: HashMap::new(),
+            segments: Pool::new(GATHER + shared.chunker.max()),
         }
     }
 
@@ -275,24 +301,28 @@ impl<'a, 'r> Producer<'a, 'r> {
         let max = self.shared.chunker.max();
         let mut carry: Vec<u8> = Vec::new();
         loop {
-            let filled = carry.len();
-            let mut data = Vec::with_capacity(filled + GATHER);
-            data.append(&mut carry);
-            data.resize(filled + GATHER, 0);
-            let n = match read(data.get_mut(filled..).unwrap_or_default()) {
+            let mut data = self.segments.take();
+            let room = carry.len()..carry.len() + GATHER;
+            if data.len() < room.end {
+                data.resize(room.end, 0);
+            }
+            if let Some(start) = data.get_mut(..carry.len()) {
+                start.copy_from_slice(&carry);
+            }
+            let n = match read(data.get_mut(room).unwrap_or_default()) {
                 Ok(n) => n,
                 Err(e) => return Ok(Err(e)),
             };
-            data.truncate(filled + n);
             self.shared.counters.read_bytes.fetch_add(n as u64, std::sync::atomic::Ordering::Relaxed);
+            let bytes = data.get(..carry.len() + n).unwrap_or_default();
             let (end, mut start, mut cuts) = (n < GATHER, 0, Vec::new());
-            while start < data.len() && (end || data.len() - start >= max) {
-                let len = self.shared.chunker.cut(data.get(start..).unwrap_or_default());
+            while start < bytes.len() && (end || bytes.len() - start >= max) {
+                let len = self.shared.chunker.cut(bytes.get(start..).unwrap_or_default());
                 cuts.push(len);
                 start += len;
             }
-            carry.extend_from_slice(data.get(start..).unwrap_or_default());
-            data.truncate(start);
+            carry.clear();
+            carry.extend_from_slice(bytes.get(start..).unwrap_or_default());
             if !cuts.is_empty() {
                 feed.give(Unit::Work(Work::Segment { data, cuts }))?;
             }

@@ -5,7 +5,7 @@ use super::scan::Totals;
 use crate::chunker::Chunker;
 use crate::error::{Error, Result, SourceError};
 use crate::repository::index::Place;
-use crate::repository::pack::{PackStream, Packer};
+use crate::repository::pack::{Buffer, PackStream, Packer};
 use bulla_repo_format::ChunkId;
 use bulla_repo_format::keys::IdKey;
 use bulla_repo_format::tree::ChunkRef;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes gathered before chunks are appended: enough for neighbours to share frames, little enough for the memory
 /// target (two of these per worker are in flight).
-pub const GATHER: usize = 2 << 20;
+pub const GATHER: usize = 1 << 20;
 
 /// Counters all workers share.
 #[derive(Default)]
@@ -57,7 +57,9 @@ struct Piece {
 pub struct Storer<'a, 'r> {
     shared: &'a Shared<'r>,
     packer: Packer,
+    /// What is gathered comes first; behind it lie bytes that the next reads overwrite.
     bytes: Vec<u8>,
+    gathered: usize,
     pieces: Vec<Piece>,
     places: Vec<Place>,
     new: Vec<(ChunkId, usize, usize)>,
@@ -69,7 +71,15 @@ impl<'a, 'r> Storer<'a, 'r> {
         let packer = shared.data.packer()?;
         // What one gathering can hold: it never grows, so it never doubles.
         let bytes = Vec::with_capacity(2 * GATHER + 1);
-        Ok(Self { shared, packer, bytes, pieces: Vec::new(), places: Vec::new(), new: Vec::new() })
+        Ok(Self {
+            shared,
+            packer,
+            bytes,
+            gathered: 0,
+            pieces: Vec::new(),
+            places: Vec::new(),
+            new: Vec::new(),
+        })
     }
 
     /// Reads one file through `read` until it gives 0 and cuts it; its chunks go to `refs[file]`, at the latest with
@@ -81,24 +91,28 @@ impl<'a, 'r> Storer<'a, 'r> {
         expected: u64,
         mut read: impl FnMut(&mut [u8]) -> std::result::Result<usize, SourceError>,
     ) -> Result<std::result::Result<(), SourceError>> {
-        let (mut start, max) = (self.bytes.len(), self.shared.chunker.max());
+        let (mut start, max) = (self.gathered, self.shared.chunker.max());
         // One byte more than expected: a short read then says "end" without another system call.
         let mut step = usize::try_from(expected).unwrap_or(GATHER).saturating_add(1).min(GATHER);
         loop {
-            let filled = self.bytes.len();
-            self.bytes.resize(filled + step, 0);
-            let got = read(self.bytes.get_mut(filled..).unwrap_or_default());
-            let n = *got.as_ref().unwrap_or(&0);
-            self.bytes.truncate(filled + n);
-            if let Err(e) = got {
-                self.bytes.truncate(start);
-                self.pieces.retain(|p| p.file != file);
-                return Ok(Err(e));
+            let room = self.gathered..self.gathered + step;
+            if self.bytes.len() < room.end {
+                self.bytes.resize(room.end, 0);
             }
+            let n = match read(self.bytes.get_mut(room).unwrap_or_default()) {
+                Ok(n) => n,
+                Err(e) => {
+                    self.gathered = start;
+                    self.pieces.retain(|p| p.file != file);
+                    return Ok(Err(e));
+                }
+            };
+            self.gathered += n;
             self.shared.counters.read_bytes.fetch_add(n as u64, Ordering::Relaxed);
             let end = n < step;
-            while start < self.bytes.len() && (end || self.bytes.len() - start >= max) {
-                let len = self.shared.chunker.cut(self.bytes.get(start..).unwrap_or_default());
+            let bytes = self.bytes.get(..self.gathered).unwrap_or_default();
+            while start < bytes.len() && (end || bytes.len() - start >= max) {
+                let len = self.shared.chunker.cut(bytes.get(start..).unwrap_or_default());
                 self.pieces.push(Piece { file, start, len });
                 start += len;
             }
@@ -106,7 +120,7 @@ impl<'a, 'r> Storer<'a, 'r> {
                 break;
             }
             step = GATHER;
-            if self.bytes.len() >= GATHER {
+            if self.gathered >= GATHER {
                 start -= self.flush_keeping(start, refs)?;
             }
         }
@@ -115,16 +129,23 @@ impl<'a, 'r> Storer<'a, 'r> {
 
     /// True when enough is gathered.
     pub fn is_full(&self) -> bool {
-        self.bytes.len() >= GATHER
+        self.gathered >= GATHER
     }
 
     /// Identifies and stores everything gathered.
     pub fn flush(&mut self, refs: &mut [Vec<ChunkRef>]) -> Result<()> {
-        self.flush_keeping(self.bytes.len(), refs).map(|_| ())
+        self.flush_keeping(self.gathered, refs).map(|_| ())
     }
 
     /// Stores the pieces before `keep`, keeps the bytes behind, and says by how much they moved.
     fn flush_keeping(&mut self, keep: usize, refs: &mut [Vec<ChunkRef>]) -> Result<usize> {
+        self.store_pieces(refs)?;
+        self.bytes.copy_within(keep..self.gathered, 0);
+        self.gathered -= keep;
+        Ok(keep)
+    }
+
+    fn store_pieces(&mut self, refs: &mut [Vec<ChunkRef>]) -> Result<()> {
         self.new.clear();
         let (mut known, mut new_bytes) = (0u64, 0u64);
         for piece in self.pieces.drain(..) {
@@ -152,23 +173,20 @@ impl<'a, 'r> Storer<'a, 'r> {
             };
             self.shared.data.append(&mut self.packer, self.new.iter().map(chunk))?;
         }
-        let left = self.bytes.len() - keep;
-        self.bytes.copy_within(keep.., 0);
-        self.bytes.truncate(left);
-        Ok(keep)
+        Ok(())
     }
 
     /// Stores the chunks of a segment that was cut already.
-    pub fn segment(&mut self, data: Vec<u8>, cuts: &[usize]) -> Result<Vec<ChunkRef>> {
-        let own = std::mem::replace(&mut self.bytes, data);
+    pub fn segment(&mut self, mut data: Buffer, cuts: &[usize]) -> Result<Vec<ChunkRef>> {
+        let own = std::mem::replace(&mut self.bytes, std::mem::take(&mut data));
         let mut start = 0;
         self.pieces.extend(cuts.iter().map(|&len| {
             start += len;
             Piece { file: 0, start: start - len, len }
         }));
         let mut refs = [Vec::new()];
-        let stored = self.flush_keeping(start, &mut refs);
-        self.bytes = own;
+        let stored = self.store_pieces(&mut refs);
+        *data = std::mem::replace(&mut self.bytes, own);
         stored?;
         let [refs] = refs;
         Ok(refs)

@@ -3,6 +3,7 @@
 use super::fold::{Done, Filled, Finished};
 use super::store::Storer;
 use crate::error::Result;
+use crate::repository::pack::Buffer;
 use crate::source::Found;
 use bulla_repo_format::tree::{ChunkRef, EntryKind, Hole};
 
@@ -21,7 +22,7 @@ pub enum Work {
     /// A part of a large file that was read and cut.
     Segment {
         /// The bytes.
-        data: Vec<u8>,
+        data: Buffer,
         /// Lengths of its chunks.
         cuts: Vec<usize>,
     },

@@ -14,7 +14,7 @@ use bulla_repo_format::keys::{ChunkKind, IdKey};
 use bulla_repo_format::ledger::Fact;
 use bulla_repo_format::limits::PACK_SIZE_MAX;
 use bulla_repo_format::pack::{ChunkEntry, HEADER_LEN, PackKind};
-use bulla_repo_format::{ChunkId, PackName};
+use bulla_repo_format::{ChunkId, ObjectName, PackName};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -85,22 +85,95 @@ pub(super) fn check(
     let mut chosen: Vec<(Key, u64)> = choose(repository, scope.read_data, &present)?;
     // A prune is deleting them, or was when it stopped.
     chosen.retain(|((name, _), _)| !index.is_deleted(name));
-    let (read, interrupted) = read_all(repository, index, &chosen, scope.until, observer, report, bad)?;
-    if scope.record && !read.is_empty() {
-        put_on_record(repository, read, bad, report)?;
+    let read = read_all(repository, index, &chosen, scope.until, &Worker::read, observer)?;
+    report.packs_read = read.done.len() as u64;
+    report.packs_left = (chosen.len() - read.done.len()) as u64;
+    report.bytes_read = read.bytes;
+    note(read.found, report, bad);
+    if scope.record && !read.done.is_empty() {
+        put_on_record(repository, &read.done, bad, report)?;
     }
-    if interrupted { Err(Error::Interrupted) } else { Ok(()) }
+    condemned(repository, index, &present, &read.done, report, bad)?;
+    if read.interrupted { Err(Error::Interrupted) } else { Ok(()) }
+}
+
+/// Packs that were found damaged before are no news; what is still needed of them is, and the tree phase says so.
+fn condemned(
+    repository: &Repository,
+    index: &Index,
+    present: &BTreeMap<Key, u64>,
+    read: &[PackName],
+    report: &mut CheckReport,
+    bad: &mut Bad,
+) -> Result<()> {
+    let mut damaged = repository.damaged_packs()?;
+    damaged.retain(|name| !index.is_deleted(name));
+    if damaged.is_empty() {
+        return Ok(());
+    }
+    report.findings.retain(|f| match ObjectName::parse(&f.object) {
+        Some(ObjectName::Pack(name) | ObjectName::Meta(name)) => !damaged.contains(&name),
+        _ => true,
+    });
+    let there = present.keys().filter(|(name, _)| damaged.contains(name)).count();
+    if there > 0 {
+        report.notices.push(format!(
+            "{there} packs were found damaged before; a prune deletes them when nothing needs them any more"
+        ));
+    }
+    let read: HashSet<&PackName> = read.iter().collect();
+    bad.packs.extend(damaged.into_iter().filter(|name| !read.contains(name)));
+    Ok(())
+}
+
+/// Reads packs whole, and again those that were bad, so that what a cable did is not taken for damage; what is damaged,
+/// and why.
+pub(crate) fn damaged(
+    repository: &Repository,
+    index: &Index,
+    packs: &[(Key, u64)],
+    observer: &dyn Observer,
+) -> Result<Vec<(Key, String)>> {
+    let verify = |worker: &mut Worker<'_>, key: Key| Ok(worker.verify(key)?.0);
+    let mut out = Vec::new();
+    let read = read_all(repository, index, packs, None, &verify, observer)?;
+    if read.interrupted {
+        return Err(Error::Interrupted);
+    }
+    for (key, _) in read.found {
+        let reason = match Worker::new(repository, index).verify(key)?.0 {
+            Read::Good => continue,
+            Read::Chunks(_, reason) | Read::Whole(reason) => reason,
+        };
+        // Deleted meanwhile is not damaged.
+        if repository.backend().stat(&object_name(key.1, key.0))?.is_some() {
+            out.push((key, reason));
+        }
+    }
+    out.sort();
+    Ok(out)
+}
+
+/// Why bytes that somebody has for a pack are not it, if they are not.
+pub(crate) fn flaw(repository: &Repository, index: &Index, key: Key, bytes: &[u8]) -> Result<Option<String>> {
+    if let Err(e) = tail::read_whole(repository, key.1, key.0, bytes) {
+        return if e.is_damage() { Ok(Some(e.to_string())) } else { Err(e) };
+    }
+    Ok(match Worker::new(repository, index).judge(key, &mut bytes.to_vec())?.0 {
+        Read::Good => None,
+        Read::Chunks(_, reason) | Read::Whole(reason) => Some(reason),
+    })
 }
 
 /// What was read counts, also of a check that is stopped: the next one goes on behind it.
 fn put_on_record(
     repository: &Repository,
-    read: Vec<PackName>,
+    read: &[PackName],
     bad: &Bad,
     report: &mut CheckReport,
 ) -> Result<()> {
     // A repository that may only be read can be checked all the same.
-    let (bad, good) = read.into_iter().partition(|name| bad.holds(name));
+    let (bad, good) = read.iter().partition(|name| bad.holds(name));
     match repository.record(&Fact::Verified { good, bad }) {
         Err(Error::Backend(BackendError::Denied { .. } | BackendError::NoSpace { .. })) => {
             report
@@ -184,15 +257,25 @@ enum Read {
     Whole(String),
 }
 
-fn read_all(
-    repository: &Repository,
-    index: &Index,
+/// What was read.
+struct ReadPacks {
+    /// Packs that were read to the end.
+    done: Vec<PackName>,
+    /// Those of them that are not good.
+    found: Vec<(Key, Read)>,
+    bytes: u64,
+    interrupted: bool,
+}
+
+/// Reads packs with all cores, until it is too late or somebody stops it.
+fn read_all<'r>(
+    repository: &'r Repository,
+    index: &'r Index,
     chosen: &[(Key, u64)],
     until: Option<Instant>,
+    read: &(dyn Fn(&mut Worker<'r>, Key) -> Result<Read> + Sync),
     observer: &dyn Observer,
-    report: &mut CheckReport,
-    bad: &mut Bad,
-) -> Result<(Vec<PackName>, bool)> {
+) -> Result<ReadPacks> {
     let late = || until.is_some_and(|until| Instant::now() >= until);
     let done: Mutex<Vec<PackName>> = Mutex::default();
     let (next, bytes) = (AtomicUsize::new(0), AtomicU64::new(0));
@@ -207,7 +290,7 @@ fn read_all(
                     if observer.interrupted() || late() {
                         return;
                     }
-                    match worker.read(*key) {
+                    match read(&mut worker, *key) {
                         Ok(Read::Good) => {}
                         Ok(found) => results.lock().unwrap_or_else(|e| e.into_inner()).push((*key, found)),
                         Err(e) => {
@@ -226,11 +309,16 @@ fn read_all(
     if let Some(e) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
         return Err(e);
     }
-    let done = done.into_inner().unwrap_or_else(|e| e.into_inner());
-    report.packs_read = done.len() as u64;
-    report.packs_left = (chosen.len() - done.len()) as u64;
-    report.bytes_read = bytes.into_inner();
-    for ((name, kind), read) in results.into_inner().unwrap_or_else(|e| e.into_inner()) {
+    Ok(ReadPacks {
+        done: done.into_inner().unwrap_or_else(|e| e.into_inner()),
+        found: results.into_inner().unwrap_or_else(|e| e.into_inner()),
+        bytes: bytes.into_inner(),
+        interrupted: observer.interrupted(),
+    })
+}
+
+fn note(found: Vec<(Key, Read)>, report: &mut CheckReport, bad: &mut Bad) {
+    for ((name, kind), read) in found {
         let object = object_name(kind, name).to_string();
         match read {
             Read::Good => {}
@@ -247,7 +335,6 @@ fn read_all(
             }
         }
     }
-    Ok((done, observer.interrupted()))
 }
 
 struct Worker<'r> {
@@ -273,42 +360,57 @@ impl<'r> Worker<'r> {
         }
     }
 
-    /// Reads one pack whole. Damage is a finding; a store that cannot be reached is an error.
-    fn read(&mut self, (name, kind): Key) -> Result<Read> {
+    /// Reads one pack whole, and looks whether the index has it right.
+    fn read(&mut self, key: Key) -> Result<Read> {
+        let (read, table) = self.verify(key)?;
+        let (lost, misplaced) = self.misplaced(key.0, &table)?;
+        Ok(match (read, misplaced) {
+            (Read::Chunks(bad, reason), _) => Read::Chunks([bad, lost].concat(), reason),
+            (Read::Good, Some(reason)) => Read::Chunks(lost, reason),
+            (read, _) => read,
+        })
+    }
+
+    /// Reads one pack whole; its table, as far as there is one. Damage is a finding; a store that cannot be reached is
+    /// an error.
+    fn verify(&mut self, (name, kind): Key) -> Result<(Read, Vec<ChunkEntry>)> {
+        let whole = |reason: String| Ok((Read::Whole(reason), Vec::new()));
         let object = object_name(kind, name);
         let mut bytes = match self.repository.backend().get_stored(&object, PACK_SIZE_MAX) {
             Ok(bytes) => bytes,
             Err(BackendError::NotFound { .. }) if buried_since(self.repository, self.index, &name)? => {
-                return Ok(Read::Good);
+                return Ok((Read::Good, Vec::new()));
             }
             Err(e @ (BackendError::Io { .. } | BackendError::NotFound { .. })) => {
-                return Ok(Read::Whole(e.to_string()));
+                return whole(e.to_string());
             }
             Err(e) => return Err(e.into()),
         };
-        let whole = tail::read_whole(self.repository, kind, name, &bytes);
-        let (tail, flaw) = match whole {
+        self.judge((name, kind), &mut bytes)
+    }
+
+    /// Whether bytes are the pack's, every frame opens and every chunk is what its id says.
+    fn judge(&mut self, (name, kind): Key, bytes: &mut [u8]) -> Result<(Read, Vec<ChunkEntry>)> {
+        let whole = |reason: String| Ok((Read::Whole(reason), Vec::new()));
+        let (tail, flaw) = match tail::read_whole(self.repository, kind, name, bytes) {
             Ok(tail) => (tail, None),
             // The bytes are not those that were put. Its frames may still be good: find out which.
             Err(e) => match tail::read(self.repository, kind, name, bytes.len() as u64) {
                 Ok(tail) => (tail, Some(e.to_string())),
-                Err(_) => return Ok(Read::Whole(e.to_string())),
+                Err(_) => return whole(e.to_string()),
             },
         };
         let reader = match PackReader::new(self.repository, std::sync::Arc::new(tail.pack)) {
             Ok(reader) => reader,
-            Err(e) => return Ok(Read::Whole(e.to_string())),
+            Err(e) => return whole(e.to_string()),
         };
         let kind = if kind == PackKind::Data { ChunkKind::Data } else { ChunkKind::Meta };
-        let (chunks, reason) = self.chunks(&reader, &tail.directory.chunks, kind, &mut bytes)?;
-        let (lost, misplaced) = self.misplaced(name, &tail.directory.chunks)?;
-        let chunks = [chunks, lost].concat();
-        match flaw.or(reason).or(misplaced) {
-            None if chunks.is_empty() => Ok(Read::Good),
-            reason => {
-                Ok(Read::Chunks(chunks, reason.unwrap_or_else(|| "chunks are not what they say".into())))
-            }
-        }
+        let (chunks, reason) = self.chunks(&reader, &tail.directory.chunks, kind, bytes)?;
+        let read = match flaw.or(reason) {
+            None if chunks.is_empty() => Read::Good,
+            reason => Read::Chunks(chunks, reason.unwrap_or_else(|| "chunks are not what they say".into())),
+        };
+        Ok((read, tail.directory.chunks))
     }
 
     /// Chunks of a pack that the index lists, but nowhere in it where they are.

@@ -5,12 +5,14 @@
 //! what this one began (SPEC 14). No decision compares clocks of different machines: grace and expiry compare times of
 //! the store with a time of the store, and only decide *when* something may go, never whether it is needed.
 
+mod condemn;
 mod plan;
 mod reach;
 mod survey;
 mod sweep;
 pub(crate) mod unlisted;
 
+pub(crate) use condemn::condemn;
 pub use plan::{MaxUnused, PackUse, Plan};
 
 use crate::backend::{BackendError, Put};
@@ -104,18 +106,7 @@ pub fn run(repository: &Repository, options: &PruneOptions, observer: &dyn Obser
     let mut done = PruneReport::default();
     let mut collect = |copies| {
         let collector = Collector { repository, options, observer, copies };
-        for _ in 1..ATTEMPTS {
-            match collector.collect(&mut done) {
-                Err(Error::Voided { .. }) => observer.event(&Event::Notice(
-                    "another prune took this one for dead and expired it; beginning again",
-                )),
-                Err(e @ Error::Overtaken { .. }) => {
-                    observer.event(&Event::Notice(&format!("{e}: beginning again")));
-                }
-                other => return other,
-            }
-        }
-        collector.collect(&mut done)
+        attempts(observer, || collector.collect(&mut done))
     };
     // A store without its reserve counts as full: copies would eat what the objects that free space need.
     let taken = repository.backend().reserve(true).map_err(Error::from);
@@ -132,6 +123,22 @@ pub fn run(repository: &Repository, options: &PruneOptions, observer: &dyn Obser
         observer.event(&Event::Warning(&format!("the reserve for a full store could not be kept: {e}")));
     }
     Ok(report)
+}
+
+/// Begins again when another collector has ended this one's run, or has changed what it had looked at.
+fn attempts<T>(observer: &dyn Observer, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    for _ in 1..ATTEMPTS {
+        match attempt() {
+            Err(Error::Voided { .. }) => observer.event(&Event::Notice(
+                "another prune took this one for dead and expired it; beginning again",
+            )),
+            Err(e @ Error::Overtaken { .. }) => {
+                observer.event(&Event::Notice(&format!("{e}: beginning again")));
+            }
+            other => return other,
+        }
+    }
+    attempt()
 }
 
 struct Collector<'a> {
@@ -160,7 +167,7 @@ impl Collector<'_> {
         let unlisted = Unlisted::find(repository, &index, &present, self.observer)?;
         unlisted.teach(repository, &index)?;
         let mut reach = Reach::new(repository, &index, adopted.clone());
-        self.reach(&mut reach, before.roots())?;
+        reach_roots(repository, &mut reach, before.roots(), self.observer)?;
         report.snapshots = before.roots().count() as u64;
         report.lost_chunks = reach.live().lost() as u64;
         report.plan = self.plan(&index, &reach, &present, &adopted)?;
@@ -170,14 +177,23 @@ impl Collector<'_> {
         let mut victims: HashSet<PackName> =
             report.plan.delete.iter().chain(&report.plan.repack).map(|p| p.name).collect();
         if !victims.is_empty() {
-            self.mark(&run.id(), &victims)?;
+            mark(repository, &run.id(), &victims, false)?;
         }
         let marked = !victims.is_empty();
         victims.extend(adopted);
-        let victims = there(&victims, &present);
+        let damaged = if victims.is_empty() { HashSet::new() } else { repository.damaged_packs()? };
+        let victims = there(&victims, &damaged, &present, &index)?;
         if !victims.is_empty() {
-            let swept = self.sweep(&before, &index, &mut reach, &run.id(), marked, &victims)?;
-            report.add(swept);
+            let own = run.id();
+            let carried_out = CarryOut {
+                repository,
+                index: &index,
+                before: &before,
+                run: &own,
+                marked,
+                copies: self.copies,
+            };
+            report.add(carried_out.sweep(&mut reach, &victims, self.observer)?);
         }
         index.refresh(repository)?;
         if self.copies {
@@ -185,35 +201,6 @@ impl Collector<'_> {
         }
         (report.died, report.voided) = (std::mem::take(&mut done.died), std::mem::take(&mut done.voided));
         Ok(report)
-    }
-
-    /// Marks what snapshots need. One that has died since it was listed may have been swept by another collector,
-    /// and a traversal that broke off must not hide what others need: then all begins again.
-    fn reach<'s>(
-        &self,
-        reach: &mut Reach<'_>,
-        roots: impl Iterator<Item = &'s Snapshot> + Clone,
-    ) -> Result<()> {
-        let total = roots.clone().count() as u64;
-        let overtaken = |id: &RunId| Error::Overtaken { what: format!("snapshot {} died", id.short()) };
-        for (done, snapshot) in roots.clone().enumerate() {
-            self.check_interrupt()?;
-            match reach.root(&snapshot.tree) {
-                Err(e) if e.is_damage() && survey::is_dead(self.repository, &snapshot.id)? => {
-                    return Err(overtaken(&snapshot.id));
-                }
-                other => other?,
-            }
-            self.progress(done as u64 + 1, total);
-        }
-        if reach.live().lost() > 0 {
-            for snapshot in roots {
-                if survey::is_dead(self.repository, &snapshot.id)? {
-                    return Err(overtaken(&snapshot.id));
-                }
-            }
-        }
-        Ok(())
     }
 
     /// The same survey and plan, with nothing written.
@@ -228,19 +215,11 @@ impl Collector<'_> {
         let present = repository.present_packs()?;
         Unlisted::find(repository, &index, &present, self.observer)?.teach(repository, &index)?;
         let mut reach = Reach::new(repository, &index, marked.clone());
-        self.reach(&mut reach, before.roots())?;
+        reach_roots(repository, &mut reach, before.roots(), self.observer)?;
         let plan = self.plan(&index, &reach, &present, &marked)?;
         let snapshots = before.roots().count() as u64;
         let lost_chunks = reach.live().lost() as u64;
         Ok(PruneReport { died, snapshots, plan, lost_chunks, ..PruneReport::default() })
-    }
-
-    fn check_interrupt(&self) -> Result<()> {
-        if self.observer.interrupted() { Err(Error::Interrupted) } else { Ok(()) }
-    }
-
-    fn progress(&self, files: u64, total_files: u64) {
-        self.observer.event(&Event::Progress { files, bytes: 0, total_files, total_bytes: 0 });
     }
 
     /// Now, by the store's clock: the time it gave this run's own announcement.
@@ -378,48 +357,89 @@ impl Collector<'_> {
         let full = (config.data_pack, config.meta_pack);
         Ok(plan::plan(&uses, full, self.options.max_unused, self.options.max_repack))
     }
+}
 
-    /// g2.
-    fn mark(&self, run: &RunId, victims: &HashSet<PackName>) -> Result<()> {
-        let mut victims: Vec<PackName> = victims.iter().copied().collect();
-        victims.sort_unstable();
-        let repository = self.repository;
-        let mark = Mark { run: *run, client: repository.client().id(), victims, damaged: false };
-        let put = repository.put_object(&ObjectName::Mark(*run), ObjectType::Mark, mark.encode())?;
-        if put == Put::Exists && repository.read_mark(run)? != Some(mark) {
-            // Of a clone of this machine, long ago: it does not condemn these packs, so nobody would know.
-            return Err(Error::Voided { run: run.to_string() });
-        }
-        Ok(repository.backend().flush()?)
+/// g2: condemns packs, durably.
+fn mark(repository: &Repository, run: &RunId, victims: &HashSet<PackName>, damaged: bool) -> Result<()> {
+    let mut victims: Vec<PackName> = victims.iter().copied().collect();
+    victims.sort_unstable();
+    let mark = Mark { run: *run, client: repository.client().id(), victims, damaged };
+    let put = repository.put_object(&ObjectName::Mark(*run), ObjectType::Mark, mark.encode())?;
+    if put == Put::Exists && repository.read_mark(run)? != Some(mark) {
+        // Of a clone of this machine, long ago: it does not condemn these packs, so nobody would know.
+        return Err(Error::Voided { run: run.to_string() });
     }
+    Ok(repository.backend().flush()?)
+}
 
+/// Marks what snapshots need. One that has died since it was listed may have been swept by another collector, and a
+/// traversal that broke off must not hide what others need: then all begins again.
+fn reach_roots<'s>(
+    repository: &Repository,
+    reach: &mut Reach<'_>,
+    roots: impl Iterator<Item = &'s Snapshot> + Clone,
+    observer: &dyn Observer,
+) -> Result<()> {
+    let total_files = roots.clone().count() as u64;
+    let overtaken = |id: &RunId| Error::Overtaken { what: format!("snapshot {} died", id.short()) };
+    for (files, snapshot) in (1..).zip(roots.clone()) {
+        if observer.interrupted() {
+            return Err(Error::Interrupted);
+        }
+        match reach.root(&snapshot.tree) {
+            Err(e) if e.is_damage() && survey::is_dead(repository, &snapshot.id)? => {
+                return Err(overtaken(&snapshot.id));
+            }
+            other => other?,
+        }
+        observer.event(&Event::Progress { files, bytes: 0, total_files, total_bytes: 0 });
+    }
+    if reach.live().lost() > 0 || reach.is_blind() {
+        let gone: HashSet<RunId> = repository.list_runs(Area::Deaths)?.into_iter().collect();
+        for snapshot in roots.filter(|s| gone.contains(&s.id)) {
+            if survey::is_dead(repository, &snapshot.id)? {
+                return Err(overtaken(&snapshot.id));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What carries a sentence out: marks that stand, seen by one collector.
+struct CarryOut<'a> {
+    repository: &'a Repository,
+    index: &'a Index,
+    before: &'a Before,
+    run: &'a RunId,
+    /// This run has put a mark of its own.
+    marked: bool,
+    copies: bool,
+}
+
+impl CarryOut<'_> {
     /// g3 to g5.
-    fn sweep(
-        &self,
-        before: &Before,
-        index: &Index,
-        reach: &mut Reach<'_>,
-        run: &RunId,
-        marked: bool,
-        victims: &[Victim],
-    ) -> Result<Swept> {
-        let repository = self.repository;
+    fn sweep(&self, reach: &mut Reach<'_>, victims: &[Victim], observer: &dyn Observer) -> Result<Swept> {
+        let (repository, index) = (self.repository, self.index);
         repository.backend().settle()?;
-        let after = survey::after(repository, index, before, run, marked)?;
+        let after = survey::after(repository, index, self.before, self.run, self.marked)?;
         index.refresh(repository)?;
-        self.reach(reach, after.roots.iter())?;
+        reach_roots(repository, reach, after.roots.iter(), observer)?;
         // After all roots: what a pin lacks must not hide what a root has.
         for pin in &after.pins {
             reach.pin(&pin.tree)?;
         }
+        let damaged: HashSet<PackName> = victims.iter().filter(|v| v.damaged).map(|v| v.name).collect();
+        let in_index = if damaged.is_empty() { HashMap::new() } else { index.listed(&damaged)? };
         let sweep = Sweep {
             repository,
             index,
             live: reach.live(),
             after: &after,
-            run: *run,
+            run: *self.run,
+            in_index,
+            blind: reach.is_blind(),
             copies: self.copies,
-            observer: self.observer,
+            observer,
         };
         let swept = sweep.run(victims)?;
         if !swept.delete.is_empty() {
@@ -439,9 +459,26 @@ impl PruneReport {
     }
 }
 
-/// The condemned packs that are there.
-fn there(condemned: &HashSet<PackName>, present: &Present) -> Vec<Victim> {
+/// The condemned packs that are there, and those that were found damaged and are missing by now: an end to waiting.
+fn there(
+    condemned: &HashSet<PackName>,
+    damaged: &HashSet<PackName>,
+    present: &Present,
+    index: &Index,
+) -> Result<Vec<Victim>> {
     let fits = |((name, _), _): &(&(PackName, _), &u64)| condemned.contains(name);
-    let victim = |(&(name, kind), &size)| Victim { name, kind, size };
-    present.iter().filter(fits).map(victim).collect()
+    let victim = |(&(name, kind), &size)| Victim { name, kind, size, damaged: damaged.contains(&name) };
+    let mut victims: Vec<Victim> = present.iter().filter(fits).map(victim).collect();
+    let mut seen: HashSet<PackName> = present.keys().map(|(name, _)| *name).collect();
+    if damaged.iter().all(|name| seen.contains(name)) {
+        return Ok(victims);
+    }
+    for pack in index.packs() {
+        let pack = pack?;
+        let (name, kind, size) = (pack.name, pack.header.kind, pack.size);
+        if damaged.contains(&name) && !index.is_deleted(&name) && seen.insert(name) {
+            victims.push(Victim { name, kind, size, damaged: true });
+        }
+    }
+    Ok(victims)
 }

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::repository::Repository;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::index::{Index, Place};
+use bulla_repo_format::index::{KEY_LEN, record_key};
 use bulla_repo_format::keys::ChunkKind;
 use bulla_repo_format::tree::{Block, Content, Entry, EntryKind, ListNode, Node};
 use bulla_repo_format::{ChunkId, PackName};
@@ -21,6 +22,10 @@ pub(super) struct Reach<'r> {
     live: Live<'r>,
     /// Packs nothing is kept in if it also lies elsewhere: condemned or absent.
     avoid: HashSet<PackName>,
+    /// Damage of roots is noted instead of an error.
+    lenient: bool,
+    /// Some of what roots need is unknown.
+    blind: bool,
     places: Vec<Place>,
     buffer: Vec<u8>,
 }
@@ -30,7 +35,7 @@ pub(super) struct Live<'r> {
     index: &'r Index,
     bits: Vec<Vec<u64>>,
     /// Data chunks that are referred to and that no index run lists.
-    lost: HashSet<ChunkId>,
+    lost: HashSet<[u8; KEY_LEN]>,
 }
 
 /// How a chunk was found.
@@ -49,9 +54,23 @@ impl<'r> Reach<'r> {
             chunks: ChunkReader::new(repository, index),
             live: Live { index, bits: Vec::new(), lost: HashSet::new() },
             avoid,
+            lenient: false,
+            blind: false,
             places: Vec::new(),
             buffer: Vec::new(),
         }
+    }
+
+    /// The same for who deletes nothing that can be read without a copy of it: a node that cannot be read then stops
+    /// nothing.
+    pub(super) fn lenient(mut self) -> Self {
+        self.lenient = true;
+        self
+    }
+
+    /// True if some of what roots need is unknown.
+    pub(super) fn is_blind(&self) -> bool {
+        self.blind
     }
 
     /// What was reached so far.
@@ -62,20 +81,30 @@ impl<'r> Reach<'r> {
     /// Marks all that a living snapshot's tree needs. A node that cannot be read is an error: what lies below it is
     /// unknown, so nothing may be deleted.
     pub(super) fn root(&mut self, tree: &ChunkId) -> Result<()> {
-        self.node(tree, u8::MAX)
+        match self.node(tree, u8::MAX) {
+            Err(e) if self.lenient && e.is_damage() => {
+                self.blind = true;
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// Marks all that a pinned tree still has. If its snapshot died, parts may be gone, and nobody can rely on them.
+    /// Where packs are damaged that may be another reason.
     pub(super) fn pin(&mut self, tree: &ChunkId) -> Result<()> {
         match self.node(tree, u8::MAX) {
-            Err(e) if e.is_damage() => Ok(()),
+            Err(e) if e.is_damage() => {
+                self.blind |= self.lenient;
+                Ok(())
+            }
             other => other,
         }
     }
 
     /// Sets the bit of the place where the chunk is kept.
     fn mark(&mut self, id: &ChunkId) -> Result<Mark> {
-        self.index.all_places(id, &mut self.places)?;
+        self.index.all_places(&record_key(id), &mut self.places)?;
         if self.places.iter().any(|p| self.live.bit(p)) {
             return Ok(Mark::Known);
         }
@@ -120,7 +149,7 @@ impl<'r> Reach<'r> {
 
     fn data(&mut self, id: &ChunkId) -> Result<()> {
         if let Mark::Missing = self.mark(id)? {
-            self.live.lost.insert(*id);
+            self.live.lost.insert(record_key(id));
         }
         Ok(())
     }
@@ -187,10 +216,10 @@ impl Live<'_> {
     ///
     /// What is needed does not change because another collector has buried the place where it was kept: that one may have
     /// counted a place here as the copy. So the bits of buried places count (`tests/collectors.rs`).
-    pub(super) fn needs(&self, id: &ChunkId, places: &mut Vec<Place>) -> Result<bool> {
-        self.index.all_places(id, places)?;
-        let live = places.iter().any(|p| self.bit(p)) || self.lost.contains(id);
-        self.index.places(id, places)?;
+    pub(super) fn needs(&self, key: &[u8; KEY_LEN], places: &mut Vec<Place>) -> Result<bool> {
+        self.index.all_places(key, places)?;
+        let live = places.iter().any(|p| self.bit(p)) || self.lost.contains(key);
+        self.index.places_of(key, places)?;
         Ok(live)
     }
 

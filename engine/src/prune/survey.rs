@@ -11,8 +11,9 @@ use crate::protocol::{Outcome, Sighting, announcement_counts, is_root};
 use crate::repository::Repository;
 use crate::repository::index::Index;
 use crate::repository::pack::tail;
+use bulla_repo_format::index::{KEY_LEN, record_key};
 use bulla_repo_format::snapshot::{Snapshot, Verdict};
-use bulla_repo_format::{Area, ChunkId, ObjectName, PackName, RunId};
+use bulla_repo_format::{Area, ObjectName, PackName, RunId};
 use std::collections::{BTreeMap, HashSet};
 
 /// The listings before the mark.
@@ -57,7 +58,7 @@ pub(super) struct After {
     /// one delete a pack this one needs to know (`tests/model`, `shielded_read_late`).
     pub(super) shielded: HashSet<PackName>,
     /// What those of them hold that are condemned and that no index run lists.
-    pub(super) shielded_chunks: HashSet<ChunkId>,
+    pub(super) shielded_chunks: HashSet<[u8; KEY_LEN]>,
     /// Trees they pin.
     pub(super) pins: Vec<bulla_repo_format::record::Pin>,
     /// Snapshots that are roots and were not there before the mark.
@@ -66,7 +67,7 @@ pub(super) struct After {
 
 impl Repository {
     /// What `snap/<run>` says now.
-    pub(super) fn outcome(&self, run: &RunId) -> Result<Outcome> {
+    pub(crate) fn outcome(&self, run: &RunId) -> Result<Outcome> {
         match self.read_verdict(run) {
             Ok(read) => Ok(match read.verdict {
                 Verdict::Snapshot(_) => Outcome::Committed,
@@ -288,10 +289,10 @@ impl After {
             if listed.contains(&name) {
                 continue;
             }
-            match tail::read(repository, kind, name, size) {
+            match tail::read_again(repository, kind, name, size) {
                 Ok(tail) if self.shielded.contains(&name) || self.open.contains(&tail.directory.run) => {
                     self.shielded.insert(name);
-                    self.shielded_chunks.extend(tail.directory.chunks.iter().map(|c| c.id));
+                    self.shielded_chunks.extend(tail.directory.chunks.iter().map(|c| record_key(&c.id)));
                 }
                 Ok(_) => {}
                 // Gone at this moment is fine; what cannot be read is left alone by the sweep.

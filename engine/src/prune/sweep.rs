@@ -9,26 +9,34 @@ use crate::error::{Error, Result};
 use crate::observer::Observer;
 use crate::protocol::{Fate, copy_counts, fate, is_needed, may_delete};
 use crate::repository::chunks::ChunkReader;
-use crate::repository::index::{Index, Location, Place, put_run};
+use crate::repository::index::{Contents, Index, Location, Place, put_run};
 use crate::repository::pack::{PackSink, PackStream, Packer, SealedPack, object_name, tail};
 use crate::repository::{Repository, upload};
 use bulla_repo_format::frame::Compression;
-use bulla_repo_format::index::IndexRun;
+use bulla_repo_format::index::{IndexRun, KEY_LEN, record_key};
 use bulla_repo_format::keys::ChunkKind;
 use bulla_repo_format::limits::INDEX_PACKS_MAX;
 use bulla_repo_format::pack::PackKind;
 use bulla_repo_format::{Area, ChunkId, ObjectName, PackName, RunId};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A condemned pack that is there.
+/// Chunks by what index records have of their ids: also where a pack's own directory is lost.
+type Key = [u8; KEY_LEN];
+
+/// A condemned pack that is there, or one that is missing and was given up.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Victim {
     pub(super) name: PackName,
     pub(super) kind: PackKind,
     pub(super) size: u64,
+    /// It was found damaged, or is missing: what the index has of it stands in for a directory that cannot be read.
+    pub(super) damaged: bool,
 }
+
+/// What the index has of damaged victims.
+pub(super) type InIndex = HashMap<PackName, Contents>;
 
 /// What became of the victims.
 #[derive(Default)]
@@ -50,6 +58,10 @@ pub(super) struct Sweep<'a> {
     pub(super) live: &'a Live<'a>,
     pub(super) after: &'a After,
     pub(super) run: RunId,
+    /// Of the damaged victims.
+    pub(super) in_index: InIndex,
+    /// Not all that roots need is known: then everything that can be read counts as needed.
+    pub(super) blind: bool,
     /// False on a full store: then only what needs no copy goes.
     pub(super) copies: bool,
     pub(super) observer: &'a dyn Observer,
@@ -61,14 +73,14 @@ struct Examined {
     fate: Fate,
     reason: String,
     /// Chunks of it that were, or are being, copied in this sweep, by whichever worker.
-    relies: Vec<ChunkId>,
+    relies: Vec<Key>,
 }
 
 /// Chunks of this sweep: who copies, and what is in the stream.
 #[derive(Default)]
 struct Copied {
-    claimed: HashSet<ChunkId>,
-    done: HashSet<ChunkId>,
+    claimed: HashSet<Key>,
+    done: HashSet<Key>,
 }
 
 /// Remembers what was handed to the uploader, for reading it back.
@@ -229,44 +241,81 @@ impl<'a> Worker<'a> {
     fn examine(&mut self, victim: Victim) -> Result<Examined> {
         let after = self.sweep.after;
         let left = |reason: String| Examined { victim, fate: Fate::Leave, reason, relies: Vec::new() };
-        let tail = match tail::read(self.sweep.repository, victim.kind, victim.name, victim.size) {
-            Ok(tail) => tail,
-            Err(e) if e.is_damage() => return Ok(left(format!("its directory cannot be read: {e}"))),
-            Err(e) => return Err(e),
+        let (pack, records) = match self.contents(&victim)? {
+            Ok(contents) => contents,
+            Err(reason) => return Ok(left(format!("its directory cannot be read: {reason}"))),
         };
-        if after.shielded.contains(&victim.name) || after.open.contains(&tail.directory.run) {
+        if after.shielded.contains(&victim.name) || after.open.contains(&pack.run) {
             return Ok(left("a run that is not finished relies on it".into()));
         }
-        let pack = Arc::new(tail.pack);
-        let (mut relies, mut offset, mut readable, mut why) = (Vec::new(), 0u32, true, String::new());
-        for entry in &tail.directory.chunks {
-            let location = Location { pack: pack.clone(), offset, len: entry.len };
-            offset = offset.saturating_add(entry.len);
-            if !self.needed(&victim, &entry.id)? {
+        let (mut relies, mut unread, mut why) = (Vec::new(), Vec::new(), String::new());
+        for (key, offset, len) in records {
+            let location = Location { pack: pack.clone(), offset, len };
+            if !self.needed(&victim, &key)? {
                 continue;
             }
-            relies.push(entry.id);
-            if !lock(self.copied).claimed.insert(entry.id) {
+            relies.push(key);
+            if !lock(self.copied).claimed.insert(key) {
                 continue;
             }
             if !self.sweep.copies {
-                (readable, why) = (false, "there is no space for a copy of what it holds".into());
+                unread.push(key);
+                why = "there is no space for a copy of what it holds".into();
                 break;
             }
-            match self.copy(victim.kind, &entry.id, &location) {
-                Ok(()) => drop(lock(self.copied).done.insert(entry.id)),
-                Err(e) if e.is_damage() => {
-                    lock(self.copied).claimed.remove(&entry.id);
-                    (readable, why) = (false, e.to_string());
+            match self.read(&victim, &key, &location)? {
+                Ok(id) => {
+                    self.copy(victim.kind, id)?;
+                    lock(self.copied).done.insert(key);
                 }
-                Err(e) => return Err(e),
+                Err(reason) => {
+                    lock(self.copied).claimed.remove(&key);
+                    unread.push(key);
+                    why = reason;
+                }
             }
         }
+        let readable = {
+            let copied = lock(self.copied);
+            unread.iter().all(|key| copied.done.contains(key))
+        };
         Ok(Examined { victim, fate: fate(false, !relies.is_empty(), readable), reason: why, relies })
     }
 
+    /// What the victim holds: by its own directory. Where that is lost, by the index, if the index has all that roots
+    /// need: nobody could find what else was in it.
+    fn contents(&self, victim: &Victim) -> Result<std::result::Result<Contents, String>> {
+        let sweep = self.sweep;
+        let e = match tail::read(sweep.repository, victim.kind, victim.name, victim.size) {
+            Ok(tail) => {
+                let records = tail.records();
+                return Ok(Ok((Arc::new(tail.pack), records)));
+            }
+            Err(e) if e.is_damage() || (victim.damaged && e.is_io()) => e,
+            Err(e) => return Err(e),
+        };
+        let all_known = !sweep.blind && sweep.live.lost() == 0;
+        let known = sweep.in_index.get(&victim.name).filter(|_| victim.damaged && all_known);
+        Ok(known.cloned().ok_or_else(|| e.to_string()))
+    }
+
+    /// Reads a chunk of a victim, or says why it cannot be had.
+    fn read(
+        &mut self,
+        victim: &Victim,
+        key: &Key,
+        location: &Location,
+    ) -> Result<std::result::Result<ChunkId, String>> {
+        match self.chunks.identify_at(chunk_kind(victim.kind), location, &mut self.buffer) {
+            Ok(id) if record_key(&id) == *key => Ok(Ok(id)),
+            Ok(_) => Ok(Err("a chunk of it is not what its id says".into())),
+            Err(e) if e.is_damage() || (victim.damaged && e.is_io()) => Ok(Err(e.to_string())),
+            Err(e) => Err(e),
+        }
+    }
+
     /// True if a root, or a run that is not finished, needs the chunk and no copy elsewhere counts.
-    fn needed(&mut self, victim: &Victim, id: &ChunkId) -> Result<bool> {
+    fn needed(&mut self, victim: &Victim, id: &Key) -> Result<bool> {
         let (sweep, after) = (self.sweep, self.sweep.after);
         let mut shielded = after.shielded_chunks.contains(id);
         if !after.shielded.is_empty() {
@@ -276,7 +325,7 @@ impl<'a> Worker<'a> {
                 shielded |= after.shielded.contains(&sweep.index.pack_name(place.pack)?);
             }
         }
-        let root = sweep.live.needs(id, &mut self.places)?;
+        let root = sweep.live.needs(id, &mut self.places)? || sweep.blind;
         let needed = is_needed(root, false, shielded);
         let places = std::mem::take(&mut self.places);
         let mut elsewhere = Vec::new();
@@ -301,28 +350,28 @@ impl<'a> Worker<'a> {
         Ok(true)
     }
 
-    fn readable(&mut self, kind: PackKind, id: &ChunkId, place: &Place) -> Result<bool> {
+    fn readable(&mut self, kind: PackKind, key: &Key, place: &Place) -> Result<bool> {
         let pack = self.sweep.index.pack(place.pack)?;
         let location = Location { pack, offset: place.offset, len: place.len };
         if location.pack.header.kind != kind {
             return Ok(false);
         }
-        match self.chunks.read_at(chunk_kind(kind), id, &location, &mut self.buffer) {
-            Ok(()) => Ok(true),
+        match self.chunks.identify_at(chunk_kind(kind), &location, &mut self.buffer) {
+            Ok(id) => Ok(record_key(&id) == *key),
             Err(e) if e.is_damage() => Ok(false),
             Err(e) => Err(e),
         }
     }
 
-    fn copy(&mut self, kind: PackKind, id: &ChunkId, location: &Location) -> Result<()> {
-        self.chunks.read_at(chunk_kind(kind), id, location, &mut self.buffer)?;
+    /// Stores what was read again.
+    fn copy(&mut self, kind: PackKind, id: ChunkId) -> Result<()> {
         let [data, meta] = self.streams;
         let [data_packer, meta_packer] = &mut self.packers;
         let (stream, packer) = match kind {
             PackKind::Data => (data, data_packer),
             PackKind::Meta => (meta, meta_packer),
         };
-        stream.append(packer, [(*id, self.buffer.as_slice())])
+        stream.append(packer, [(id, self.buffer.as_slice())])
     }
 }
 

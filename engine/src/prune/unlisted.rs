@@ -1,13 +1,14 @@
 //! Packs that no index run lists: of interrupted backups and prunes, or whose run was lost. They are planned like any
 //! other, from their own tails, and those that hold something needed are listed again (SPEC 14).
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::observer::{Event, Observer};
 use crate::repository::Repository;
 use crate::repository::index::{Index, IndexWriter};
+use crate::repository::pack::tail::Record;
 use crate::repository::pack::{object_name, tail};
 use bulla_repo_format::PackName;
-use bulla_repo_format::index::{IndexPack, IndexRecord, IndexRun, KEY_LEN, record_key};
+use bulla_repo_format::index::{IndexPack, IndexRecord, IndexRun};
 use bulla_repo_format::limits::INDEX_RECORDS_MAX;
 use bulla_repo_format::pack::PackKind;
 use std::collections::BTreeMap;
@@ -15,8 +16,15 @@ use std::collections::BTreeMap;
 /// The packs that are there, by name and kind, with their sizes.
 pub(crate) type Present = BTreeMap<(PackName, PackKind), u64>;
 
-/// A chunk in its pack: key, offset, length.
-type Record = ([u8; KEY_LEN], u32, u32);
+/// The packs that are there and that no index run lists.
+pub(crate) fn unlisted(index: &Index, present: &Present) -> Result<Present> {
+    let mut missing = present.clone();
+    for pack in index.packs() {
+        let pack = pack?;
+        missing.remove(&(pack.name, pack.header.kind));
+    }
+    Ok(missing)
+}
 
 /// Packs and their records.
 #[derive(Default)]
@@ -30,14 +38,9 @@ impl Unlisted {
         present: &Present,
         observer: &dyn Observer,
     ) -> Result<Self> {
-        let mut missing: BTreeMap<_, _> = present.clone();
-        for pack in index.packs() {
-            let pack = pack?;
-            missing.remove(&(pack.name, pack.header.kind));
-        }
         let mut found = Vec::new();
-        for ((name, kind), size) in missing {
-            let tail = match tail::read(repository, kind, name, size) {
+        for ((name, kind), size) in unlisted(index, present)? {
+            let tail = match tail::read_again(repository, kind, name, size) {
                 Ok(tail) => tail,
                 Err(e) if e.is_missing() => continue,
                 Err(e) if e.is_damage() => {
@@ -48,16 +51,49 @@ impl Unlisted {
                 }
                 Err(e) => return Err(e),
             };
-            let mut at = 0u32;
-            let records = tail.directory.chunks.iter().map(|c| {
-                let offset = at;
-                at = at.saturating_add(c.len);
-                (record_key(&c.id), offset, c.len)
-            });
-            let records = records.collect();
+            let records = tail.records();
             found.push((tail.pack, records));
         }
         Ok(Self(found))
+    }
+
+    /// Reads the tails of all packs the index does list, and keeps those of which it has a chunk at a wrong place, or
+    /// none of it.
+    pub(crate) fn misplaced(
+        repository: &Repository,
+        index: &Index,
+        present: &Present,
+        observer: &dyn Observer,
+    ) -> Result<Self> {
+        let (missing, mut found, mut places) = (unlisted(index, present)?, Vec::new(), Vec::new());
+        for (&(name, kind), &size) in present.iter().filter(|(key, _)| !missing.contains_key(key)) {
+            if observer.interrupted() {
+                return Err(Error::Interrupted);
+            }
+            let tail = match tail::read(repository, kind, name, size) {
+                Err(e) if e.is_damage() => continue,
+                other => other?,
+            };
+            let records = tail.records();
+            let mut wrong = false;
+            for (key, offset, len) in &records {
+                index.places_of(key, &mut places)?;
+                let mut right = false;
+                for place in places.iter().filter(|p| (p.offset, p.len) == (*offset, *len)) {
+                    right |= index.pack_name(place.pack)? == name;
+                }
+                wrong |= !right;
+            }
+            if wrong {
+                found.push((tail.pack, records));
+            }
+        }
+        Ok(Self(found))
+    }
+
+    /// The packs.
+    pub(crate) fn packs(&self) -> impl Iterator<Item = &IndexPack> {
+        self.0.iter().map(|(pack, _)| pack)
     }
 
     /// True if there is none.

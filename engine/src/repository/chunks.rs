@@ -82,6 +82,20 @@ impl<'r> ChunkReader<'r> {
         location: &Location,
         out: &mut Vec<u8>,
     ) -> Result<()> {
+        if self.identify_at(kind, location, out)? == *id {
+            return Ok(());
+        }
+        let reason = format!("it is not at its place in pack {}", location.pack.name);
+        Err(Error::Damaged { what: format!("chunk {id}"), reason })
+    }
+
+    /// Replaces `out` by the bytes at a place, and says which chunk that is.
+    pub(crate) fn identify_at(
+        &mut self,
+        kind: ChunkKind,
+        location: &Location,
+        out: &mut Vec<u8>,
+    ) -> Result<ChunkId> {
         out.clear();
         let (start, end) = (u64::from(location.offset), u64::from(location.offset) + u64::from(location.len));
         let reader = self.reader(location)?;
@@ -94,11 +108,7 @@ impl<'r> ChunkReader<'r> {
             out.extend_from_slice(plain.get(from..to).unwrap_or_default());
         }
         let domain = location.pack.header.domain;
-        if self.id_key(domain, kind)?.identify(out) == *id {
-            return Ok(());
-        }
-        let reason = format!("it is not at its place in pack {}", location.pack.name);
-        Err(Error::Damaged { what: format!("chunk {id}"), reason })
+        Ok(self.id_key(domain, kind)?.identify(out))
     }
 
     fn id_key(&mut self, domain: u16, kind: ChunkKind) -> Result<&IdKey> {

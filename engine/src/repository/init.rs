@@ -7,8 +7,9 @@ use crate::error::{Error, Result};
 use bulla_repo_format::chunker::ChunkerParams;
 use bulla_repo_format::config::Config;
 use bulla_repo_format::keys::{Keyring, Secret};
+use bulla_repo_format::limits::OBJECT_MAX;
 use bulla_repo_format::slot::{Argon2Params, SlotKind, print_key};
-use bulla_repo_format::{ObjectName, RepoId, RingId};
+use bulla_repo_format::{Area, ObjectName, RepoId, RingId, SlotId};
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
@@ -69,51 +70,90 @@ impl Repository {
         secret: &SlotSecret,
         env: Env,
     ) -> Result<Initialised> {
+        Self::init_with(backend, options, &[secret], env)
+    }
+
+    /// As [`Repository::init`]; each of `secrets` opens it.
+    pub fn init_with(
+        backend: Arc<dyn Backend>,
+        options: &InitOptions,
+        secrets: &[&SlotSecret],
+        env: Env,
+    ) -> Result<Initialised> {
         let place = backend.describe().place;
         if Self::exists(&*backend)? {
             return Err(Error::RepositoryExists { place });
         }
-        options.parity.map_or(Ok(()), crate::parity::check_percent)?;
-        let keyring = Keyring::new(vec![Secret::new(env.random())], vec![Secret::new(env.random())])?;
-        let config = Config {
-            generation: 0,
-            previous: None,
-            repo: RepoId::new(env.random()),
-            ring: RingId::new(env.random()),
-            keyring,
-            incompat: 0,
-            ro_compat: 0,
-            compat: 0,
-            chunker: options.chunker,
-            data_frame: options.data_frame,
-            meta_frame: options.meta_frame,
-            data_pack: options.data_pack,
-            meta_pack: options.meta_pack,
-            created: env.clock.now().seconds,
-            parity: options.parity,
-            unknown: Vec::new(),
-        };
+        nothing_but_keys(&*backend)?;
+        let config = first_config(options, &env)?;
         let ring_key = Secret::new(env.random());
         let sealed = config.seal(&ring_key, &env.random());
         // Sizes out of bounds, or a fault of this machine: nobody could open it.
         Config::open(&sealed, 0, &ring_key)?;
         let client = config.keyring.client_key(&config.keyring.client_id(&env.machine));
-        let slot = bulla_repo_format::SlotId::new([0; 16]);
-        let label = options.label.clone();
+        let (slot, label) = (SlotId::new([0; 16]), options.label.clone());
         let mut repository = Self { backend, config, client, slot, label, ring_key, env };
 
-        let recovery = Secret::new(repository.env.random());
-        let recovery_key = print_key(&recovery);
-        let kind = keys::kind_of(secret);
-        repository.slot = keys::add(&repository, kind, secret, &options.label, options.argon2)?;
-        let key = SlotSecret::Key(recovery);
-        keys::add(&repository, SlotKind::Recovery, &key, "recovery key", options.argon2)?;
         // Before anything can fill the store: without it a prune could not free space at zero bytes.
         repository.backend.reserve(true)?;
-        if repository.backend.put(&ObjectName::Config(0), &[&sealed])? == Put::Exists {
+        // Of an init that was cut off: nobody knows a repository that they open.
+        let strangers = repository.backend.list(Area::Keys)?;
+        for secret in secrets.iter().rev() {
+            let kind = keys::kind_of(secret);
+            repository.slot = keys::add(&repository, kind, secret, &options.label, options.argon2)?;
+        }
+        let recovery = Secret::new(repository.env.random());
+        let recovery_key = print_key(&recovery);
+        let key = SlotSecret::Key(recovery);
+        keys::add(&repository, SlotKind::Recovery, &key, "recovery key", options.argon2)?;
+        let name = ObjectName::Config(0);
+        let taken = repository.backend.put(&name, &[&sealed])? == Put::Exists;
+        if taken && repository.backend.get(&name, OBJECT_MAX)? != sealed {
             return Err(Error::RepositoryExists { place });
         }
         repository.backend.flush()?;
+        // Who put them cannot have made the config any more. Each would be tried whenever the repository is opened.
+        for (slot, _) in strangers {
+            let _ = repository.backend.delete(&slot);
+        }
         Ok(Initialised { repository, recovery_key })
     }
+}
+
+/// Fails if the store holds more than an init that was cut off can have left: a repository that has lost its config looks
+/// like none, and its keys open it again once the config is put back.
+fn nothing_but_keys(backend: &dyn Backend) -> Result<()> {
+    for area in Area::ALL.into_iter().filter(|area| !matches!(area, Area::Keys | Area::Config)) {
+        if let Some((object, _)) = backend.list(area)?.first() {
+            let place = backend.describe().place;
+            return Err(Error::Refused(format!(
+                "{place} holds {object}, so there is a repository that has lost its config; nothing was changed. Put \
+                 its config back from a copy, or make the new repository in another place"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// New secrets, and everything as asked for.
+fn first_config(options: &InitOptions, env: &Env) -> Result<Config> {
+    options.parity.map_or(Ok(()), crate::parity::check_percent)?;
+    Ok(Config {
+        generation: 0,
+        previous: None,
+        repo: RepoId::new(env.random()),
+        ring: RingId::new(env.random()),
+        keyring: Keyring::new(vec![Secret::new(env.random())], vec![Secret::new(env.random())])?,
+        incompat: 0,
+        ro_compat: 0,
+        compat: 0,
+        chunker: options.chunker,
+        data_frame: options.data_frame,
+        meta_frame: options.meta_frame,
+        data_pack: options.data_pack,
+        meta_pack: options.meta_pack,
+        created: env.clock.now().seconds,
+        parity: options.parity,
+        unknown: Vec::new(),
+    })
 }

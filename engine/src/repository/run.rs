@@ -233,6 +233,11 @@ impl Repository {
         Ok(self.marks()?.into_iter().flat_map(|m| m.victims).collect())
     }
 
+    /// Packs condemned because they were found damaged: as good as lost to whoever looks for a chunk (SPEC 12.3).
+    pub fn damaged_packs(&self) -> Result<HashSet<PackName>> {
+        Ok(self.marks()?.into_iter().filter(|m| m.damaged).flat_map(|m| m.victims).collect())
+    }
+
     /// All marks, in no order.
     pub(crate) fn marks(&self) -> Result<Vec<Mark>> {
         let runs = self.list_runs(Area::Marks)?;

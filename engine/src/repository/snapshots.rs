@@ -4,6 +4,7 @@ use super::Repository;
 use crate::error::{Error, Result};
 use crate::observer::escape;
 use bulla_repo_format::envelope::ObjectType;
+use bulla_repo_format::limits::OBJECT_MAX;
 use bulla_repo_format::record::{Death, Forget};
 use bulla_repo_format::snapshot::{Head, Snapshot, Verdict};
 use bulla_repo_format::tree::is_within;
@@ -77,7 +78,14 @@ impl Repository {
     /// Reads `snap/<run>`, signature checked.
     pub(crate) fn read_verdict(&self, run: &RunId) -> Result<ReadVerdict> {
         let name = ObjectName::Verdict(*run);
-        let (body, signature) = self.get_object(&name, ObjectType::Verdict)?;
+        self.open_verdict(run, &self.backend().get(&name, OBJECT_MAX)?)
+    }
+
+    /// Opens the bytes of a verdict, signature checked.
+    pub(crate) fn open_verdict(&self, run: &RunId, bytes: &[u8]) -> Result<ReadVerdict> {
+        let name = ObjectName::Verdict(*run);
+        let (body, signature) =
+            self.open_object(ObjectType::Verdict, bytes).map_err(|e| Error::object(&name, e))?;
         let verdict = Verdict::decode(&body, run).map_err(|e| Error::object(&name, e))?;
         self.verify(ObjectType::Verdict, &verdict.client(), &body, &signature)
             .map_err(|e| Error::object(&name, e))?;

@@ -4,12 +4,13 @@ use super::Repository;
 use super::chunks::ChunkReader;
 use super::index::Index;
 use crate::error::{Error, Result};
-use bulla_repo_format::ChunkId;
 use bulla_repo_format::keys::ChunkKind;
 use bulla_repo_format::tree::{
     Block, Child, ChunkRef, Content, Entry, ListNode, Node, compare_paths, decode_block, is_within, join_path,
 };
+use bulla_repo_format::{ChunkId, FormatError};
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 /// Entries in tree order.
 pub struct TreeReader<'r> {
@@ -18,6 +19,8 @@ pub struct TreeReader<'r> {
     stack: Vec<(u8, Vec<Child>)>,
     leaf: std::vec::IntoIter<Entry>,
     root: Option<ChunkId>,
+    /// The first key of the node entered last.
+    entered: (Arc<[u8]>, Vec<u8>),
     /// Only this path and what is below it.
     scope: Vec<u8>,
     buffer: Vec<u8>,
@@ -38,6 +41,7 @@ impl<'r> TreeReader<'r> {
             stack: Vec::new(),
             leaf: Vec::new().into_iter(),
             root: Some(root),
+            entered: (Arc::from([]), Vec::new()),
             scope: path.to_vec(),
             buffer: Vec::new(),
             visited: None,
@@ -54,6 +58,11 @@ impl<'r> TreeReader<'r> {
     /// Ids of the nodes read since the last call.
     pub fn take_visited(&mut self) -> Vec<ChunkId> {
         self.visited.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Where the node begins that was entered last: when it cannot be read, that is where the entries are missing.
+    pub fn entered(&self) -> &(Arc<[u8]>, Vec<u8>) {
+        &self.entered
     }
 
     /// Nodes read so far.
@@ -111,6 +120,7 @@ impl<'r> TreeReader<'r> {
                 Some(child) => {
                     let next = children.last();
                     if may_hold(&self.scope, &child, next) {
+                        self.entered = (child.parent, child.name);
                         return self.enter(child.id, level);
                     }
                 }
@@ -144,8 +154,7 @@ impl<'r> TreeReader<'r> {
         if let Some(visited) = &mut self.visited {
             visited.push(*id);
         }
-        Node::decode(&self.buffer)
-            .map_err(|e| Error::Damaged { what: format!("tree node {id}"), reason: e.to_string() })
+        Node::decode(&self.buffer).map_err(|e| not_understood("tree node", id, e))
     }
 
     /// All chunk references of a file's content, in order.
@@ -164,7 +173,7 @@ impl<'r> TreeReader<'r> {
         if let Some(visited) = &mut self.visited {
             visited.push(*id);
         }
-        match ListNode::decode(&self.buffer).map_err(|e| damaged(e.to_string()))? {
+        match ListNode::decode(&self.buffer).map_err(|e| not_understood("list node", id, e))? {
             ListNode::Leaf(refs) => out.extend(refs),
             ListNode::Inner { level, .. } if level >= above => {
                 return Err(damaged("a child is not below its parent".to_owned()));
@@ -191,14 +200,17 @@ impl<'r> TreeReader<'r> {
             Block::Inline(b) => Ok(Some(b.clone())),
             Block::Chunk(c) => {
                 self.chunks.read(ChunkKind::Meta, &c.id, &mut self.buffer)?;
-                let fail = |e: bulla_repo_format::FormatError| Error::Damaged {
-                    what: format!("metadata block {}", c.id),
-                    reason: e.to_string(),
-                };
+                let fail = |e| not_understood("metadata block", &c.id, e);
                 decode_block(&self.buffer).map(|b| Some(b.to_vec())).map_err(fail)
             }
         }
     }
+}
+
+/// The bytes are those that were stored, and say nothing this version knows: another kind of error than damage, so that
+/// nobody takes a newer writer's nodes for lost.
+fn not_understood(what: &str, id: &ChunkId, source: FormatError) -> Error {
+    Error::Object { object: format!("{what} {id}"), source }
 }
 
 /// False only if no entry in the half-open key range of `child` is at or below `scope`.

@@ -86,7 +86,7 @@ impl Uploader<'_> {
     }
 
     fn store(&mut self, pack: SealedPack) -> Result<()> {
-        let parts: Vec<&[u8]> = pack.parts.iter().map(Vec::as_slice).collect();
+        let parts = pack.parts();
         // `Exists` under a content name cannot be: the salt is fresh. Were it so, the bytes would be the same.
         self.repository.backend().put(&pack.object, &parts)?;
         self.stored.fetch_add(pack.len(), Ordering::Relaxed);

@@ -330,11 +330,11 @@ impl<'r> Gather<'r> {
             add(&self.context.tally.counts.unreadable, 1);
             let path = escape(&entry.path());
             let text = format!(
-                "/{path} could not be listed when it was backed up: nothing of what was in it is here"
+                "/{path} could not be listed when it was backed up, or lost entries since: what it lacks is not here"
             );
             self.context.tally.warn(&text);
         }
-        // Nobody knows what was in a directory that was not listed: nothing there is extra.
+        // Nobody knows what was in a directory that was not listed whole: nothing there is extra.
         if dir.place != Place::Existing || entry.flags.read_error {
             dir.names = None;
         }
@@ -354,6 +354,7 @@ impl<'r> Gather<'r> {
             holes: Vec::new(),
             xattrs: None,
             fresh_parent: above == Place::Fresh,
+            leads: !dir.taken,
             fact,
             action,
         };
@@ -376,6 +377,7 @@ impl<'r> Gather<'r> {
             holes: Vec::new(),
             xattrs: None,
             fresh_parent: place == Place::Fresh,
+            leads: false,
             fact: Fact::Missing,
             action: if link && self.follows(&entry) { Action::Link } else { Action::Create },
             entry: entry.clone(),

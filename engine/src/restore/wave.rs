@@ -22,6 +22,8 @@ pub(super) struct Item {
     pub(super) xattrs: Option<Vec<u8>>,
     /// Its directory was made by this run.
     pub(super) fresh_parent: bool,
+    /// A directory that was not asked for and only leads to what was: one that is there is left as it is.
+    pub(super) leads: bool,
     pub(super) fact: Fact,
     pub(super) action: Action,
 }

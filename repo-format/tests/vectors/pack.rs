@@ -98,6 +98,7 @@ impl Pack {
         let mut out = header.encode().to_vec();
         for (i, frame) in self.frames.into_iter().enumerate() {
             let mut frame = frame;
+            frame.resize(frame.len() + 16, 0);
             key.seal(i as u32 ^ self.nonce_shift, &mut frame).unwrap();
             out.extend(frame);
         }
@@ -245,7 +246,10 @@ impl Vector {
         let two = keys::Keyring::new(roots, domains).unwrap();
         let (header, key) = PackHeader::create(PackKind::Data, &two, &REPO, [0x76; 32]).unwrap();
         let mut frames = Pack::data().frames;
-        frames.iter_mut().zip(0..).for_each(|(f, i)| key.seal(i, f).unwrap());
+        for (frame, i) in frames.iter_mut().zip(0..) {
+            frame.resize(frame.len() + 16, 0);
+            key.seal(i, frame).unwrap();
+        }
         self.with_header(&header, &frames.concat())
     }
 

@@ -1,10 +1,11 @@
 //! `bulla repair parity`: heals packs from their sidecars with nothing but the store; adds and drops sidecars.
 
+use super::{WORDS, stopped};
 use crate::context::Context;
-use crate::exit::{Code, Failure, Outcome, keep};
+use crate::exit::{Code, Outcome, keep};
 use crate::ui::format::{count, parse_percent, size};
 use crate::ui::json::SCHEMA;
-use crate::ui::progress::{Words, watch};
+use crate::ui::progress::watch;
 use bulla_engine::Error;
 use bulla_engine::backend::Backend;
 use bulla_engine::parity::{self, Dropped, Flaw, HealOptions, HealReport, ProtectReport};
@@ -33,8 +34,6 @@ pub(crate) struct Args {
     drop_orphans: bool,
 }
 
-const WORDS: Words = Words { during: "repair", list_is_result: false };
-
 /// Heals, adds or drops.
 pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     if let Some(percent) = args.add {
@@ -55,13 +54,6 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     let code = if left { Code::Damage } else { Code::Done };
     remarks(context, &report);
     keep(code, if context.ui.json { tell_json(context, args, &report) } else { tell(context, args, &report) })
-}
-
-fn stopped(e: Error) -> Failure {
-    match e {
-        Error::Interrupted => Failure::Stopped("interrupted: what was done so far stays; run it again"),
-        e => e.into(),
-    }
 }
 
 /// What harms nothing but should be known.

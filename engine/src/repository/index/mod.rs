@@ -14,13 +14,14 @@ pub(crate) use merge::put as put_run;
 pub use write::IndexWriter;
 
 use super::Repository;
+use super::pack::tail::Record;
 use crate::backend::BackendError;
 use crate::error::{Error, Result};
 use bulla_repo_format::envelope::ObjectType;
 use bulla_repo_format::index::{IndexPack, IndexRecord, IndexRun, KEY_LEN, record_key};
 use bulla_repo_format::{Area, ChunkId, IndexName, ObjectName, PackName};
 use segment::Segment;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// Where a chunk lies.
@@ -63,10 +64,16 @@ pub struct Place {
     pub record: RecordRef,
 }
 
+/// Runs that could not be read, and why.
+type Failed = Vec<(IndexName, Error)>;
+
+/// A pack's details and its chunks.
+pub(crate) type Contents = (Arc<IndexPack>, Vec<Record>);
+
 /// All index runs of a repository, as they were when it was opened or last refreshed.
 pub struct Index {
     runs: RwLock<Runs>,
-    failed: Vec<Error>,
+    failed: Failed,
 }
 
 /// The generation of segments that are in no store.
@@ -100,12 +107,18 @@ impl Repository {
     pub(crate) fn fetch_index_run(&self, name: &IndexName) -> Result<IndexRun> {
         let object = ObjectName::Index(*name);
         let bytes = self.backend().get(&object, bulla_repo_format::limits::INDEX_MAX)?;
-        if *blake3::hash(&bytes).as_bytes() != name.hash {
+        self.open_index_run(name, &bytes)
+    }
+
+    /// Opens the bytes of one run and checks everything about it.
+    pub(crate) fn open_index_run(&self, name: &IndexName, bytes: &[u8]) -> Result<IndexRun> {
+        let object = ObjectName::Index(*name);
+        if *blake3::hash(bytes).as_bytes() != name.hash {
             let reason = "its bytes do not hash to its name".to_owned();
             return Err(Error::Damaged { what: object.to_string(), reason });
         }
         let fail = |e| Error::object(&object, e);
-        let (body, signature) = self.open_object(ObjectType::Index, &bytes).map_err(fail)?;
+        let (body, signature) = self.open_object(ObjectType::Index, bytes).map_err(fail)?;
         let run = IndexRun::decode(&body).map_err(fail)?;
         self.verify(ObjectType::Index, &run.signer, &body, &signature).map_err(fail)?;
         Ok(run)
@@ -119,7 +132,7 @@ impl Index {
 
     /// Adds the runs that are listed and not here yet, until two listings agree: a run that was merged away
     /// meanwhile is in the one it was merged into (SPEC 14).
-    fn load(&self, repository: &Repository) -> Result<(Vec<IndexName>, Vec<Error>)> {
+    fn load(&self, repository: &Repository) -> Result<(Vec<IndexName>, Failed)> {
         let mut names = repository.index_names()?;
         loop {
             let mut failed = Vec::new();
@@ -131,7 +144,7 @@ impl Index {
                 match segment::open(repository, name) {
                     Ok(segment) => self.push(segment),
                     Err(Error::Backend(BackendError::NotFound { .. })) => {}
-                    Err(e) if e.is_damage() => failed.push(e),
+                    Err(e) if e.is_damage() => failed.push((*name, e)),
                     Err(e) => return Err(e),
                 }
             }
@@ -170,8 +183,33 @@ impl Index {
     }
 
     /// Runs that could not be read; their packs are found by `check`.
-    pub fn failed(&self) -> &[Error] {
+    pub fn failed(&self) -> &[(IndexName, Error)] {
         &self.failed
+    }
+
+    /// What the index has of some packs, the details and the records of each: for those whose own directory is lost.
+    pub(crate) fn listed(&self, packs: &HashSet<PackName>) -> Result<HashMap<PackName, Contents>> {
+        let (mut refs, mut out) = (HashMap::new(), HashMap::new());
+        for (at, pack) in self.pack_refs() {
+            let pack = pack?;
+            if packs.contains(&pack.name) {
+                refs.insert(at, pack.name);
+                out.entry(pack.name).or_insert((pack, Vec::new()));
+            }
+        }
+        if refs.is_empty() {
+            return Ok(out);
+        }
+        self.each_record(|_, at, r| {
+            if let Some((_, records)) = refs.get(&at).and_then(|name| out.get_mut(name)) {
+                records.push((r.key, r.offset, r.len));
+            }
+        })?;
+        for (_, records) in out.values_mut() {
+            records.sort_unstable_by_key(|(key, offset, len)| (*offset, *len, *key));
+            records.dedup();
+        }
+        Ok(out)
     }
 
     /// How many segments there are; [`RecordRef::segment`] is below it.
@@ -206,15 +244,20 @@ impl Index {
         self.runs().graves
     }
 
-    /// As [`Index::places`], places in deleted packs included.
-    pub(crate) fn all_places(&self, id: &ChunkId, out: &mut Vec<Place>) -> Result<()> {
-        self.look_up(&self.runs.read().unwrap_or_else(PoisonError::into_inner), id, out)
+    /// As [`Index::places_of`], places in deleted packs included.
+    pub(crate) fn all_places(&self, key: &[u8; KEY_LEN], out: &mut Vec<Place>) -> Result<()> {
+        self.look_up(&self.runs.read().unwrap_or_else(PoisonError::into_inner), key, out)
     }
 
     /// Every place of a chunk, cheapest form. Places in packs known to be deleted are left out.
     pub fn places(&self, id: &ChunkId, out: &mut Vec<Place>) -> Result<()> {
+        self.places_of(&record_key(id), out)
+    }
+
+    /// As [`Index::places`], for who has no more of the id than records do.
+    pub(crate) fn places_of(&self, key: &[u8; KEY_LEN], out: &mut Vec<Place>) -> Result<()> {
         let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
-        self.look_up(&runs, id, out)?;
+        self.look_up(&runs, key, out)?;
         if !runs.graves.is_empty() {
             let name = |p: PackRef| runs.segments.get(p.segment as usize).map(|s| s.pack_name(p.pack));
             out.retain(|p| name(p.pack).is_some_and(|n| n.is_ok_and(|n| !runs.graves.contains(&n))));
@@ -222,11 +265,10 @@ impl Index {
         Ok(())
     }
 
-    fn look_up(&self, runs: &Runs, id: &ChunkId, out: &mut Vec<Place>) -> Result<()> {
+    fn look_up(&self, runs: &Runs, key: &[u8; KEY_LEN], out: &mut Vec<Place>) -> Result<()> {
         out.clear();
-        let key: [u8; KEY_LEN] = record_key(id);
         for (number, segment) in (0u32..).zip(&runs.segments) {
-            segment.find(&key, |record, pack, offset, len| {
+            segment.find(key, |record, pack, offset, len| {
                 let (pack, record) =
                     (PackRef { segment: number, pack }, RecordRef { segment: number, record });
                 out.push(Place { pack, offset, len, record });

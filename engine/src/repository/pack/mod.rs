@@ -1,11 +1,13 @@
 //! Packs as they travel: frames read back ([`PackReader`]), tails that rebuild the index ([`tail`]), and the shared
 //! stream that fills new ones ([`PackStream`]).
 
+mod pool;
 mod reader;
 mod seal;
 mod stream;
 pub mod tail;
 
+pub(crate) use pool::{Buffer, Pool};
 pub use reader::PackReader;
 pub use seal::SealedPack;
 pub use stream::{PackSink, PackStream, Packer};

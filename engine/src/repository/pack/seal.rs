@@ -1,7 +1,7 @@
 //! Seal at close (SPEC 7.2): compressed frames and a chunk table become one sealed, padded, named object.
 
 use super::super::Repository;
-use super::object_name;
+use super::{Buffer, object_name};
 use crate::error::{Error, Result};
 use bulla_repo_format::frame::{CODEC_PADDING, FrameKey, TAG_LEN};
 use bulla_repo_format::index::{IndexPack, KEY_LEN, record_key};
@@ -9,11 +9,14 @@ use bulla_repo_format::pack::{
     ChunkEntry, Directory, FrameEntry, HEADER_LEN, PackHeader, PackKind, TRAILER_LEN,
 };
 use bulla_repo_format::{ObjectName, PackName, RunId, padding};
+use std::ops::Range;
 
-/// A frame that is compressed but not sealed.
+/// A frame that is compressed but not sealed: `codec ‖ payload`, and room for the tag, in its pack's buffer.
 pub(super) struct Payload {
-    /// `codec ‖ payload`.
-    pub(super) bytes: Vec<u8>,
+    /// Where it begins.
+    pub(super) start: usize,
+    /// Bytes, the tag's included.
+    pub(super) len: usize,
     /// Plain bytes.
     pub(super) raw: u32,
 }
@@ -22,8 +25,13 @@ pub(super) struct Payload {
 pub struct SealedPack {
     /// Under which name.
     pub object: ObjectName,
-    /// Header, frames, directory and trailer; their concatenation is the object.
-    pub parts: Vec<Vec<u8>>,
+    header: Vec<u8>,
+    /// The sealed frames, in the order in which they were compressed.
+    body: Buffer,
+    /// Where each lies in `body`, in their order.
+    frames: Vec<Range<usize>>,
+    /// Directory and trailer.
+    tail: Vec<u8>,
     /// How the index lists it.
     pub pack: IndexPack,
     /// The index records of its chunks: key, offset, length.
@@ -31,6 +39,11 @@ pub struct SealedPack {
 }
 
 impl SealedPack {
+    /// Header, frames, directory and trailer; their concatenation is the object.
+    pub fn parts(&self) -> Vec<&[u8]> {
+        let frames = self.frames.iter().map(|at| self.body.get(at.clone()).unwrap_or_default());
+        std::iter::once(&self.header[..]).chain(frames).chain([&self.tail[..]]).collect()
+    }
     /// Bytes of the object.
     pub fn len(&self) -> u64 {
         self.pack.size
@@ -51,9 +64,11 @@ pub(super) struct Sealer<'r> {
 }
 
 impl Sealer<'_> {
-    /// Seals a pack. `tail` is true for a run's last pack, whose size is blurred; `scratch` is lent for verification.
+    /// Seals a pack whose frames lie in `body`. `tail` is true for a run's last pack, whose size is blurred; `scratch`
+    /// is lent for verification.
     pub(super) fn seal(
         &self,
+        mut body: Buffer,
         mut frames: Vec<Payload>,
         chunks: Vec<ChunkEntry>,
         tail: bool,
@@ -61,23 +76,21 @@ impl Sealer<'_> {
     ) -> Result<SealedPack> {
         let (repository, env) = (self.repository, self.repository.env());
         let signer = repository.client();
-        let sealed_len = |p: &Payload| u32::try_from(p.bytes.len() + TAG_LEN).unwrap_or(u32::MAX);
-        let table = frames.iter().map(|p| FrameEntry { sealed: sealed_len(p), raw: p.raw }).collect();
+        let entry = |p: &Payload| FrameEntry { sealed: u32::try_from(p.len).unwrap_or(u32::MAX), raw: p.raw };
+        let table = frames.iter().map(entry).collect();
         let mut directory = Directory { run: self.run, signer: signer.id(), frames: table, chunks };
-        let pad = self.padding(&mut directory, tail, u16::from_le_bytes(env.random()));
-        frames.push(pad);
+        frames.push(self.pad(&mut body, &mut directory, tail, u16::from_le_bytes(env.random())));
 
         let salt = directory.salt(&env.random());
         let (header, key) = PackHeader::create(self.kind, repository.keyring(), &repository.id(), salt)?;
         let mut hasher = blake3::Hasher::new();
         let (before, again) = scratch;
-        let mut parts = Vec::with_capacity(frames.len() + 2);
-        parts.push(header.encode().to_vec());
         hasher.update(&header.encode());
-        for (number, payload) in (0u32..).zip(frames) {
-            let sealed = self.seal_frame(&key, number, payload.bytes, before, again)?;
-            hasher.update(&sealed);
-            parts.push(sealed);
+        let frames: Vec<_> = frames.into_iter().map(|p| p.start..p.start + p.len).collect();
+        for (number, at) in (0u32..).zip(&frames) {
+            let frame = body.get_mut(at.clone()).unwrap_or_default();
+            self.seal_frame(&key, number, frame, before, again)?;
+            hasher.update(frame);
         }
         let offset = hasher.count();
         let content = *hasher.finalize().as_bytes();
@@ -91,7 +104,6 @@ impl Sealer<'_> {
             &env.random(),
         )?;
         hasher.update(&tail);
-        parts.push(tail);
         let name = PackName::new(*hasher.finalize().as_bytes());
         let pack = IndexPack {
             name,
@@ -108,11 +120,12 @@ impl Sealer<'_> {
             (record_key(&c.id), start, c.len)
         });
         let records = records.collect();
-        Ok(SealedPack { object: object_name(self.kind, name), parts, pack, records })
+        let (object, header) = (object_name(self.kind, name), pack.header.encode().to_vec());
+        Ok(SealedPack { object, header, body, frames, tail, pack, records })
     }
 
     /// Adds the padding frame that brings the object to its padded size.
-    fn padding(&self, directory: &mut Directory, tail: bool, noise: u16) -> Payload {
+    fn pad(&self, body: &mut Buffer, directory: &mut Directory, tail: bool, noise: u16) -> Payload {
         directory.frames.push(FrameEntry { sealed: 0, raw: 0 });
         let frames: u64 = directory.frames.iter().map(|f| u64::from(f.sealed)).sum();
         // A padding frame has a codec byte and a tag at least.
@@ -126,12 +139,12 @@ impl Sealer<'_> {
         if let Some(last) = directory.frames.last_mut() {
             last.sealed = u32::try_from(sealed).unwrap_or(u32::MAX);
         }
-        let mut bytes = Vec::with_capacity(sealed);
-        bytes.resize(sealed - TAG_LEN, 0);
-        if let Some(codec) = bytes.first_mut() {
+        let start = body.len();
+        body.resize(start + sealed, 0);
+        if let Some(codec) = body.get_mut(start) {
             *codec = CODEC_PADDING;
         }
-        Payload { bytes, raw: 0 }
+        Payload { start, len: sealed, raw: 0 }
     }
 
     /// Seals one frame; with `verify`, opens a copy and compares it with what went in, so that a fault of memory or
@@ -140,23 +153,27 @@ impl Sealer<'_> {
         &self,
         key: &FrameKey,
         number: u32,
-        mut payload: Vec<u8>,
+        frame: &mut [u8],
         before: &mut Vec<u8>,
         again: &mut Vec<u8>,
-    ) -> Result<Vec<u8>> {
+    ) -> Result<()> {
         if !self.verify {
-            key.seal(number, &mut payload)?;
-            return Ok(payload);
+            return Ok(key.seal(number, frame)?);
         }
-        before.clear();
-        before.extend_from_slice(&payload);
-        key.seal(number, &mut payload)?;
-        again.clear();
-        again.extend_from_slice(&payload);
+        copy(before, frame.split_last_chunk::<TAG_LEN>().map_or(&[], |(text, _)| text));
+        key.seal(number, frame)?;
+        copy(again, frame);
         if key.open(number, again).ok() != Some(before.as_slice()) {
             let reason = "a frame does not open to what was sealed: this machine's memory or processor fails";
             return Err(Error::Damaged { what: "a new pack".into(), reason: reason.into() });
         }
-        Ok(payload)
+        Ok(())
     }
+}
+
+/// Replaces `out` without room to spare: vectors that double would double what frames take.
+fn copy(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.clear();
+    out.reserve_exact(bytes.len());
+    out.extend_from_slice(bytes);
 }

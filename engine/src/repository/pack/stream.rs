@@ -8,10 +8,11 @@
 
 use super::super::Repository;
 use super::seal::{Payload, SealedPack, Sealer};
+use super::{Buffer, Pool};
 use crate::error::{Error, Result};
 use bulla_repo_format::ChunkId;
 use bulla_repo_format::RunId;
-use bulla_repo_format::frame::{Compression, Compressor, Expander, TAG_LEN};
+use bulla_repo_format::frame::{CODEC_RAW, Compressed, Compression, Compressor, Expander};
 use bulla_repo_format::limits::PACK_CHUNKS_MAX;
 use bulla_repo_format::pack::{ChunkEntry, PackKind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +25,7 @@ const CHUNKS_FULL: usize = (PACK_CHUNKS_MAX as usize) >> 8;
 
 /// Takes sealed packs, in any order, from any worker.
 pub trait PackSink: Sync {
-    /// Stores a pack. An error ends the run.
+    /// Stores a pack. An error ends the run. Its buffer is on loan until it is dropped.
     fn store(&self, pack: SealedPack) -> Result<()>;
     /// Everything stored before makes up this tree; without one, the run only shows that it lives.
     fn checkpoint(&self, _tree: Option<ChunkId>) -> Result<()> {
@@ -36,7 +37,6 @@ pub trait PackSink: Sync {
 pub struct Packer {
     compressor: Compressor,
     expander: Expander,
-    compressed: Vec<u8>,
     expanded: Vec<u8>,
 }
 
@@ -44,13 +44,16 @@ pub struct Packer {
 struct OpenPack {
     /// Compressed bytes so far, read without the lock to decide when to close.
     sealed: AtomicU64,
+    /// Frames that are being compressed. Falls only under the lock, and does not rise once the pack is closed.
+    missing: AtomicU64,
     inner: Mutex<Frames>,
 }
 
 #[derive(Default)]
 struct Frames {
+    /// Where compressed frames lie, from the first on.
+    body: Option<Buffer>,
     payloads: Vec<Option<Payload>>,
-    missing: usize,
     /// Set when the pack is closed: its chunks, and whether it is a run's last.
     closed: Option<(Vec<ChunkEntry>, bool)>,
 }
@@ -59,11 +62,11 @@ struct Frames {
 struct Job {
     pack: Arc<OpenPack>,
     number: usize,
-    raw: Vec<u8>,
+    raw: Buffer,
 }
 
 struct Filling {
-    frame: Vec<u8>,
+    frame: Option<Buffer>,
     frames: usize,
     raw: u64,
     chunks: Vec<ChunkEntry>,
@@ -77,8 +80,12 @@ pub struct PackStream<'r> {
     frame_size: usize,
     pack_size: u64,
     filling: Mutex<Filling>,
-    /// Empty frame buffers.
-    spare: Mutex<Vec<Vec<u8>>>,
+    /// Buffers of frames, and of packs.
+    frames: Arc<Pool>,
+    bodies: Arc<Pool>,
+    /// What all frames so far compressed to, and how many they were: what to expect of those on their way.
+    compressed: AtomicU64,
+    counted: AtomicU64,
     sink: &'r dyn PackSink,
 }
 
@@ -88,7 +95,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl OpenPack {
     fn new() -> Arc<Self> {
-        Arc::new(Self { sealed: AtomicU64::new(0), inner: Mutex::default() })
+        Arc::new(Self { sealed: AtomicU64::new(0), missing: AtomicU64::new(0), inner: Mutex::default() })
     }
 }
 
@@ -107,15 +114,17 @@ impl<'r> PackStream<'r> {
             PackKind::Data => (config.data_frame, config.data_pack),
             PackKind::Meta => (config.meta_frame, config.meta_pack),
         };
-        let filling =
-            Filling { frame: Vec::new(), frames: 0, raw: 0, chunks: Vec::new(), pack: OpenPack::new() };
+        let filling = Filling { frame: None, frames: 0, raw: 0, chunks: Vec::new(), pack: OpenPack::new() };
         Self {
             sealer: Sealer { repository, kind, run, verify },
             compression,
             frame_size: frame_size as usize,
             pack_size,
             filling: Mutex::new(filling),
-            spare: Mutex::default(),
+            frames: Pool::new(frame_size as usize),
+            bodies: Pool::new(pack_size as usize + 2 * frame_size as usize),
+            compressed: AtomicU64::new(0),
+            counted: AtomicU64::new(0),
             sink,
         }
     }
@@ -126,7 +135,6 @@ impl<'r> PackStream<'r> {
         Ok(Packer {
             compressor: Compressor::new(self.compression, frame)?,
             expander: Expander::new(),
-            compressed: Vec::new(),
             expanded: Vec::new(),
         })
     }
@@ -170,8 +178,11 @@ impl<'r> PackStream<'r> {
         self.sink.checkpoint(tree)
     }
 
+    /// Frames on their way count with what frames came to on average: else a pack would grow by one for each worker.
     fn is_full(&self, f: &Filling) -> bool {
-        f.pack.sealed.load(Ordering::Relaxed) >= self.pack_size
+        let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        let mean = load(&self.compressed).checked_div(load(&self.counted)).unwrap_or(0);
+        load(&f.pack.sealed) + load(&f.pack.missing) * mean >= self.pack_size
             || f.raw >= RAW_FULL
             || f.chunks.len() >= CHUNKS_FULL
     }
@@ -179,31 +190,27 @@ impl<'r> PackStream<'r> {
     /// Copies bytes into frames; each frame that fills becomes a job.
     fn copy(&self, f: &mut Filling, mut bytes: &[u8], jobs: &mut Vec<Job>) {
         while !bytes.is_empty() {
-            if f.frame.capacity() == 0 {
-                f.frame = lock(&self.spare).pop().unwrap_or_else(|| Vec::with_capacity(self.frame_size));
-            }
-            let room = self.frame_size - f.frame.len();
+            let frame = f.frame.get_or_insert_with(|| self.frames.take_empty());
+            let room = self.frame_size - frame.len();
             let (now, later) = bytes.split_at(room.min(bytes.len()));
-            f.frame.extend_from_slice(now);
+            frame.extend_from_slice(now);
             bytes = later;
-            if f.frame.len() == self.frame_size {
+            if frame.len() == self.frame_size {
                 self.take_frame(f, jobs);
             }
         }
     }
 
     fn take_frame(&self, f: &mut Filling, jobs: &mut Vec<Job>) {
-        let raw = std::mem::take(&mut f.frame);
-        lock(&f.pack.inner).missing += 1;
+        let Some(raw) = f.frame.take() else { return };
+        f.pack.missing.fetch_add(1, Ordering::Relaxed);
         jobs.push(Job { pack: f.pack.clone(), number: f.frames, raw });
         f.frames += 1;
     }
 
     /// Ends the current pack at this chunk boundary and starts the next.
     fn close(&self, f: &mut Filling, tail: bool, jobs: &mut Vec<Job>) -> Arc<OpenPack> {
-        if !f.frame.is_empty() {
-            self.take_frame(f, jobs);
-        }
+        self.take_frame(f, jobs);
         (f.frames, f.raw) = (0, 0);
         let pack = std::mem::replace(&mut f.pack, OpenPack::new());
         lock(&pack.inner).closed = Some((std::mem::take(&mut f.chunks), tail));
@@ -211,53 +218,63 @@ impl<'r> PackStream<'r> {
     }
 
     fn finish_jobs(&self, packer: &mut Packer, jobs: Vec<Job>, closed: Vec<Arc<OpenPack>>) -> Result<()> {
-        for job in jobs {
-            self.compress(packer, job)?;
-        }
         // A pack whose last frame was compressed before it closed has nobody else to seal it.
-        closed.iter().try_for_each(|pack| self.seal_if_complete(packer, pack))
+        closed.iter().try_for_each(|pack| self.seal_if_complete(packer, pack))?;
+        jobs.into_iter().try_for_each(|job| self.compress(packer, job))
     }
 
-    fn compress(&self, packer: &mut Packer, mut job: Job) -> Result<()> {
-        packer.compressor.compress(&job.raw, &mut packer.compressed);
+    fn compress(&self, packer: &mut Packer, job: Job) -> Result<()> {
+        let Packer { compressor, expander, expanded } = packer;
+        let frame = compressor.compress(&job.raw);
         let raw = u32::try_from(job.raw.len()).map_err(|_| Error::Refused("a frame above 4 GiB".into()))?;
-        if self.sealer.verify {
-            packer.expander.expand(&packer.compressed, raw, &mut packer.expanded)?;
-            if packer.expanded != job.raw {
+        // What is stored as it is was not even copied yet.
+        if self.sealer.verify && frame.codec != CODEC_RAW {
+            expander.decode(frame, raw, expanded)?;
+            if *expanded != *job.raw {
                 let reason = "a frame does not expand to what was compressed: this machine or its zstd fails";
                 return Err(Error::Damaged { what: "a new pack".into(), reason: reason.into() });
             }
         }
-        let mut bytes = Vec::with_capacity(packer.compressed.len() + TAG_LEN);
-        bytes.extend_from_slice(&packer.compressed);
-        job.raw.clear();
-        lock(&self.spare).push(job.raw);
         {
             let mut inner = lock(&job.pack.inner);
-            job.pack.sealed.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            if inner.payloads.len() <= job.number {
-                inner.payloads.resize_with(job.number + 1, || None);
-            }
-            if let Some(slot) = inner.payloads.get_mut(job.number) {
-                *slot = Some(Payload { bytes, raw });
-            }
-            inner.missing -= 1;
+            inner.add(job.number, frame, raw, &self.bodies);
+            job.pack.sealed.fetch_add(frame.sealed_len() as u64, Ordering::Relaxed);
+            job.pack.missing.fetch_sub(1, Ordering::Relaxed);
         }
+        self.compressed.fetch_add(frame.sealed_len() as u64, Ordering::Relaxed);
+        self.counted.fetch_add(1, Ordering::Relaxed);
+        drop(job.raw);
         self.seal_if_complete(packer, &job.pack)
     }
 
     fn seal_if_complete(&self, packer: &mut Packer, pack: &OpenPack) -> Result<()> {
-        let (frames, chunks, tail) = {
+        let (body, frames, chunks, tail) = {
             let mut inner = lock(&pack.inner);
-            if inner.missing > 0 {
+            if pack.missing.load(Ordering::Relaxed) > 0 {
                 return Ok(());
             }
             let Some((chunks, tail)) = inner.closed.take() else { return Ok(()) };
-            (std::mem::take(&mut inner.payloads), chunks, tail)
+            (inner.body.take(), std::mem::take(&mut inner.payloads), chunks, tail)
         };
-        let frames = frames.into_iter().flatten().collect();
+        let (body, frames) =
+            (body.unwrap_or_else(|| self.bodies.take_empty()), frames.into_iter().flatten().collect());
         // The packer's buffers are idle now: a worker seals between two frames.
-        let scratch = (&mut packer.compressed, &mut packer.expanded);
-        self.sink.store(self.sealer.seal(frames, chunks, tail, scratch)?)
+        let scratch = (packer.compressor.scratch(), &mut packer.expanded);
+        self.sink.store(self.sealer.seal(body, frames, chunks, tail, scratch)?)
+    }
+}
+
+impl Frames {
+    /// Takes in a compressed frame. The copy runs at memory speed, some per cent of what compressing it took.
+    fn add(&mut self, number: usize, frame: Compressed<'_>, raw: u32, bodies: &Arc<Pool>) {
+        let body = self.body.get_or_insert_with(|| bodies.take_empty());
+        let (start, len) = (body.len(), frame.sealed_len());
+        frame.write(body);
+        if self.payloads.len() <= number {
+            self.payloads.resize_with(number + 1, || None);
+        }
+        if let Some(slot) = self.payloads.get_mut(number) {
+            *slot = Some(Payload { start, len, raw });
+        }
     }
 }

@@ -4,8 +4,10 @@ use super::super::Repository;
 use super::object_name;
 use crate::error::{Error, Result};
 use bulla_repo_format::envelope::ObjectType;
-use bulla_repo_format::index::IndexPack;
-use bulla_repo_format::pack::{Directory, HEADER_LEN, PackHeader, PackKind, TRAILER_LEN, Trailer};
+use bulla_repo_format::index::{IndexPack, KEY_LEN, record_key};
+use bulla_repo_format::pack::{
+    ChunkEntry, Directory, HEADER_LEN, PackHeader, PackKind, TRAILER_LEN, Trailer,
+};
 use bulla_repo_format::{FormatError, ObjectName, PackName};
 
 /// A pack's directory, authenticated, and the hash it has of the bytes before it.
@@ -16,6 +18,22 @@ pub struct Tail {
     pub directory: Directory,
     /// BLAKE3 of header and frames, as signed.
     pub content_hash: [u8; 32],
+}
+
+/// A chunk in its pack, as an index record has it: key, offset in the plain stream, length.
+pub type Record = ([u8; KEY_LEN], u32, u32);
+
+impl Tail {
+    /// The index records of its chunks.
+    pub fn records(&self) -> Vec<Record> {
+        let mut at = 0u32;
+        let record = |c: &ChunkEntry| {
+            let offset = at;
+            at = at.saturating_add(c.len);
+            (record_key(&c.id), offset, c.len)
+        };
+        self.directory.chunks.iter().map(record).collect()
+    }
 }
 
 /// Reads the tail of a pack of `size` bytes with two ranged reads.
@@ -33,6 +51,18 @@ pub fn read(repository: &Repository, kind: PackKind, name: PackName, size: u64) 
     }
     let sealed = repository.backend().get_range(&object, trailer.offset, trailer.length as usize)?;
     open(repository, &object, name, size, &trailer, &sealed)
+}
+
+/// As [`read`]; an input/output error that stays is damage like any other: a bad sector, and no cable.
+pub fn read_again(repository: &Repository, kind: PackKind, name: PackName, size: u64) -> Result<Tail> {
+    let damaged =
+        |e: Error| Error::Damaged { what: object_name(kind, name).to_string(), reason: e.to_string() };
+    match read(repository, kind, name, size) {
+        Err(e) if e.is_io() => {
+            read(repository, kind, name, size).map_err(|e| if e.is_io() { damaged(e) } else { e })
+        }
+        other => other,
+    }
 }
 
 /// Reads the tail from the whole bytes of a pack, and checks header, content hash and name as well.

@@ -12,7 +12,7 @@ pub(super) use write::extents;
 use super::Context;
 use super::plan::Action;
 use super::report::add;
-use super::safe_dir::{SafeDir, strip_inherited};
+use super::safe_dir::{Metadata, SafeDir, apply, strip_inherited};
 use super::wave::{Item, Wave};
 use crate::error::Result;
 use bulla_repo_format::tree::{Entry, EntryKind, join_path};
@@ -132,8 +132,15 @@ fn directory(root: &mut SafeDir, item: &Item, context: &Context<'_>) -> Result<(
     }
     root.make_dir(parent, name)?;
     add(&context.tally.counts.directories_created, 1);
+    let path = join_path(parent, name);
     if !item.fresh_parent {
-        strip_inherited(&root.open_dir(&join_path(parent, name))?);
+        strip_inherited(&root.open_dir(&path)?);
+    }
+    let intended = context.policy.intended(&item.entry);
+    if item.leads && intended.mode & 0o700 == 0o700 {
+        // If this run is cut off, the next one leaves it as it is. What fails here is told at the end.
+        let early = Metadata { owner: intended.owner, mode: intended.mode, ..Metadata::default() };
+        let _ = apply(&root.open_dir(&path)?, &early, None);
     }
     Ok(())
 }
