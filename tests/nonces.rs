@@ -80,10 +80,13 @@ fn all_verbs(store: &Arc<Keeper>, path: &Path) {
     for round in 0..12 {
         std::fs::write(path.join("changes"), noise(&format!("{round}"), 150_000)).unwrap();
         std::fs::write(path.join("text"), "the same words ".repeat(900 * (round + 1))).unwrap();
-        backups::run(&open(store), source(path), &often, &Silent).unwrap();
+        let first = backups::run(&open(store), source(path), &often, &Silent).unwrap().snapshot.unwrap();
         // Nothing has changed, and the bodies of all small objects are nearly those of the last time.
         let same = backup(&open(store), path).unwrap().snapshot.unwrap();
         assert!(forget(&open(store), &same.id, round > 0, "test").unwrap());
+        if round % 2 == 1 {
+            assert!(forget(&open(store), &first.id, true, "test").unwrap());
+        }
         if round == 0 {
             let back = undelete(&open(store), &same.id).unwrap();
             protect(&open(store), &back.id, "test").unwrap();
