@@ -181,7 +181,7 @@ fn no_secret_is_said_or_left_anywhere() {
         "key add -vv --new-password-file secret-pw2",
         "key add --json --key-file-out secret-key2",
         "key list -vv --json",
-        "forget -vv --keep-last 1 --now",
+        "forget -vv --keep-last 1 --now --yes",
         "prune -vv --json",
         "rescue-kit kit -vv --json",
         "version --json",

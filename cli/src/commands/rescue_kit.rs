@@ -83,7 +83,7 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
 
 /// `/srv/backup` has its kit in `/srv/backup-rescue`.
 fn beside(place: &Path) -> PathBuf {
-    let mut name = place.as_os_str().to_owned();
+    let mut name = place.components().collect::<PathBuf>().into_os_string();
     name.push("-rescue");
     name.into()
 }
@@ -172,5 +172,6 @@ mod tests {
         assert_eq!(quoted(Path::new("/srv/a-b_1")), "/srv/a-b_1");
         assert_eq!(quoted(Path::new("/srv/it's $HOME")), r"'/srv/it'\''s $HOME'");
         assert_eq!(beside(Path::new("/srv/b")), Path::new("/srv/b-rescue"));
+        assert_eq!(beside(Path::new("/srv/b/")), Path::new("/srv/b-rescue"));
     }
 }
