@@ -150,7 +150,9 @@ fn no_secret_is_said_or_left_anywhere() {
     private(&home, "secret-pw2", "canary-second-9142\n");
     private(&home, "secret-not", "canary-wrong-9143\n");
     let mut canaries = Canaries(Vec::new());
-    ["canary-first-9141", "canary-second-9142", "canary-wrong-9143"].map(|p| canaries.password(p));
+    for password in ["canary-first-9141", "canary-second-9142", "canary-wrong-9143"] {
+        canaries.password(password);
+    }
     let init =
         "init -vv -p secret-pw --key-file-out secret-key --recovery-key-out secret-recovery --parity 3%";
     let ran = home.bulla(init).ends(0);
@@ -158,7 +160,7 @@ fn no_secret_is_said_or_left_anywhere() {
     canaries.key("the recovery key", &printed(&home, "secret-recovery"));
     canaries.unsaid(init, &ran);
     // One letter off, and a password where a key should be: what is wrong is said, not what was there.
-    let off = printed(&home, "secret-key").replace(|c| c == '2' || c == 'Q', "7");
+    let off = printed(&home, "secret-key").replace(['2', 'Q'], "7");
     private(&home, "secret-off", &off);
     canaries.0.push(("a key with a mistake".into(), off.into_bytes()));
     let opens = ["-p secret-pw", "--key-file secret-key", "--key-file secret-recovery"];

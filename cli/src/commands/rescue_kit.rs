@@ -63,7 +63,7 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     std::fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
     let page = page(&id, &place, &kinds);
     for (name, text) in FILES.iter().copied().chain([(PAGE, page.as_str())]) {
-        write(&dir.join(name), text).map_err(|e| Error::io("write", &dir.join(name), e))?;
+        write(&dir.join(name), text).map_err(|e| Error::io("write", dir.join(name), e))?;
     }
     let shown = escape(dir.as_os_str().as_bytes());
     if context.ui.json {
