@@ -15,6 +15,7 @@ mod features;
 mod gaps;
 mod incremental;
 mod moving;
+mod nonces;
 mod parity;
 mod protocol;
 mod prune;

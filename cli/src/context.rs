@@ -78,13 +78,20 @@ impl<'a> Context<'a> {
 
     /// Opens the repository. That there is one is checked before a password is asked for.
     pub(crate) fn open(&self) -> Outcome<Repository> {
+        self.open_after(|_, _| ())
+    }
+
+    /// The same; `ready` is called when the secret is read and nothing of the repository is.
+    pub(crate) fn open_after(&self, ready: impl FnOnce(&Local, &Env)) -> Outcome<Repository> {
         let store = self.store()?;
         if !Repository::exists(&*store)? {
             let place = store.describe().place;
             return Err(bulla_engine::Error::NoRepository { place }.into());
         }
         let secret = crate::secret::current(self)?;
-        Ok(Repository::open(self.limited(store), &secret, self.env())?)
+        let env = self.env();
+        ready(&store, &env);
+        Ok(Repository::open(self.limited(store), &secret, env)?)
     }
 
     /// The world for the engine.

@@ -8,6 +8,7 @@
 
 mod args;
 mod commands;
+mod confine;
 mod context;
 mod exit;
 mod secret;

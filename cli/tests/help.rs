@@ -21,6 +21,7 @@ const COMMANDS: &[&str] = &[
     "key add",
     "key passwd",
     "key remove",
+    "rescue-kit",
     "forget",
     "prune",
     "undelete",

@@ -19,6 +19,7 @@ mod options;
 mod parity;
 mod quick_start;
 mod repair;
+mod rescue_kit;
 mod restore;
 mod retention;
 mod rollback;

@@ -83,3 +83,36 @@ fn damage_is_told_and_the_rest_restored() {
     assert_eq!((&summary["message_type"], &summary["damaged_count"]), (&"summary".into(), &1.into()));
     assert_eq!(summary["files_restored"], 2);
 }
+
+/// The cache of the repository is led out of the cache directory: who reads bytes of others must not follow.
+#[test]
+fn restore_and_check_are_confined_to_what_they_need() {
+    let home = Home::with_repository();
+    home.bulla("backup src").ok();
+    home.bulla("ls latest").ok();
+    let outside = home.path("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::create_dir(home.path("new")).unwrap();
+    let mut cached = std::fs::read_dir(home.path(".cache/bulla")).unwrap();
+    let cached = cached.next().unwrap().unwrap().path();
+    std::fs::remove_dir_all(&cached).unwrap();
+    std::os::unix::fs::symlink(&outside, &cached).unwrap();
+    let led = || std::fs::read_dir(&outside).unwrap().count();
+    for line in [
+        "restore latest --target new/out",
+        "restore latest --target new/out -n",
+        "check",
+        "check --read-data",
+    ] {
+        let ran = home.bulla(line).ends(0);
+        if ran.err.contains("does not confine") {
+            assert!(std::env::var_os("CI").is_none(), "this kernel has no Landlock");
+            return;
+        }
+        assert_eq!(led(), 0, "{line}");
+    }
+    // That the way leads out at all.
+    home.bulla("ls latest").ok();
+    assert_ne!(led(), 0, "the test leads nowhere");
+    assert_eq!(home.read(&format!("new/out{}", home.shown("src/hello"))), b"hello\n");
+}

@@ -1,12 +1,17 @@
-//! Fuzzes every parser of the format with stable Rust: seeds are the vectors, mutations are seeded and repeatable.
+//! Fuzzes every parser of the format, what people write, the chunker and whole repositories, with stable Rust: seeds are the
+//! vectors, mutations are seeded and repeatable.
 //!
 //! usage: bulla-fuzz SECONDS-PER-TARGET [TARGET]
+//!        bulla-fuzz replay TARGET FILE
 //!
-//! Invariants: no panic (overflow checks on), memory bounded by the input's limits, and whatever is accepted encodes
-//! back to the bytes it came from where the format has one spelling. Prints executions per target for LEDGER.md.
+//! Invariants: no panic (overflow checks on), memory bounded by the input (`allocations`), and whatever is accepted
+//! encodes back to the bytes it came from where the format has one spelling. Prints executions per target for LEDGER.md.
 
+mod allocations;
+mod model;
 mod seeds;
 mod targets;
+mod text;
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -55,7 +60,17 @@ fn mutate(dice: &mut Dice, seeds: &[Vec<u8>], out: &mut Vec<u8>) {
 }
 
 fn main() {
-    let mut args = std::env::args().skip(1);
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [replay, name, file] = &args[..]
+        && replay == "replay"
+    {
+        let input = std::fs::read(file).expect("the file can be read");
+        for (_, _, target) in targets::ALL.iter().filter(|(n, ..)| n == name) {
+            target(&input);
+        }
+        return;
+    }
+    let mut args = args.into_iter();
     let seconds: u64 = args.next().and_then(|s| s.parse().ok()).unwrap_or(5);
     let only = args.next();
     let all = seeds::load();
@@ -71,14 +86,20 @@ fn main() {
             .map_or(1, |d| d.as_nanos() as u64 | 1);
         let (mut dice, mut input, mut n) = (Dice(seed), Vec::new(), 0u64);
         let end = Instant::now() + Duration::from_secs(seconds);
-        let mut accepted = 0u64;
+        let (mut accepted, mut peak) = (0u64, 0);
         while Instant::now() < end {
-            for _ in 0..200 {
+            for _ in 0..if *kind == "commands" { 1 } else { 200 } {
                 mutate(&mut dice, &seeds, &mut input);
-                let run = std::panic::catch_unwind(|| target(&input));
+                let run = std::panic::catch_unwind(|| allocations::peak_of(|| target(&input)));
                 match run {
-                    Ok(took) => accepted += u64::from(took),
-                    Err(_) => {
+                    Ok((took, bytes)) if bytes <= allocations::bound(kind, input.len()) => {
+                        (accepted, peak) = (accepted + u64::from(took), peak.max(bytes));
+                    }
+                    end => {
+                        if let Ok((_, bytes)) = end {
+                            let _ =
+                                writeln!(out, "{name}: {bytes} bytes allocated for {} given", input.len());
+                        }
                         let file = format!("crash-{name}");
                         let _ = std::fs::write(&file, &input);
                         let _ = writeln!(out, "{name}: crashed; the input is in {file}");
@@ -88,6 +109,11 @@ fn main() {
                 n += 1;
             }
         }
-        let _ = writeln!(out, "{name}: {n} executions, {accepted} accepted, {} seeds", seeds.len());
+        let _ = writeln!(
+            out,
+            "{name}: {n} executions, {accepted} accepted, {} seeds, at most {} KiB allocated",
+            seeds.len(),
+            peak >> 10
+        );
     }
 }

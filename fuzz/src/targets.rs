@@ -1,5 +1,6 @@
 //! One small function per parser: true when it accepted its input.
 
+use crate::{model, text};
 use bulla_repo_format::cbor::Value;
 use bulla_repo_format::codec::Reader;
 use bulla_repo_format::config::{self, Config};
@@ -46,6 +47,11 @@ pub const ALL: &[Target] = &[
     ("death", "death-body", records),
     ("hold", "hold-body", records),
     ("certificate", "certificate-body", records),
+    ("chunker", "chunker", text::chunker),
+    ("patterns", "patterns", text::patterns),
+    ("lists", "patterns", text::lists),
+    ("policy", "policy", text::policy),
+    ("repository", "commands", model::repository),
 ];
 
 pub fn keyring() -> Option<Keyring> {

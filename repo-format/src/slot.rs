@@ -279,7 +279,9 @@ pub fn print_key(key: &Secret) -> Zeroizing<String> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(35));
     bytes.put(key.expose());
     bytes.put(&checksum(key.expose()));
-    let mut out = Zeroizing::new(String::from("BULLA1"));
+    // As long as it will be: no shorter copy stays behind.
+    let mut out = Zeroizing::new(String::with_capacity(6 + 8 * 8));
+    out.push_str("BULLA1");
     let (mut acc, mut bits, mut digits) = (0u32, 0u32, 0usize);
     for b in bytes.iter() {
         acc = acc << 8 | u32::from(*b);
@@ -301,8 +303,10 @@ pub fn print_key(key: &Secret) -> Zeroizing<String> {
 /// Reads the printed form back; case, spaces and hyphens do not matter, `O` is 0, `I` and `L` are 1.
 pub fn parse_key(text: &str) -> Result<Secret> {
     let bad = |reason| FormatError::Invalid { what: "key", reason };
-    let clean: String =
-        text.chars().filter(|c| !c.is_whitespace() && *c != '-').collect::<String>().to_uppercase();
+    // One allocation, wiped after use: what is typed is the key itself.
+    let mut clean = Zeroizing::new(String::with_capacity(text.len()));
+    let marks = |c: &char| !c.is_whitespace() && *c != '-';
+    text.chars().filter(marks).for_each(|c| clean.push(c.to_ascii_uppercase()));
     let digits = clean.strip_prefix("BULLA1").ok_or(bad("a printed key starts with BULLA1"))?;
     ensure(digits.len() == 56, "key", "a printed key has 8 groups of 7 characters")?;
     let mut bytes = Zeroizing::new(Vec::with_capacity(36));

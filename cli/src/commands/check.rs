@@ -1,6 +1,7 @@
 //! `bulla check`: proves that what snapshots refer to is there and, with `--read-data`, that it is what it says.
 
 use super::FilterArgs;
+use crate::confine::Bounds;
 use crate::context::Context;
 use crate::exit::{Code, Failure, Outcome, keep};
 use crate::ui::format::{count, parse_size, size};
@@ -8,6 +9,7 @@ use crate::ui::json::{SCHEMA, lossless};
 use crate::ui::progress::{Words, watch};
 use bulla_engine::Error;
 use bulla_engine::check::{self, CheckOptions, CheckReport, Finding, ReadData};
+use bulla_engine::format::Area;
 use bulla_engine::observer::escape;
 use serde::Serialize;
 use std::time::Duration;
@@ -79,7 +81,11 @@ fn longest(text: &str) -> Result<Duration, String> {
 
 /// Checks.
 pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
-    let repository = context.open()?;
+    let repository = context.open_after(|store, env| {
+        let ledger = store.written_for(Area::Records);
+        let bounds = Bounds::reader(store, env);
+        ledger.into_iter().fold(bounds, |b, dir| b.writing(dir)).enforce(context.ui);
+    })?;
     if args.accept_rollback {
         repository.accept_history()?;
     }

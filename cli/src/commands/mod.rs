@@ -12,6 +12,7 @@ mod ls;
 mod protect;
 mod prune;
 mod repair;
+mod rescue_kit;
 mod restore;
 mod retention;
 mod snapshots;
@@ -29,7 +30,7 @@ use std::path::PathBuf;
 /// The words, in the groups of `bulla --help`.
 pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Back up and restore", &["init", "backup", "snapshots", "ls", "cat", "restore"]),
-    ("Keep it safe", &["check", "repair", "key"]),
+    ("Keep it safe", &["check", "repair", "key", "rescue-kit"]),
     ("Let go of the old", &["forget", "prune", "undelete", "protect", "unprotect"]),
     ("About this program", &["version", "generate", "help"]),
 ];
@@ -65,6 +66,8 @@ pub(crate) enum Command {
     Repair(repair::Args),
     /// List, add, change and remove the keys of a repository
     Key(key::Args),
+    /// Write what it takes to restore without bulla
+    RescueKit(rescue_kit::Args),
     /// Print the version of the program and of the formats it knows
     Version(version::Args),
     /// Write shell completions or manual pages
@@ -90,6 +93,7 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Outcome {
         Command::Unprotect(args) => protect::unprotect(context, args),
         Command::Repair(args) => repair::run(context, args),
         Command::Key(args) => key::run(context, args),
+        Command::RescueKit(args) => rescue_kit::run(context, args),
         Command::Version(args) => version::run(context, args),
         Command::Generate(args) => generate::run(context, args),
         Command::Help(args) => help::run(context, args),

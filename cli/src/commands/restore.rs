@@ -1,6 +1,7 @@
 //! `bulla restore`: a snapshot, or a part of it, back into a directory.
 
 use super::FilterArgs;
+use crate::confine::{Bounds, nearest};
 use crate::context::{Context, canonical};
 use crate::exit::{Code, Failure, Outcome, keep};
 use crate::ui::Ui;
@@ -134,7 +135,9 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     let started = Instant::now();
     keep_apart(context, args)?;
     let patterns = args.select.patterns()?;
-    let repository = context.open()?;
+    let mut closer = None;
+    let repository =
+        context.open_after(|store, env| closer = confine(context, args, Bounds::reader(store, env)))?;
     context.warn_of_rollback(&repository);
     let (snapshot, sub) = repository.resolve(super::selector(&args.snapshot)?, &args.filter.filter())?;
     let options = RestoreOptions {
@@ -150,6 +153,7 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
             _ => Ownership::Numeric,
         },
         xattrs: !args.no_xattr,
+        ready: closer.map(|bounds| Arc::new(move || bounds.tighten()) as _),
         ..RestoreOptions::default()
     };
     if !nix::unistd::geteuid().is_root() && !args.no_ownership && !args.dry_run {
@@ -168,6 +172,21 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
         e => e.into(),
     })?;
     keep(code(&report), tell(context, args, &snapshot.id.short(), &report, started.elapsed()))
+}
+
+/// Gives up all rights but those to the target. A target that is still to be made needs the rights to where it will
+/// be; what comes back is to be enforced once it is there.
+fn confine(context: &Context<'_>, args: &Args, mut bounds: Bounds) -> Option<Bounds> {
+    if args.ownership_by_name {
+        bounds = bounds.reading_names();
+    }
+    if args.dry_run {
+        bounds.reading(&args.target).enforce(context.ui);
+        return None;
+    }
+    let made = nearest(&args.target);
+    let held = bounds.clone().writing(&made).enforce(context.ui);
+    (held && !args.target.exists()).then(|| bounds.writing(&args.target))
 }
 
 /// Writing into the repository, or deleting around it, would destroy what is being restored from.

@@ -55,6 +55,11 @@ impl Local {
         &self.root
     }
 
+    /// The directories that a put into `area` writes to: all that a caller needs who gives up its other rights.
+    pub fn written_for(&self, area: Area) -> [PathBuf; 2] {
+        [self.root.join(area.dir()), self.root.join(TMP)]
+    }
+
     /// Makes the directories of a new repository, durably. The directory may be there if it is empty, or if it holds no
     /// more than an `init` that was cut off can have left: directories, and keys of a repository that never was.
     pub fn create_layout(&self) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Key slots: list, add, remove. A slot seals only the ring key, so passphrases come and go without touching data.
 
 use super::{Repository, SlotSecret};
-use crate::backend::Put;
+use crate::backend::{Backend, Put};
 use crate::error::{Error, Result};
 use bulla_repo_format::limits::SLOTS_MAX;
 use bulla_repo_format::slot::{self, Argon2Params, Opened, SLOT_LEN, Slot, SlotKind};
@@ -26,10 +26,15 @@ pub fn kind_of(secret: &SlotSecret) -> SlotKind {
 
 /// All slots.
 pub fn list(repository: &Repository) -> Result<Vec<SlotInfo>> {
+    list_in(&**repository.backend())
+}
+
+/// All slots, without opening the repository: kinds are no secret.
+pub fn list_in(backend: &dyn Backend) -> Result<Vec<SlotInfo>> {
     let mut out = Vec::new();
-    for (name, _) in repository.backend().list(Area::Keys)? {
+    for (name, _) in backend.list(Area::Keys)? {
         let ObjectName::Slot(id) = name else { continue };
-        let bytes = repository.backend().get(&name, SLOT_LEN as u64)?;
+        let bytes = backend.get(&name, SLOT_LEN as u64)?;
         out.push(SlotInfo { id, kind: Slot::decode(&bytes, u32::MAX).ok().map(|s| s.kind) });
     }
     out.sort_by_key(|s| s.id);

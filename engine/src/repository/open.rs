@@ -24,6 +24,15 @@ impl Repository {
     }
 }
 
+impl Repository {
+    /// Which repository is in `backend`, by its newest config; that this is true is proven only by opening it.
+    pub fn identify(backend: &dyn Backend) -> Result<RepoId> {
+        let mut configs = config_generations(backend)?;
+        let (newest, bytes) = configs.next_object()?.ok_or_else(|| configs.missing())?;
+        config::identify(&bytes).map(|(id, _)| id).map_err(|e| Error::object(&ObjectName::Config(newest), e))
+    }
+}
+
 /// Config generations, newest first.
 struct Generations<'b> {
     backend: &'b dyn Backend,

@@ -84,6 +84,9 @@ pub struct RestoreOptions {
     pub xattrs: bool,
     /// As the superuser: restore setuid and setgid bits, devices, capabilities and labels.
     pub privileges: bool,
+    /// Called when the target is there, before anything is written below it and before any thread is started: for a
+    /// caller that gives up its rights to everything else.
+    pub ready: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 impl Default for RestoreOptions {
@@ -98,6 +101,7 @@ impl Default for RestoreOptions {
             ownership: Ownership::default(),
             xattrs: true,
             privileges: true,
+            ready: None,
         }
     }
 }
@@ -139,6 +143,9 @@ pub fn run(
     };
     let scope = gather::Scope::find(&context, snapshot, sub)?;
     let (root, fresh) = open_target(target, options.dry_run)?;
+    if let Some(ready) = &options.ready {
+        ready();
+    }
     let mut gather = Gather::new(&context, snapshot, scope, root.as_ref().map(SafeDir::handle), fresh);
     loop {
         context.tally.check_interrupt()?;

@@ -199,7 +199,10 @@ impl Part {
             return Ok(Self::Literal(part.to_vec()));
         }
         match part.strip_prefix(b"*") {
-            Some(rest) if !rest.iter().any(special) => Ok(Self::EndsWith(rest.to_vec())),
+            // Text begins where a character does, also in what ends with it; other bytes may be the end of one.
+            Some(rest) if !rest.iter().any(special) && std::str::from_utf8(rest).is_ok() => {
+                Ok(Self::EndsWith(rest.to_vec()))
+            }
             _ => Ok(Self::Glob(parse_tokens(part)?)),
         }
     }
