@@ -2,7 +2,8 @@
 //!
 //! A chunk is live if the bit of any record of its id is set; exactly one is, that of the place it is kept at, so the
 //! bits are at once the mark of the traversal, the answer to "is it needed", and the account of what each pack holds
-//! for good. Trees are read, file content never.
+//! for good. Trees are read, file content never. A node is met once whatever its parents say of it, so what lies (R-TREE-7)
+//! can only keep more than it should.
 
 use crate::error::{Error, Result};
 use crate::repository::Repository;
