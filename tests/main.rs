@@ -12,6 +12,7 @@ mod crash;
 mod damage;
 mod faults;
 mod features;
+mod forged;
 mod gaps;
 mod incremental;
 mod moving;

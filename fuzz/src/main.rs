@@ -2,6 +2,7 @@
 //! vectors, mutations are seeded and repeatable.
 //!
 //! usage: bulla-fuzz SECONDS-PER-TARGET [TARGET]
+//!        bulla-fuzz EXECUTIONS-PER-TARGETx [TARGET]    (of whole repositories a ten-thousandth)
 //!        bulla-fuzz replay TARGET FILE
 //!
 //! Invariants: no panic (overflow checks on), memory bounded by the input (`allocations`), and whatever is accepted
@@ -59,6 +60,28 @@ fn mutate(dice: &mut Dice, seeds: &[Vec<u8>], out: &mut Vec<u8>) {
     }
 }
 
+/// How long a target runs.
+enum Limit {
+    Time(Duration),
+    Executions(u64),
+}
+
+impl Limit {
+    fn parse(text: &str) -> Self {
+        match text.strip_suffix('x') {
+            Some(n) => Self::Executions(n.parse().expect("a number of executions")),
+            None => Self::Time(Duration::from_secs(text.parse().unwrap_or(5))),
+        }
+    }
+
+    fn allows(&self, began: Instant, done: u64) -> bool {
+        match self {
+            Self::Time(time) => began.elapsed() < *time,
+            Self::Executions(n) => done < *n,
+        }
+    }
+}
+
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if let [replay, name, file] = &args[..]
@@ -71,7 +94,7 @@ fn main() {
         return;
     }
     let mut args = args.into_iter();
-    let seconds: u64 = args.next().and_then(|s| s.parse().ok()).unwrap_or(5);
+    let limit = Limit::parse(&args.next().unwrap_or_default());
     let only = args.next();
     let all = seeds::load();
     let mut out = std::io::stdout().lock();
@@ -85,9 +108,9 @@ fn main() {
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(1, |d| d.as_nanos() as u64 | 1);
         let (mut dice, mut input, mut n) = (Dice(seed), Vec::new(), 0u64);
-        let end = Instant::now() + Duration::from_secs(seconds);
+        let began = Instant::now();
         let (mut accepted, mut peak) = (0u64, 0);
-        while Instant::now() < end {
+        while limit.allows(began, n * if *kind == "commands" { 10_000 } else { 1 }) {
             for _ in 0..if *kind == "commands" { 1 } else { 200 } {
                 mutate(&mut dice, &seeds, &mut input);
                 let run = std::panic::catch_unwind(|| allocations::peak_of(|| target(&input)));

@@ -4,7 +4,7 @@ use crate::{model, text};
 use bulla_repo_format::cbor::Value;
 use bulla_repo_format::codec::Reader;
 use bulla_repo_format::config::{self, Config};
-use bulla_repo_format::envelope::{self, ObjectType};
+use bulla_repo_format::envelope::{self, Header, ObjectType, STANZA_RING};
 use bulla_repo_format::frame::Expander;
 use bulla_repo_format::index::IndexRun;
 use bulla_repo_format::keys::{Keyring, Secret};
@@ -29,6 +29,7 @@ pub const ALL: &[Target] = &[
     ("printed-key", "printed-key", printed_key),
     ("slot", "slot", slot),
     ("config", "config", config),
+    ("config-body", "config-body", config_body),
     ("envelope", "mark", open_envelope),
     ("pack-header", "pack", pack_header),
     ("pack-trailer", "pack", pack_trailer),
@@ -109,6 +110,43 @@ fn slot(b: &[u8]) -> bool {
 
 fn config(b: &[u8]) -> bool {
     config::identify(b).is_ok() && Config::open(b, 0, &Secret::new([0x31; 32])).is_ok()
+}
+
+/// What a body's map says under `key`.
+fn field(b: &[u8], key: u64) -> Option<Value> {
+    let Ok(Value::Map(fields)) = Value::decode("fuzz", b) else { return None };
+    fields.into_iter().find(|(k, _)| *k == key).map(|(_, value)| value)
+}
+
+/// A body behind the seal, the signature and the name that it asks for.
+fn config_body(b: &[u8]) -> bool {
+    let number = |key| match field(b, key) {
+        Some(Value::Uint(n)) => u32::try_from(n).unwrap_or_default(),
+        _ => 0,
+    };
+    let bytes = |key| match field(b, key) {
+        Some(Value::Bytes(bytes)) => bytes,
+        _ => Vec::new(),
+    };
+    let secrets = |key| match field(b, key) {
+        Some(Value::Array(list)) => list,
+        _ => Vec::new(),
+    };
+    let secret = |value: Value| match value {
+        Value::Bytes(bytes) => <[u8; 32]>::try_from(bytes).ok().map(Secret::new),
+        _ => None,
+    };
+    let all = |key| secrets(key).into_iter().map_while(secret).collect();
+    let (Some(ring), Ok(repo)) =
+        (Keyring::new(all(5), all(6)).ok().or_else(keyring), RepoId::from_slice(&bytes(3)))
+    else {
+        return false;
+    };
+    let stanza = [&bytes(3)[..], &bytes(4)].concat();
+    let header = Header { object_type: ObjectType::Config, epoch: 0, stanza_type: STANZA_RING, stanza };
+    let signed = envelope::signed(b.to_vec(), ObjectType::Config, &repo, &ring.admin_key());
+    let sealed = envelope::seal(&header, &repo, &Secret::new([0x31; 32]), &[9; 32], &signed);
+    Config::open(&sealed, number(1), &Secret::new([0x31; 32])).is_ok()
 }
 
 fn open_envelope(b: &[u8]) -> bool {
@@ -214,7 +252,13 @@ fn verdict(b: &[u8]) -> bool {
 
 fn announcement(b: &[u8]) -> bool {
     let run = named(b);
-    Announcement::decode(b, &run, 0).is_ok()
+    let number = match field(b, 2) {
+        Some(Value::Uint(n)) => u32::try_from(n).unwrap_or_default(),
+        _ => 0,
+    };
+    Announcement::decode(b, &run, number).is_ok_and(|a| {
+        Announcement::decode(&a.encode(), &run, number).is_ok_and(|again| again.encode() == a.encode())
+    })
 }
 
 fn records(b: &[u8]) -> bool {

@@ -2,8 +2,9 @@
 //!
 //! A chunk is live if the bit of any record of its id is set; exactly one is, that of the place it is kept at, so the
 //! bits are at once the mark of the traversal, the answer to "is it needed", and the account of what each pack holds
-//! for good. Trees are read, file content never. A node is met once whatever its parents say of it, so what lies (R-TREE-7)
-//! can only keep more than it should.
+//! for good. Trees are read, file content never. A node is entered once as what it is, whatever else a forger's tree
+//! calls it (`entered`, not the bits, knows that) and whatever its parents say of it (R-TREE-7): what lies can only keep
+//! more than it should.
 
 use crate::error::{Error, Result};
 use crate::repository::Repository;
@@ -21,6 +22,8 @@ pub(super) struct Reach<'r> {
     index: &'r Index,
     chunks: ChunkReader<'r>,
     live: Live<'r>,
+    /// Nodes that were entered, as a tree's and as a list's (true): a few for thousands of chunks.
+    entered: HashSet<([u8; KEY_LEN], bool)>,
     /// Packs nothing is kept in if it also lies elsewhere: condemned or absent.
     avoid: HashSet<PackName>,
     /// Damage of roots is noted instead of an error.
@@ -39,13 +42,6 @@ pub(super) struct Live<'r> {
     lost: HashSet<[u8; KEY_LEN]>,
 }
 
-/// How a chunk was found.
-enum Mark {
-    New,
-    Known,
-    Missing,
-}
-
 impl<'r> Reach<'r> {
     /// Nothing reached yet.
     pub(super) fn new(repository: &'r Repository, index: &'r Index, avoid: HashSet<PackName>) -> Self {
@@ -54,6 +50,7 @@ impl<'r> Reach<'r> {
             index,
             chunks: ChunkReader::new(repository, index),
             live: Live { index, bits: Vec::new(), lost: HashSet::new() },
+            entered: HashSet::new(),
             avoid,
             lenient: false,
             blind: false,
@@ -103,11 +100,11 @@ impl<'r> Reach<'r> {
         }
     }
 
-    /// Sets the bit of the place where the chunk is kept.
-    fn mark(&mut self, id: &ChunkId) -> Result<Mark> {
+    /// Sets the bit of the place where the chunk is kept; false if it has none.
+    fn mark(&mut self, id: &ChunkId) -> Result<bool> {
         self.index.all_places(&record_key(id), &mut self.places)?;
         if self.places.iter().any(|p| self.live.bit(p)) {
-            return Ok(Mark::Known);
+            return Ok(true);
         }
         self.index.places(id, &mut self.places)?;
         if self.places.is_empty() && self.index.refresh(self.repository)? {
@@ -118,7 +115,7 @@ impl<'r> Reach<'r> {
             debug_assert_eq!(at, self.live.bits.len());
             self.live.bits.push(vec![0; (*records as usize).div_ceil(64)]);
         }
-        let Some(mut kept) = self.places.first().copied() else { return Ok(Mark::Missing) };
+        let Some(mut kept) = self.places.first().copied() else { return Ok(false) };
         if self.places.len() > 1 {
             let mut best = 0;
             for place in &self.places {
@@ -133,34 +130,35 @@ impl<'r> Reach<'r> {
         if let Some(word) = self.live.bits.get_mut(segment).and_then(|b| b.get_mut(record as usize / 64)) {
             *word |= 1 << (record % 64);
         }
-        Ok(Mark::New)
+        Ok(true)
     }
 
-    /// Marks a metadata chunk; true if it is new.
-    fn meta(&mut self, id: &ChunkId, what: &str) -> Result<bool> {
-        match self.mark(id)? {
-            Mark::New => Ok(true),
-            Mark::Known => Ok(false),
-            Mark::Missing => Err(Error::Damaged {
-                what: format!("{what} {id}"),
-                reason: "no index run lists it; nothing was deleted. Run `bulla check`".into(),
-            }),
+    /// Marks a metadata chunk.
+    fn meta(&mut self, id: &ChunkId, what: &str) -> Result<()> {
+        if self.mark(id)? {
+            return Ok(());
         }
+        Err(Error::Damaged {
+            what: format!("{what} {id}"),
+            reason: "no index run lists it; nothing was deleted. Run `bulla check`".into(),
+        })
     }
 
     fn data(&mut self, id: &ChunkId) -> Result<()> {
-        if let Mark::Missing = self.mark(id)? {
+        if !self.mark(id)? {
             self.live.lost.insert(record_key(id));
         }
         Ok(())
     }
 
     fn node(&mut self, id: &ChunkId, above: u8) -> Result<()> {
-        if !self.meta(id, "tree node")? {
+        self.meta(id, "tree node")?;
+        if !self.entered.insert((record_key(id), false)) {
             return Ok(());
         }
         self.chunks.read(ChunkKind::Meta, id, &mut self.buffer)?;
-        match Node::decode(&self.buffer)? {
+        let not_understood = |source| Error::Object { object: format!("tree node {id}"), source };
+        match Node::decode(&self.buffer).map_err(not_understood)? {
             Node::Inner { level, .. } if level >= above => Err(Error::Damaged {
                 what: format!("tree node {id}"),
                 reason: "a child is not below its parent".into(),
@@ -182,15 +180,17 @@ impl<'r> Reach<'r> {
 
     fn block(&mut self, block: &Block) -> Result<()> {
         let Block::Chunk(chunk) = block else { return Ok(()) };
-        self.meta(&chunk.id, "metadata block").map(drop)
+        self.meta(&chunk.id, "metadata block")
     }
 
     fn list(&mut self, id: &ChunkId, above: u8) -> Result<()> {
-        if !self.meta(id, "list node")? {
+        self.meta(id, "list node")?;
+        if !self.entered.insert((record_key(id), true)) {
             return Ok(());
         }
         self.chunks.read(ChunkKind::Meta, id, &mut self.buffer)?;
-        match ListNode::decode(&self.buffer)? {
+        let not_understood = |source| Error::Object { object: format!("list node {id}"), source };
+        match ListNode::decode(&self.buffer).map_err(not_understood)? {
             ListNode::Inner { level, .. } if level >= above => Err(Error::Damaged {
                 what: format!("list node {id}"),
                 reason: "a child is not below its parent".into(),

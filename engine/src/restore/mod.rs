@@ -7,6 +7,9 @@
 //! Kept true: all writing goes through [`safe_dir`]; a chunk is identified by its key before a byte of it is written;
 //! a file whose content the repository cannot give is reported and absent, never present with wrong content.
 
+#![deny(clippy::disallowed_methods)]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the traps"))]
+
 mod examine;
 mod execute;
 mod gather;
@@ -177,6 +180,10 @@ pub fn run(
 }
 
 /// The root to write below, and whether it was made for this run. A dry run makes nothing.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the target is where the user says, by whatever links lead there"
+)]
 fn open_target(target: &Path, dry_run: bool) -> Result<(Option<SafeDir>, bool)> {
     let there = target.try_exists().map_err(|e| Error::io("examine", target, e))?;
     if !there && dry_run {
