@@ -51,6 +51,8 @@ pub fn bound(kind: &str, len: usize) -> usize {
     match kind {
         // A frame of 64 KiB; what zstd takes for itself is not counted.
         "frame" => (256 << 10) + 64 * len,
+        // A few bytes of prefixes stand for the paths of a node: R-TREE-8 bounds them.
+        "tree-node" => (5 << 20) + 64 * len,
         // Shards of 64 KiB, and the codec's tables.
         "parity" => (16 << 20) + 64 * len,
         // A small repository in memory, with two workers.
