@@ -5,7 +5,7 @@ use crate::home::Home;
 use std::path::{Path, PathBuf};
 
 /// The environment that RECOVERY.txt would make. Without it there is nothing to run; in CI it has to be there.
-fn environment() -> Option<PathBuf> {
+pub(crate) fn environment() -> Option<PathBuf> {
     let venv = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/ci-venv");
     let there = venv.join("bin/python").exists();
     assert!(there || std::env::var_os("CI").is_none(), "CI needs target/ci-venv, which .ci/run makes");
