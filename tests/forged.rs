@@ -15,6 +15,8 @@ use bulla_engine::observer::Silent;
 use bulla_engine::prune::{self, MaxUnused, PruneOptions};
 use bulla_engine::repository::Repository;
 use bulla_engine::repository::run::Run;
+use bulla_engine::restore::{self, Patterns, RestoreOptions};
+use bulla_engine::source::PatternSet;
 use std::sync::Arc;
 
 /// A file that names `id` in the way `twist` says.
@@ -41,7 +43,7 @@ fn file(name: usize, twist: impl FnOnce(&mut Entry)) -> Entry {
 }
 
 /// Commits a snapshot with these entries, whatever they refer to.
-fn commit(repository: &Repository, like: &Snapshot, entries: &[Entry]) {
+fn commit(repository: &Repository, like: &Snapshot, entries: &[Entry]) -> Snapshot {
     let ring = repository.keyring();
     let (split, id) = (ring.split_key(ring.domain()), ring.id_key(ring.domain(), ChunkKind::Meta));
     let mut builder = TreeBuilder::new(split.unwrap(), id.unwrap());
@@ -53,7 +55,7 @@ fn commit(repository: &Repository, like: &Snapshot, entries: &[Entry]) {
     let tree = builder.finish(&mut store).unwrap().root;
     let (run, _) = Run::open(repository, RunKind::Writer, &[]).unwrap();
     let id = run.id();
-    run.commit(Snapshot { id, tree, ..like.clone() }).unwrap();
+    run.commit(Snapshot { id, tree, ..like.clone() }).unwrap()
 }
 
 /// A chunk that was met as an attribute block, as content or as a list is still entered where it is a node.
@@ -94,4 +96,36 @@ fn an_honest_node_that_a_forgery_names_as_something_else_keeps_what_lies_below_i
             history.verify(&open(memory.clone(), 30).unwrap(), &format!("way {way}"));
         }
     }
+}
+
+/// Not a forgery, only too much to make on a disk: more bytes of directory paths than nested ones may have, and none of
+/// them inside another. What is wanted of it is nearly nothing.
+#[test]
+fn a_file_out_of_many_directories_with_long_paths_is_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let (repository, _) = in_memory();
+    let history = Histories::make(&repository, dir.path());
+    let directory = |parent: &[u8], name: String| Entry {
+        parent: Arc::from(parent),
+        name: name.into_bytes(),
+        kind: EntryKind::Directory,
+        mode: 0o700,
+        ..file(0, |_| ())
+    };
+    let (mut entries, mut path) = (Vec::new(), Vec::new());
+    for _ in 0..15 {
+        let name = "n".repeat(250);
+        entries.push(directory(&path, name.clone()));
+        path = bulla_engine::format::tree::join_path(&path, name.as_bytes());
+    }
+    let names = (0..30_000).map(|n| format!("directory {n:05}"));
+    entries.extend(names.map(|name| directory(&path, name)));
+    let last = bulla_engine::format::tree::join_path(&path, b"directory 29999");
+    entries.push(Entry { parent: Arc::from(last), ..file(7, |_| ()) });
+    let snapshot = commit(&repository, &history.alive[0].0, &entries);
+    let wanted = Patterns { include: PatternSet::new(["file 007"], false).unwrap(), ..Patterns::default() };
+    let options = RestoreOptions { select: Some(Arc::new(wanted)), ..RestoreOptions::default() };
+    let report =
+        restore::run(&repository, &snapshot, b"", &dir.path().join("out"), &options, &Silent).unwrap();
+    assert_eq!((report.files_restored, report.failed), (1, 0), "{report:?}");
 }

@@ -181,8 +181,8 @@ impl Local {
                 self.list_dir(area, Some(&file), out)?;
             } else if let Some(name) = ObjectName::parse(&format!("{relative}/{file}")) {
                 match entry.metadata() {
-                    // Nobody can have put one.
-                    Ok(m) if m.is_dir() => {}
+                    // No put made that: an object is a file, and no link to one.
+                    Ok(m) if !m.is_file() => {}
                     Ok(m) => out.push((name, m.len())),
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                     Err(e) => return Err(e),

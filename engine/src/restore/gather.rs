@@ -20,8 +20,11 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-/// Bytes of the paths of directories that are open at once: 10,000 nested ones have 96 MiB, and no other tree comes near.
+/// Bytes of the long paths of directories that are open at once: 10,000 nested ones have 96 MiB.
 const OPEN_PATHS_MAX: usize = 100 << 20;
+/// A path of this length is long: no kernel takes it at once. Shorter ones are not counted, because a million of them
+/// wait their turn in one wide directory.
+const LONG_PATH: usize = 4096;
 
 /// A path that sorts as the tree does: parents before children, component by component.
 #[derive(Clone, PartialEq, Eq)]
@@ -99,7 +102,7 @@ pub(super) struct Gather<'r> {
     here: Option<(Arc<[u8]>, Option<Place>)>,
     /// The name before, which the next must follow.
     last: Vec<u8>,
-    /// Bytes of the paths in `dirs`.
+    /// Bytes of the long paths in `dirs`.
     open_paths: usize,
     /// The directory below which nothing is restored, because too much is open already.
     abandoned: Option<Arc<[u8]>>,
@@ -227,11 +230,13 @@ impl<'r> Gather<'r> {
             return if selection == Selection::Take { self.push(wave, entry, true) } else { Ok(()) };
         }
         let path: Arc<[u8]> = path.into();
-        if self.open_paths + path.len() > OPEN_PATHS_MAX {
+        if self.open_paths + counted(&path) > OPEN_PATHS_MAX {
             self.abandon(&entry);
             return Ok(());
         }
-        self.open_paths += path.len();
+        self.open_paths += counted(&path);
+        // A wave ends in time also where nothing is taken, so that what the walk has left is forgotten.
+        wave.bytes += path.len();
         let taken = selection == Selection::Take;
         // One copy of each path, however deep.
         let mut entry = entry;
@@ -523,7 +528,7 @@ impl<'r> Gather<'r> {
             is_within(here, path) || compare_paths(path, here) == Ordering::Greater
         };
         let done: Vec<PathKey> = self.dirs.keys().filter(|k| self.ended || !open(&k.0)).cloned().collect();
-        self.open_paths -= done.iter().map(|key| key.0.len()).sum::<usize>().min(self.open_paths);
+        self.open_paths -= done.iter().map(|key| counted(&key.0)).sum::<usize>().min(self.open_paths);
         let mut done: Vec<(PathKey, Dir)> =
             done.into_iter().rev().filter_map(|key| self.dirs.remove(&key).map(|dir| (key, dir))).collect();
         for (path, dir) in &mut done {
@@ -551,6 +556,11 @@ impl<'r> Gather<'r> {
         let xattrs = held::attributes(self.context, &mut self.tree, &entry)?;
         finish::directory(self.context, target, rel, &entry, xattrs.as_deref(), fresh)
     }
+}
+
+/// What a path counts for in `open_paths`.
+fn counted(path: &[u8]) -> usize {
+    if path.len() > LONG_PATH { path.len() } else { 0 }
 }
 
 fn parent_of(path: &[u8]) -> &[u8] {
