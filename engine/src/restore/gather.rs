@@ -235,9 +235,11 @@ impl<'r> Gather<'r> {
             return Ok(());
         }
         self.open_paths += counted(&path);
-        // A wave ends in time also where nothing is taken, so that what the walk has left is forgotten.
-        wave.bytes += path.len();
         let taken = selection == Selection::Take;
+        if !taken {
+            // A wave ends in time also where nothing is taken, so that what the walk has left is forgotten.
+            wave.bytes += path.len();
+        }
         // One copy of each path, however deep.
         let mut entry = entry;
         self.current.as_ref().inspect(|c| entry.parent = Arc::clone(c));
