@@ -3,6 +3,8 @@
 use super::*;
 use bulla_engine::forget::forget;
 use bulla_engine::format::keys::ChunkKind;
+use bulla_engine::format::limits::NODE_SPLIT_MAX;
+use bulla_engine::format::pack::HEADER_LEN;
 
 /// Commits a snapshot with a chunk for its tree, whatever that is.
 fn commit_tree(repository: &Repository, like: &Snapshot, plain: &[u8]) -> Snapshot {
@@ -75,49 +77,62 @@ fn an_edition_names_what_is_lost_and_keeps_the_rest() {
     assert_eq!(contents(&repository, &next).unwrap(), on_disk(dir.path()));
 }
 
+/// The frames of nodes, with their middles in their packs.
+fn node_frames(repository: &Repository) -> Vec<(ObjectName, usize)> {
+    let mut frames = Vec::new();
+    for pack in repository.open_index().unwrap().packs().map(Result::unwrap) {
+        if pack.header.kind != PackKind::Meta {
+            continue;
+        }
+        let mut at = HEADER_LEN;
+        for frame in &pack.frames {
+            if frame.raw > 0 {
+                frames.push((ObjectName::Meta(pack.name), at + frame.sealed as usize / 2));
+            }
+            at += frame.sealed as usize;
+        }
+    }
+    frames
+}
+
 #[test]
 fn a_lost_node_is_a_gap_and_what_lies_behind_it_has_directories_again() {
     let dir = tempfile::tempdir().unwrap();
-    for d in 0..300 {
+    // Targets longer than one node takes, so that there are nodes beside the root wherever the splits fall.
+    for d in 0..100 {
         let sub = dir.path().join(format!("directory number {d:03}/below"));
         std::fs::create_dir_all(&sub).unwrap();
         std::fs::write(sub.join("file"), format!("{d}")).unwrap();
-        std::fs::write(sub.join("x".repeat(200)), b"").unwrap();
+        std::os::unix::fs::symlink("x".repeat(4000), sub.join("link")).unwrap();
     }
+    assert!(100 * 4000 > NODE_SPLIT_MAX);
     let (repository, memory) = in_memory();
     let old = backup(&repository, dir.path()).unwrap().snapshot.unwrap();
-    let metas = names(&memory, &[Area::Meta]);
     let mut hit = 0;
-    for meta in &metas {
-        // Frames of nodes compress to a few hundred bytes.
-        for at in (200..memory.snapshot()[meta].len()).step_by(60) {
-            let memory = copy_of(&memory);
-            flip(&memory, meta, at);
-            let repository = open(memory.clone(), 77).unwrap();
-            let before = restorable(&repository, &old);
-            let report = repair_snapshots(&repository);
-            let Some(damaged) = report.damaged.first() else { continue };
-            if before.is_empty() {
-                assert!(matches!(damaged.fate, Fate::Left(_)), "{damaged:?}");
-                continue;
-            }
-            let Fate::Edition(id) = damaged.fate else { panic!("{damaged:?}") };
-            assert!(damaged.gaps > 0);
-            let edition = alive(&repository).into_iter().find(|s| s.id == id).unwrap();
-            let after = restorable(&repository, &edition);
-            assert!(before.iter().all(|(path, c)| after.get(path) == Some(c)));
-            for path in after.keys() {
-                let parent = path.iter().rposition(|b| *b == b'/').map_or(&b""[..], |at| &path[..at]);
-                assert!(parent.is_empty() || after.contains_key(parent), "{}", String::from_utf8_lossy(path));
-            }
-            assert!(edition.errors.iter().any(|(p, _)| p.ends_with(b" and following")), "{damaged:?}");
-            hit += 1;
-            if hit == 5 {
-                return;
-            }
+    for (meta, at) in node_frames(&repository) {
+        let memory = copy_of(&memory);
+        flip(&memory, &meta, at);
+        let repository = open(memory.clone(), 77).unwrap();
+        let before = restorable(&repository, &old);
+        let report = repair_snapshots(&repository);
+        let [damaged] = &report.damaged[..] else { panic!("{report:?}") };
+        if before.is_empty() {
+            assert!(matches!(damaged.fate, Fate::Left(_)), "{damaged:?}");
+            continue;
         }
+        let Fate::Edition(id) = damaged.fate else { panic!("{damaged:?}") };
+        assert!(damaged.gaps > 0);
+        let edition = alive(&repository).into_iter().find(|s| s.id == id).unwrap();
+        let after = restorable(&repository, &edition);
+        assert!(before.iter().all(|(path, c)| after.get(path) == Some(c)));
+        for path in after.keys() {
+            let parent = path.iter().rposition(|b| *b == b'/').map_or(&b""[..], |at| &path[..at]);
+            assert!(parent.is_empty() || after.contains_key(parent), "{}", String::from_utf8_lossy(path));
+        }
+        assert!(edition.errors.iter().any(|(p, _)| p.ends_with(b" and following")), "{damaged:?}");
+        hit += 1;
     }
-    assert!(hit > 0, "some node was hit");
+    assert!(hit >= 2, "the root and at least two leaves lie in frames of their own: {hit}");
 }
 
 /// Both the snapshot and its edition would die.
