@@ -3,6 +3,7 @@
 
 mod pool;
 mod reader;
+mod room;
 mod seal;
 mod stream;
 pub mod tail;

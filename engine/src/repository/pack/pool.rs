@@ -1,8 +1,8 @@
 //! Buffers that are used again: what travels between threads is given back when it is dropped, whatever became of it,
 //! instead of being freed in pieces that the allocator keeps. So a backup's memory is what it holds at once.
 //!
-//! Nobody waits for a buffer. A limit on packs in memory was tried: workers that each hold frames of several packs wait for
-//! each other, for ever, when the packs are small enough for one append to span more of them than the limit.
+//! Nobody waits for a buffer: workers that each hold frames of several packs would wait for each other, for ever, when the
+//! packs are small enough for one append to span more of them than the limit. Who waits, waits in [`super::room`].
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};

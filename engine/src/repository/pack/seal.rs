@@ -1,6 +1,7 @@
 //! Seal at close (SPEC 7.2): compressed frames and a chunk table become one sealed, padded, named object.
 
 use super::super::Repository;
+use super::room::Ticket;
 use super::{Buffer, object_name};
 use crate::error::{Error, Result};
 use bulla_repo_format::frame::{CODEC_PADDING, FrameKey, TAG_LEN};
@@ -36,6 +37,8 @@ pub struct SealedPack {
     pub pack: IndexPack,
     /// The index records of its chunks: key, offset, length.
     pub records: Vec<([u8; KEY_LEN], u32, u32)>,
+    /// Given back when the pack is dropped, stored or not.
+    _ticket: Ticket,
 }
 
 impl SealedPack {
@@ -72,6 +75,7 @@ impl Sealer<'_> {
         mut frames: Vec<Payload>,
         chunks: Vec<ChunkEntry>,
         tail: bool,
+        ticket: Ticket,
         scratch: (&mut Vec<u8>, &mut Vec<u8>),
     ) -> Result<SealedPack> {
         let (repository, env) = (self.repository, self.repository.env());
@@ -121,7 +125,7 @@ impl Sealer<'_> {
         });
         let records = records.collect();
         let (object, header) = (object_name(self.kind, name), pack.header.encode().to_vec());
-        Ok(SealedPack { object, header, body, frames, tail, pack, records })
+        Ok(SealedPack { object, header, body, frames, tail, pack, records, _ticket: ticket })
     }
 
     /// Adds the padding frame that brings the object to its padded size.

@@ -8,6 +8,7 @@
 
 use super::super::Repository;
 use super::seal::{Payload, SealedPack, Sealer};
+use super::room::{Room, Ticket};
 use super::{Buffer, Pool};
 use crate::error::{Error, Result};
 use bulla_repo_format::ChunkId;
@@ -23,9 +24,14 @@ const RAW_FULL: u64 = 1 << 30;
 /// Chunks after which a pack closes: its directory stays below half a megabyte, so a tail read stays cheap.
 const CHUNKS_FULL: usize = (PACK_CHUNKS_MAX as usize) >> 8;
 
+/// Closed packs in memory, beside the one that is being filled, before appending waits: one is stored while the other is
+/// compressed and sealed.
+const CLOSED: usize = 2;
+
 /// Takes sealed packs, in any order, from any worker.
 pub trait PackSink: Sync {
-    /// Stores a pack. An error ends the run. Its buffer is on loan until it is dropped.
+    /// Stores a pack. An error ends the run. Its buffer is on loan until it is dropped: appending waits for packs that are
+    /// kept.
     fn store(&self, pack: SealedPack) -> Result<()>;
     /// Everything stored before makes up this tree; without one, the run only shows that it lives.
     fn checkpoint(&self, _tree: Option<ChunkId>) -> Result<()> {
@@ -54,8 +60,8 @@ struct Frames {
     /// Where compressed frames lie, from the first on.
     body: Option<Buffer>,
     payloads: Vec<Option<Payload>>,
-    /// Set when the pack is closed: its chunks, and whether it is a run's last.
-    closed: Option<(Vec<ChunkEntry>, bool)>,
+    /// Set when the pack is closed: its chunks, whether it is a run's last, and its place among the closed ones.
+    closed: Option<(Vec<ChunkEntry>, bool, Ticket)>,
 }
 
 /// A frame that is full and waits for its worker to compress it.
@@ -83,6 +89,8 @@ pub struct PackStream<'r> {
     /// Buffers of frames, and of packs.
     frames: Arc<Pool>,
     bodies: Arc<Pool>,
+    /// How many packs are closed and not yet stored.
+    room: Arc<Room>,
     /// What all frames so far compressed to, and how many they were: what to expect of those on their way.
     compressed: AtomicU64,
     counted: AtomicU64,
@@ -123,6 +131,7 @@ impl<'r> PackStream<'r> {
             filling: Mutex::new(filling),
             frames: Pool::new(frame_size as usize),
             bodies: Pool::new(pack_size as usize + 2 * frame_size as usize),
+            room: Room::new(CLOSED),
             compressed: AtomicU64::new(0),
             counted: AtomicU64::new(0),
             sink,
@@ -145,6 +154,8 @@ impl<'r> PackStream<'r> {
         packer: &mut Packer,
         chunks: impl IntoIterator<Item = (ChunkId, &'c [u8])>,
     ) -> Result<()> {
+        // Here a worker holds no frame of any pack, so whoever waits keeps nobody else from finishing one.
+        self.room.wait();
         let (mut jobs, mut closed) = (Vec::new(), Vec::new());
         {
             let mut f = lock(&self.filling);
@@ -213,7 +224,7 @@ impl<'r> PackStream<'r> {
         self.take_frame(f, jobs);
         (f.frames, f.raw) = (0, 0);
         let pack = std::mem::replace(&mut f.pack, OpenPack::new());
-        lock(&pack.inner).closed = Some((std::mem::take(&mut f.chunks), tail));
+        lock(&pack.inner).closed = Some((std::mem::take(&mut f.chunks), tail, self.room.enter()));
         pack
     }
 
@@ -248,19 +259,19 @@ impl<'r> PackStream<'r> {
     }
 
     fn seal_if_complete(&self, packer: &mut Packer, pack: &OpenPack) -> Result<()> {
-        let (body, frames, chunks, tail) = {
+        let (body, frames, chunks, tail, ticket) = {
             let mut inner = lock(&pack.inner);
             if pack.missing.load(Ordering::Relaxed) > 0 {
                 return Ok(());
             }
-            let Some((chunks, tail)) = inner.closed.take() else { return Ok(()) };
-            (inner.body.take(), std::mem::take(&mut inner.payloads), chunks, tail)
+            let Some((chunks, tail, ticket)) = inner.closed.take() else { return Ok(()) };
+            (inner.body.take(), std::mem::take(&mut inner.payloads), chunks, tail, ticket)
         };
         let (body, frames) =
             (body.unwrap_or_else(|| self.bodies.take_empty()), frames.into_iter().flatten().collect());
         // The packer's buffers are idle now: a worker seals between two frames.
         let scratch = (packer.compressor.scratch(), &mut packer.expanded);
-        self.sink.store(self.sealer.seal(body, frames, chunks, tail, scratch)?)
+        self.sink.store(self.sealer.seal(body, frames, chunks, tail, ticket, scratch)?)
     }
 }
 
