@@ -73,7 +73,7 @@ fn spoiled_packs_come_back_bit_for_bit_without_a_password() {
     let mut home = protected("--parity 3%");
     let (before, packs) = (state(&home), packs(&home));
     assert_eq!(home.objects("parity").len(), packs.len());
-    let full = packs.iter().filter(|p| size(p) > 12_000_000).count();
+    let full = packs.iter().filter(|p| size(p) > 8_000_000).count();
     assert!(full > 0, "packs of the usual size");
     for (number, pack) in packs.iter().enumerate() {
         let len = size(pack);

@@ -23,9 +23,9 @@ pub fn index_size(len: u64) -> u64 {
     len.div_ceil(32 << 10).saturating_mul(32 << 10)
 }
 
-/// The size of a pack that was closed because it was full: the next multiple of 256 KiB.
+/// The size of a pack that was closed because it was full: the next multiple of 64 KiB.
 pub fn full_pack_size(len: u64) -> u64 {
-    len.div_ceil(256 << 10).saturating_mul(256 << 10)
+    len.div_ceil(64 << 10).saturating_mul(64 << 10)
 }
 
 /// The size of a run's last pack: Padmé over `len` plus a uniform `noise` below 64 KiB, at least 64 KiB.

@@ -105,7 +105,7 @@ fn a_lost_node_is_a_gap_and_what_lies_behind_it_has_directories_again() {
         std::fs::write(sub.join("file"), format!("{d}")).unwrap();
         std::os::unix::fs::symlink("x".repeat(4000), sub.join("link")).unwrap();
     }
-    assert!(100 * 4000 > NODE_SPLIT_MAX);
+    const { assert!(100 * 4000 > NODE_SPLIT_MAX) };
     let (repository, memory) = in_memory();
     let old = backup(&repository, dir.path()).unwrap().snapshot.unwrap();
     let mut hit = 0;

@@ -2,7 +2,7 @@
 
 use super::fold::{Done, Filled, Finished};
 use super::store::Storer;
-use crate::error::Result;
+use crate::error::{Result, SourceError};
 use crate::repository::pack::Buffer;
 use crate::source::Found;
 use bulla_repo_format::tree::{ChunkRef, EntryKind, Hole};
@@ -49,33 +49,29 @@ impl Work {
 /// Reads all files of a batch, then identifies and stores their chunks together.
 fn batch(items: Vec<Item>, storer: &mut Storer<'_, '_>) -> Result<Done> {
     let mut refs: Vec<Vec<ChunkRef>> = vec![Vec::new(); items.len()];
-    let mut holes: Vec<Option<Vec<Hole>>> = vec![None; items.len()];
+    let mut holes: Vec<Option<Vec<Hole>>> = Vec::with_capacity(items.len());
     let mut out = Vec::with_capacity(items.len());
     for (at, item) in items.into_iter().enumerate() {
-        let (mut finished, found) = (item.finished, item.found);
+        let (mut finished, found, mut of_file) = (item.finished, item.found, None);
         if let Some(mut found) = found {
-            match found.capture_details() {
-                Ok(xattrs) => finished.xattrs = xattrs,
-                Err(e) => finished.filled = Filled::Unreadable(e),
-            }
-            finished.entry.kind = found.entry.kind.clone();
             let given = matches!(finished.filled, Filled::Linked(_) | Filled::Refs { .. });
-            let readable = !given && !matches!(finished.filled, Filled::Unreadable(_));
-            if readable && matches!(finished.entry.kind, EntryKind::File { .. }) {
-                match read(at, &found, &mut finished, &mut refs, storer)? {
-                    Ok(found_holes) => {
-                        if let Some(slot) = holes.get_mut(at) {
-                            *slot = Some(found_holes);
-                        }
-                    }
-                    Err(e) => finished.filled = Filled::Unreadable(e),
-                }
+            let is_file = matches!(found.entry.kind, EntryKind::File { .. });
+            let captured = if is_file && !given {
+                read(at, &mut found, &mut finished, &mut refs, storer)?.map(|holes| of_file = Some(holes))
+            } else {
+                let details = found.capture_details();
+                finished.entry.kind = found.entry.kind.clone();
+                details.map(|xattrs| finished.xattrs = xattrs)
+            };
+            if let Err(e) = captured {
+                finished.filled = Filled::Unreadable(e);
             }
             if let Filled::Linked(kept) = &mut finished.filled {
                 *kept = Some(found);
             }
         }
         out.push(finished);
+        holes.push(of_file);
         if storer.is_full() {
             storer.flush(&mut refs)?;
         }
@@ -89,17 +85,25 @@ fn batch(items: Vec<Item>, storer: &mut Storer<'_, '_>) -> Result<Done> {
     Ok(Done::Entries(out))
 }
 
-/// Reads one small file; its holes, or why it cannot be read.
+/// Reads one small file, attributes and all; its holes, or why it cannot be read.
 fn read(
     at: usize,
-    found: &Found,
+    found: &mut Found,
     finished: &mut Finished,
     refs: &mut [Vec<ChunkRef>],
     storer: &mut Storer<'_, '_>,
-) -> Result<std::result::Result<Vec<Hole>, crate::error::SourceError>> {
-    let mut file = match found.open() {
-        Ok(file) => file,
-        Err(e) => return Ok(Err(e)),
+) -> Result<std::result::Result<Vec<Hole>, SourceError>> {
+    let opened = found.open().and_then(|file| file.xattrs().map(|xattrs| (file, xattrs)));
+    let mut file = match opened {
+        Ok((file, xattrs)) => {
+            finished.xattrs = xattrs;
+            file
+        }
+        Err(e) => {
+            // What cannot be opened has attributes all the same.
+            finished.xattrs = found.capture_details().ok().flatten();
+            return Ok(Err(e));
+        }
     };
     let expected = finished.entry.size();
     if let Err(e) = storer.file(at, refs, expected, |buffer| file.read(buffer))? {

@@ -93,6 +93,11 @@ pub(super) fn xattrs(dir: BorrowedFd<'_>, name: &[u8], follow: bool) -> Result<O
     }
 }
 
+/// Those of an open file: no path is resolved at all.
+pub(super) fn xattrs_of(fd: BorrowedFd<'_>) -> rustix::io::Result<Option<Vec<u8>>> {
+    collect(|b| rustix::fs::flistxattr(fd, b), |name, b| rustix::fs::fgetxattr(fd, name, b))
+}
+
 /// The same through an open descriptor, where there is no /proc. Links and special files cannot be opened.
 fn without_proc(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Vec<u8>>, String> {
     let c = CString::new(name).map_err(|e| e.to_string())?;
@@ -101,8 +106,7 @@ fn without_proc(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Vec<u8>>, Str
         return Err("/proc is needed for that, and it is not mounted".to_owned());
     }
     let fd = open_regular(dir, name).map_err(reason)?;
-    let list = |b: &mut [u8]| rustix::fs::flistxattr(fd.as_fd(), b);
-    collect(list, |name, b| rustix::fs::fgetxattr(fd.as_fd(), name, b)).map_err(reason)
+    xattrs_of(fd.as_fd()).map_err(reason)
 }
 
 fn collect(
@@ -131,17 +135,15 @@ fn collect(
     Ok(if out.is_empty() { None } else { Some(encode_xattrs(&mut out)) })
 }
 
-/// Calls with a growing buffer until the answer fits.
+/// Calls with a growing buffer until the answer fits. Most answers are empty, so the first buffer is not allocated.
 fn sized(call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
-    let mut buffer = vec![0; 256];
+    let (mut first, mut larger) = ([0; 256], Vec::new());
     loop {
-        match call(&mut buffer) {
-            Ok(n) => {
-                buffer.truncate(n);
-                return Ok(buffer);
-            }
+        let buffer = if larger.is_empty() { &mut first[..] } else { &mut larger[..] };
+        match call(buffer) {
+            Ok(n) => return Ok(buffer.get(..n).unwrap_or_default().to_vec()),
             // 64 KiB is the kernel's bound for a value, and for a list of names.
-            Err(Errno::RANGE) if buffer.len() < 1 << 20 => buffer.resize(buffer.len() * 8, 0),
+            Err(Errno::RANGE) if buffer.len() < 1 << 20 => larger = vec![0; buffer.len() * 8],
             Err(Errno::INTR) => {}
             Err(e) => return Err(e),
         }

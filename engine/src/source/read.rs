@@ -3,14 +3,14 @@
 //! Kept true: what was read plus the holes is exactly the size that goes into the entry, and the times that go into
 //! it were taken before the first byte, so that a later change is seen by the next run.
 
-use super::details::{error, reason};
+use super::details::{self, error, reason};
 use super::holes;
 use super::stat::{self, Identity};
 use crate::error::SourceError;
 use bulla_repo_format::tree::{Entry, EntryKind, Hole};
 use rustix::fs::Statx;
 use rustix::io::Errno;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// A regular file that is being read.
 pub struct OpenFile {
@@ -47,11 +47,18 @@ impl OpenFile {
         while filled < buffer.len() && !self.ended {
             let room = self.before_hole(buffer.len() - filled);
             let part = buffer.get_mut(filled..filled + room).unwrap_or_default();
+            let asked = part.len();
             match rustix::io::pread(&self.fd, part, self.position) {
                 Ok(0) => self.end(),
                 Ok(n) => {
+                    let short = n < asked;
                     filled += n;
                     self.position += n as u64;
+                    // All that it was said to have and no more than that: asking again would only be told the same. What
+                    // says it has nothing (/proc) is asked until it ends.
+                    if short && self.before.stx_size > 0 && self.position >= self.before.stx_size {
+                        self.end();
+                    }
                 }
                 Err(Errno::INTR) => {}
                 Err(e) => return Err(error("read", &self.path, reason(e))),
@@ -76,6 +83,12 @@ impl OpenFile {
     fn end(&mut self) {
         self.ended = true;
         self.holes.truncate(self.next_hole);
+    }
+
+    /// Its extended attributes, encoded; `None` when it has none.
+    pub fn xattrs(&self) -> Result<Option<Vec<u8>>, SourceError> {
+        let read = details::xattrs_of(self.fd.as_fd());
+        read.map_err(|e| error("read the attributes of", &self.path, reason(e)))
     }
 
     /// Holes between the data; final once `read` has met the end.

@@ -4,13 +4,14 @@ use super::super::Repository;
 use super::room::Ticket;
 use super::{Buffer, object_name};
 use crate::error::{Error, Result};
-use bulla_repo_format::frame::{CODEC_PADDING, FrameKey, TAG_LEN};
+use bulla_repo_format::frame::{CODEC_PADDING, CODEC_RAW, Expander, FrameKey, TAG_LEN};
 use bulla_repo_format::index::{IndexPack, KEY_LEN, record_key};
 use bulla_repo_format::pack::{
     ChunkEntry, Directory, FrameEntry, HEADER_LEN, PackHeader, PackKind, TRAILER_LEN,
 };
 use bulla_repo_format::{ObjectName, PackName, RunId, padding};
 use std::ops::Range;
+use twox_hash::XxHash3_64;
 
 /// A frame that is compressed but not sealed: `codec ‖ payload`, and room for the tag, in its pack's buffer.
 pub(super) struct Payload {
@@ -20,6 +21,14 @@ pub(super) struct Payload {
     pub(super) len: usize,
     /// Plain bytes.
     pub(super) raw: u32,
+    /// Their [`checksum`], before they were compressed.
+    pub(super) check: u64,
+}
+
+/// XXH3 with 64 bits of a frame's plain bytes. It is compared within one process, with what the sealed frame gives back, so
+/// it guards against faults, not against people.
+pub(super) fn checksum(plain: &[u8]) -> u64 {
+    XxHash3_64::oneshot(plain)
 }
 
 /// A pack ready to be put.
@@ -62,13 +71,22 @@ pub(super) struct Sealer<'r> {
     pub(super) repository: &'r Repository,
     pub(super) kind: PackKind,
     pub(super) run: RunId,
-    /// Open each frame again and compare before it may be put.
+    /// Open and expand each frame again before it may be put.
     pub(super) verify: bool,
 }
 
+/// What verification borrows from a worker that is between two frames.
+pub(super) struct Scratch<'p> {
+    /// Expands frames.
+    pub(super) expander: &'p mut Expander,
+    /// Takes a sealed frame.
+    pub(super) sealed: &'p mut Vec<u8>,
+    /// Takes a plain frame.
+    pub(super) plain: Buffer,
+}
+
 impl Sealer<'_> {
-    /// Seals a pack whose frames lie in `body`. `tail` is true for a run's last pack, whose size is blurred; `scratch`
-    /// is lent for verification.
+    /// Seals a pack whose frames lie in `body`. `tail` is true for a run's last pack, whose size is blurred.
     pub(super) fn seal(
         &self,
         mut body: Buffer,
@@ -76,7 +94,7 @@ impl Sealer<'_> {
         chunks: Vec<ChunkEntry>,
         tail: bool,
         ticket: Ticket,
-        scratch: (&mut Vec<u8>, &mut Vec<u8>),
+        mut scratch: Scratch<'_>,
     ) -> Result<SealedPack> {
         let (repository, env) = (self.repository, self.repository.env());
         let signer = repository.client();
@@ -88,14 +106,18 @@ impl Sealer<'_> {
         let salt = directory.salt(&env.random());
         let (header, key) = PackHeader::create(self.kind, repository.keyring(), &repository.id(), salt)?;
         let mut hasher = blake3::Hasher::new();
-        let (before, again) = scratch;
         hasher.update(&header.encode());
-        let frames: Vec<_> = frames.into_iter().map(|p| p.start..p.start + p.len).collect();
-        for (number, at) in (0u32..).zip(&frames) {
-            let frame = body.get_mut(at.clone()).unwrap_or_default();
-            self.seal_frame(&key, number, frame, before, again)?;
+        for (number, payload) in (0u32..).zip(&frames) {
+            let frame = body.get_mut(payload.range()).unwrap_or_default();
+            key.seal(number, frame)?;
+            if self.verify {
+                scratch.verify(&key, number, frame, payload)?;
+            }
             hasher.update(frame);
         }
+        // Before the pack is put, which may wait.
+        drop(scratch);
+        let frames = frames.iter().map(Payload::range).collect();
         let offset = hasher.count();
         let content = *hasher.finalize().as_bytes();
         let tail = directory.seal(
@@ -148,36 +170,81 @@ impl Sealer<'_> {
         if let Some(codec) = body.get_mut(start) {
             *codec = CODEC_PADDING;
         }
-        Payload { start, len: sealed, raw: 0 }
-    }
-
-    /// Seals one frame; with `verify`, opens a copy and compares it with what went in, so that a fault of memory or
-    /// processor is met here and not at a restore.
-    fn seal_frame(
-        &self,
-        key: &FrameKey,
-        number: u32,
-        frame: &mut [u8],
-        before: &mut Vec<u8>,
-        again: &mut Vec<u8>,
-    ) -> Result<()> {
-        if !self.verify {
-            return Ok(key.seal(number, frame)?);
-        }
-        copy(before, frame.split_last_chunk::<TAG_LEN>().map_or(&[], |(text, _)| text));
-        key.seal(number, frame)?;
-        copy(again, frame);
-        if key.open(number, again).ok() != Some(before.as_slice()) {
-            let reason = "a frame does not open to what was sealed: this machine's memory or processor fails";
-            return Err(Error::Damaged { what: "a new pack".into(), reason: reason.into() });
-        }
-        Ok(())
+        Payload { start, len: sealed, raw: 0, check: checksum(&[]) }
     }
 }
 
-/// Replaces `out` without room to spare: vectors that double would double what frames take.
-fn copy(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.clear();
-    out.reserve_exact(bytes.len());
-    out.extend_from_slice(bytes);
+impl Payload {
+    fn range(&self) -> Range<usize> {
+        self.start..self.start + self.len
+    }
+}
+
+impl Scratch<'_> {
+    /// Opens and expands a copy of a sealed frame as a restore would, so that a fault of memory, processor or compressor
+    /// is met here and not there.
+    fn verify(&mut self, key: &FrameKey, number: u32, frame: &[u8], payload: &Payload) -> Result<()> {
+        self.sealed.clear();
+        // Without room to spare: vectors that double would double what frames take.
+        self.sealed.reserve_exact(frame.len());
+        self.sealed.extend_from_slice(frame);
+        let found = key.open(number, self.sealed).and_then(|opened| match opened {
+            [CODEC_RAW, plain @ ..] => Ok(checksum(plain)),
+            opened => {
+                self.expander.expand(opened, payload.raw, &mut self.plain)?;
+                Ok(checksum(&self.plain))
+            }
+        });
+        if found.ok() == Some(payload.check) {
+            return Ok(());
+        }
+        let reason =
+            "a frame does not give back what was put into it: this machine's memory or processor fails";
+        Err(Error::Damaged { what: "a new pack".into(), reason: reason.into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Pool;
+    use super::*;
+    use bulla_repo_format::RepoId;
+    use bulla_repo_format::frame::{Compression, Compressor};
+    use bulla_repo_format::keys::{Keyring, Secret};
+
+    /// A sealed frame of `plain`, as [`Sealer::seal`] makes it, and what it was made of.
+    fn sealed(key: &FrameKey, plain: &[u8], compression: Compression) -> (Vec<u8>, Payload) {
+        let mut frame = Vec::new();
+        Compressor::new(compression, 1 << 20).unwrap().compress(plain).write(&mut frame);
+        key.seal(7, &mut frame).unwrap();
+        let payload = Payload { start: 0, len: frame.len(), raw: plain.len() as u32, check: checksum(plain) };
+        (frame, payload)
+    }
+
+    #[test]
+    fn a_frame_that_gives_back_something_else_is_damage() {
+        let ring = Keyring::new(vec![Secret::new([1; 32])], vec![Secret::new([2; 32])]).unwrap();
+        let (_, key) = PackHeader::create(PackKind::Data, &ring, &RepoId::new([3; 32]), [4; 32]).unwrap();
+        let (mut expander, mut buffer) = (Expander::new(), Vec::new());
+        let mut scratch =
+            Scratch { expander: &mut expander, sealed: &mut buffer, plain: Pool::new(1 << 20).take_empty() };
+        let plain = b"what was read from the source, ".repeat(1000);
+        for compression in [Compression::Off, Compression::Auto] {
+            let (frame, payload) = sealed(&key, &plain, compression);
+            scratch.verify(&key, 7, &frame, &payload).unwrap();
+            let damaged = |result: Result<()>| matches!(result, Err(Error::Damaged { .. }));
+            // A flip before the compressor: what it was given is not what was read.
+            let mut flipped = plain.clone();
+            flipped[20_000] ^= 4;
+            let (other, _) = sealed(&key, &flipped, compression);
+            assert!(damaged(scratch.verify(&key, 7, &other, &payload)));
+            // A flip behind the seal, the seal of another place, and a length that is none of it.
+            let mut torn = frame.clone();
+            torn[frame.len() / 2] ^= 1;
+            assert!(damaged(scratch.verify(&key, 7, &torn, &payload)));
+            assert!(damaged(scratch.verify(&key, 8, &frame, &payload)));
+            let wrong = Payload { check: checksum(&plain[1..]), raw: payload.raw - 1, ..payload };
+            assert!(damaged(scratch.verify(&key, 7, &frame, &wrong)));
+        }
+    }
 }

@@ -7,13 +7,13 @@
 //! sealed only when all its frames are compressed, and every sealed pack goes to the sink exactly once.
 
 use super::super::Repository;
-use super::seal::{Payload, SealedPack, Sealer};
 use super::room::{Room, Ticket};
+use super::seal::{Payload, Scratch, SealedPack, Sealer, checksum};
 use super::{Buffer, Pool};
 use crate::error::{Error, Result};
 use bulla_repo_format::ChunkId;
 use bulla_repo_format::RunId;
-use bulla_repo_format::frame::{CODEC_RAW, Compressed, Compression, Compressor, Expander};
+use bulla_repo_format::frame::{Compressed, Compression, Compressor, Expander};
 use bulla_repo_format::limits::PACK_CHUNKS_MAX;
 use bulla_repo_format::pack::{ChunkEntry, PackKind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,9 +24,9 @@ const RAW_FULL: u64 = 1 << 30;
 /// Chunks after which a pack closes: its directory stays below half a megabyte, so a tail read stays cheap.
 const CHUNKS_FULL: usize = (PACK_CHUNKS_MAX as usize) >> 8;
 
-/// Closed packs in memory, beside the one that is being filled, before appending waits: one is stored while the other is
-/// compressed and sealed.
-const CLOSED: usize = 2;
+/// Closed packs of a kind in memory, beside the one that is being filled, before appending waits. Of data, one is stored
+/// while the other is compressed and sealed; metadata is too little for its packs to follow each other that fast.
+const CLOSED: (usize, usize) = (2, 1);
 
 /// Takes sealed packs, in any order, from any worker.
 pub trait PackSink: Sync {
@@ -43,7 +43,6 @@ pub trait PackSink: Sync {
 pub struct Packer {
     compressor: Compressor,
     expander: Expander,
-    expanded: Vec<u8>,
 }
 
 /// A pack that is being filled.
@@ -118,9 +117,9 @@ impl<'r> PackStream<'r> {
         sink: &'r dyn PackSink,
     ) -> Self {
         let config = repository.config();
-        let (frame_size, pack_size) = match kind {
-            PackKind::Data => (config.data_frame, config.data_pack),
-            PackKind::Meta => (config.meta_frame, config.meta_pack),
+        let (frame_size, pack_size, closed) = match kind {
+            PackKind::Data => (config.data_frame, config.data_pack, CLOSED.0),
+            PackKind::Meta => (config.meta_frame, config.meta_pack, CLOSED.1),
         };
         let filling = Filling { frame: None, frames: 0, raw: 0, chunks: Vec::new(), pack: OpenPack::new() };
         Self {
@@ -131,7 +130,7 @@ impl<'r> PackStream<'r> {
             filling: Mutex::new(filling),
             frames: Pool::new(frame_size as usize),
             bodies: Pool::new(pack_size as usize + 2 * frame_size as usize),
-            room: Room::new(CLOSED),
+            room: Room::new(closed),
             compressed: AtomicU64::new(0),
             counted: AtomicU64::new(0),
             sink,
@@ -141,11 +140,7 @@ impl<'r> PackStream<'r> {
     /// Contexts for one worker.
     pub fn packer(&self) -> Result<Packer> {
         let frame = u32::try_from(self.frame_size).unwrap_or(u32::MAX);
-        Ok(Packer {
-            compressor: Compressor::new(self.compression, frame)?,
-            expander: Expander::new(),
-            expanded: Vec::new(),
-        })
+        Ok(Packer { compressor: Compressor::new(self.compression, frame)?, expander: Expander::new() })
     }
 
     /// Appends chunks in order, then compresses the frames that this filled.
@@ -229,26 +224,19 @@ impl<'r> PackStream<'r> {
     }
 
     fn finish_jobs(&self, packer: &mut Packer, jobs: Vec<Job>, closed: Vec<Arc<OpenPack>>) -> Result<()> {
+        // In this order no frame waits in memory while a pack is sealed.
+        jobs.into_iter().try_for_each(|job| self.compress(packer, job))?;
         // A pack whose last frame was compressed before it closed has nobody else to seal it.
-        closed.iter().try_for_each(|pack| self.seal_if_complete(packer, pack))?;
-        jobs.into_iter().try_for_each(|job| self.compress(packer, job))
+        closed.iter().try_for_each(|pack| self.seal_if_complete(packer, pack))
     }
 
     fn compress(&self, packer: &mut Packer, job: Job) -> Result<()> {
-        let Packer { compressor, expander, expanded } = packer;
-        let frame = compressor.compress(&job.raw);
         let raw = u32::try_from(job.raw.len()).map_err(|_| Error::Refused("a frame above 4 GiB".into()))?;
-        // What is stored as it is was not even copied yet.
-        if self.sealer.verify && frame.codec != CODEC_RAW {
-            expander.decode(frame, raw, expanded)?;
-            if *expanded != *job.raw {
-                let reason = "a frame does not expand to what was compressed: this machine or its zstd fails";
-                return Err(Error::Damaged { what: "a new pack".into(), reason: reason.into() });
-            }
-        }
+        let check = if self.sealer.verify { checksum(&job.raw) } else { 0 };
+        let frame = packer.compressor.compress(&job.raw);
         {
             let mut inner = lock(&job.pack.inner);
-            inner.add(job.number, frame, raw, &self.bodies);
+            inner.add(job.number, frame, (raw, check), &self.bodies);
             job.pack.sealed.fetch_add(frame.sealed_len() as u64, Ordering::Relaxed);
             job.pack.missing.fetch_sub(1, Ordering::Relaxed);
         }
@@ -269,15 +257,19 @@ impl<'r> PackStream<'r> {
         };
         let (body, frames) =
             (body.unwrap_or_else(|| self.bodies.take_empty()), frames.into_iter().flatten().collect());
-        // The packer's buffers are idle now: a worker seals between two frames.
-        let scratch = (packer.compressor.scratch(), &mut packer.expanded);
+        // The packer's buffer is idle now: a worker seals between two frames.
+        let scratch = Scratch {
+            expander: &mut packer.expander,
+            sealed: packer.compressor.scratch(),
+            plain: self.frames.take_empty(),
+        };
         self.sink.store(self.sealer.seal(body, frames, chunks, tail, ticket, scratch)?)
     }
 }
 
 impl Frames {
     /// Takes in a compressed frame. The copy runs at memory speed, some per cent of what compressing it took.
-    fn add(&mut self, number: usize, frame: Compressed<'_>, raw: u32, bodies: &Arc<Pool>) {
+    fn add(&mut self, number: usize, frame: Compressed<'_>, (raw, check): (u32, u64), bodies: &Arc<Pool>) {
         let body = self.body.get_or_insert_with(|| bodies.take_empty());
         let (start, len) = (body.len(), frame.sealed_len());
         frame.write(body);
@@ -285,7 +277,7 @@ impl Frames {
             self.payloads.resize_with(number + 1, || None);
         }
         if let Some(slot) = self.payloads.get_mut(number) {
-            *slot = Some(Payload { start, len, raw });
+            *slot = Some(Payload { start, len, raw, check });
         }
     }
 }
