@@ -2,12 +2,16 @@
 
 use crate::Case;
 use crate::data::{CLIENT, REPO, keyring, text};
+use bulla_engine::backend::Memory;
 use bulla_engine::chunker::Chunker;
+use bulla_engine::env::Env;
+use bulla_engine::repository::index::IndexWriter;
+use bulla_engine::repository::{InitOptions, Repository, SlotSecret};
 use bulla_repo_format::chunker::{ChunkerParams, Gear};
 use bulla_repo_format::frame::{Compression, Compressor, Expander, FrameKey, TAG_LEN};
 use bulla_repo_format::id::ChunkId;
-use bulla_repo_format::index::{IndexPack, IndexRecord, IndexRun};
-use bulla_repo_format::keys::ChunkKind;
+use bulla_repo_format::index::{IndexPack, IndexRecord, IndexRun, KEY_LEN, record_key};
+use bulla_repo_format::keys::{ChunkKind, Secret};
 use bulla_repo_format::pack::{FrameEntry, HEADER_LEN, PackHeader, PackKind};
 use bulla_repo_format::tree::*;
 use bulla_repo_format::{FormatError, PackName, RunId};
@@ -17,7 +21,7 @@ use std::sync::Arc;
 
 /// All cases.
 pub(crate) const CASES: &[fn() -> Case] =
-    &[split, identify, compress, expand, seal, open, tree_build, tree_read, index_read];
+    &[split, identify, compress, expand, seal, open, tree_build, tree_read, index_read, index_look_up];
 
 const FRAME: usize = 4 << 20;
 
@@ -40,7 +44,7 @@ fn split() -> Case {
     Case {
         name: "split",
         reference: "gear hash of every byte",
-        at_most: 1.6,
+        at_most: 1.24,
         ours: Box::new(ours),
         plain: Box::new(plain),
     }
@@ -55,7 +59,7 @@ fn identify() -> Case {
     Case {
         name: "identify",
         reference: "blake3 keyed",
-        at_most: 1.1,
+        at_most: 1.05,
         ours: Box::new(ours),
         plain: Box::new(plain),
     }
@@ -72,7 +76,7 @@ fn compress() -> Case {
     Case {
         name: "compress a frame",
         reference: "zstd 2",
-        at_most: 1.35,
+        at_most: 1.13,
         ours: Box::new(ours),
         plain: Box::new(plain),
     }
@@ -98,7 +102,7 @@ fn expand() -> Case {
     Case {
         name: "expand a frame",
         reference: "zstd decode",
-        at_most: 1.15,
+        at_most: 1.05,
         ours: Box::new(ours),
         plain: Box::new(plain),
     }
@@ -127,7 +131,7 @@ fn seal() -> Case {
     Case {
         name: "seal a frame",
         reference: "ring",
-        at_most: 1.1,
+        at_most: 1.05,
         ours: Box::new(ours),
         plain: Box::new(plain),
     }
@@ -154,7 +158,7 @@ fn open() -> Case {
     Case {
         name: "open a frame",
         reference: "ring",
-        at_most: 1.1,
+        at_most: 1.05,
         ours: Box::new(ours),
         plain: Box::new(plain),
     }
@@ -223,7 +227,7 @@ fn tree_build() -> Case {
     Case {
         name: "build a tree",
         reference: "one short blake3 an entry",
-        at_most: 3.2,
+        at_most: 2.42,
         ours: Box::new(ours),
         plain: Box::new(plain),
     }
@@ -240,14 +244,20 @@ fn tree_read() -> Case {
     Case {
         name: "read a tree",
         reference: "two allocations an entry",
-        at_most: 8.0,
+        at_most: 5.7,
         ours: Box::new(ours),
         plain: Box::new(plain),
     }
 }
 
-/// Decoding checks order and bounds of every record; the reference copies them.
-fn index_read() -> Case {
+const RECORDS: u32 = 100_000;
+
+fn key(n: u32) -> [u8; KEY_LEN] {
+    *blake3::hash(&n.to_le_bytes()).as_bytes().first_chunk().unwrap()
+}
+
+/// A run of 32 packs.
+fn index_run() -> IndexRun {
     let (header, _) = PackHeader::create(PackKind::Data, &keyring(), &REPO, [5; 32]).unwrap();
     let mut run = IndexRun::new(CLIENT);
     let frame = FrameEntry { sealed: 1 << 20, raw: 4 << 20 };
@@ -261,27 +271,63 @@ fn index_read() -> Case {
         frames: vec![frame; 16],
     };
     run.packs = (0..32).map(pack).collect();
-    run.records = (0..100_000u32)
-        .map(|n| {
-            let id = blake3::hash(&n.to_le_bytes());
-            let key = *id.as_bytes().first_chunk().unwrap();
-            IndexRecord { key, pack: n % 32, offset: n % 512 * (128 << 10), len: 128 << 10 }
-        })
+    run.records = (0..RECORDS)
+        .map(|n| IndexRecord { key: key(n), pack: n % 32, offset: n % 512 * (128 << 10), len: 128 << 10 })
         .collect();
-    let body = run.encode();
+    run
+}
+
+/// Decoding checks order and bounds of every record; the reference hashes a copy, so both need fresh memory.
+fn index_read() -> Case {
+    let body = index_run().encode();
     let other = body.clone();
     let ours = move || drop(black_box(IndexRun::decode(&body).unwrap()));
-    let plain = move || {
-        let record = |r: &[u8]| {
-            let word = |at: usize| u32::from_le_bytes(*r[at..].first_chunk().unwrap());
-            IndexRecord { key: *r.first_chunk().unwrap(), pack: word(20), offset: word(24), len: word(28) }
-        };
-        drop(black_box(other[other.len() % 32..].chunks_exact(32).map(record).collect::<Vec<_>>()));
-    };
+    let plain = move || _ = black_box(blake3::hash(&black_box(other.clone())));
     Case {
         name: "read an index run",
-        reference: "copying its records",
-        at_most: 15.0,
+        reference: "blake3 of a copy",
+        at_most: 2.45,
+        ours: Box::new(ours),
+        plain: Box::new(plain),
+    }
+}
+
+/// Every second chunk asked for is there; the reference is a binary search in a sorted list.
+fn index_look_up() -> Case {
+    let env = Env::system("guard", "guard");
+    let secret = SlotSecret::Key(Secret::new([6; 32]));
+    let made = Repository::init(Arc::new(Memory::default()), &InitOptions::default(), &secret, env).unwrap();
+    let IndexRun { packs, records, .. } = index_run();
+    let mut writer = IndexWriter::new(&made.repository);
+    for (number, pack) in (0u32..).zip(packs) {
+        let of_pack = records.iter().filter(|r| r.pack == number).map(|r| (r.key, r.offset, r.len));
+        writer.add(pack, of_pack.collect()).unwrap();
+    }
+    writer.flush().unwrap();
+    let index = made.repository.open_index().unwrap();
+    let mut keys: Vec<_> = (0..RECORDS).map(key).collect();
+    keys.sort_unstable();
+    let asked: Vec<ChunkId> = (RECORDS / 2..RECORDS * 3 / 2)
+        .map(|n| ChunkId::new(*blake3::hash(&n.to_le_bytes()).as_bytes()))
+        .collect();
+    let other = asked.clone();
+    let mut places = Vec::new();
+    let ours = move || {
+        let mut found = 0;
+        for id in &asked {
+            index.places(id, &mut places).unwrap();
+            found += places.len();
+        }
+        assert_eq!(found, RECORDS as usize / 2);
+    };
+    let plain = move || {
+        let known = other.iter().filter(|id| keys.binary_search(&record_key(id)).is_ok()).count();
+        assert_eq!(known, RECORDS as usize / 2);
+    };
+    Case {
+        name: "look up chunks",
+        reference: "binary search",
+        at_most: 2.25,
         ours: Box::new(ours),
         plain: Box::new(plain),
     }
