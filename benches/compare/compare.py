@@ -23,16 +23,22 @@ from measure import run, tree_bytes
 from targets import verdicts
 from tools import RIVALS, Bulla, find, install
 
-SIZES = {  # files: count and bytes; large and random: bytes; database: rows
-    "full": {"files": (60_000, 800 << 20), "large": 1 << 30, "random": 1 << 30, "database": 600_000},
-    "quick": {"files": (2_000, 24 << 20), "large": 24 << 20, "random": 16 << 20, "database": 20_000},
+SIZES = {  # files: count and bytes; large and random: bytes; database: rows; tiny: count; releases are as they are
+    "full": {"files": (60_000, 800 << 20), "large": 1 << 30, "random": 1 << 30, "database": 600_000,
+             "tiny": 1_000_000, "releases": 0},
+    "quick": {"files": (2_000, 24 << 20), "large": 24 << 20, "random": 16 << 20, "database": 20_000,
+              "tiny": 5_000, "releases": 0},
 }
 STEPS = {
     "files": ["first", "no change", "changed", "verify", "restore"],
     "large": ["first", "verify", "restore"],
     "random": ["first", "restore"],
     "database": ["first", "changed", "restore"],
+    "tiny": ["first", "no change", "restore"],
+    "releases": ["first", "no change", "changed", "restore"],
 }
+# Corpora that are directories of files.
+TREES = ("files", "tiny", "releases")
 WORDS = {"first": "first backup", "no change": "no change", "changed": "changed", "verify": "verify all data",
          "restore": "restore all"}
 # Change detection distrusts files that changed just before a scan; so must the harness not change them then.
@@ -93,7 +99,7 @@ class Round:
         env = {"PATH": os.environ["PATH"], "HOME": work}
         shell = lambda words, *rest: run(["sh", "-c", words, "sh", self.source, *rest], env)
         note = lambda who, cost: self.note("reference", who, cost)
-        if self.corpus == "files":
+        if self.corpus in TREES:
             note("tar | zstd -2 -T2", shell('tar c -C "$1" . | zstd -q -2 -T2 > "$2"', work + "/reference"))
             note("find -printf", run(["find", self.source, "-printf", "%s %T@ %C@ %i\n"], env))
         elif self.corpus == "random":
@@ -122,6 +128,12 @@ def build(args, workspace, sizes):
             count, size = corpora.tar_of("/usr/lib", source, sizes["large"])
         elif corpus == "random":
             count, size = corpora.random_file(source, sizes["random"])
+        elif corpus == "tiny":
+            count, size = corpora.tiny_files(source, sizes["tiny"])
+        elif corpus == "releases":
+            count, size = corpora.releases(args.work, 0, source)
+            corpora.releases(args.work, 1, place("following"))
+            change = corpora.NextRelease(source, place("following"))
         else:
             count, size = corpora.database(source, sizes["database"])
             change = corpora.EditDatabase(source, sizes["database"], place("stash"))

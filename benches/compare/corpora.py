@@ -29,6 +29,46 @@ def vendor(workspace, into):
     )
 
 
+# Large packages with real changes between two releases; the first release is backed up first.
+RELEASES = {
+    "aws-sdk-ec2": ("=1.100.0", "=1.103.0"),
+    "windows": ("=0.60.0", "=0.61.1"),
+    "web-sys": ("=0.3.76", "=0.3.77"),
+    "openssl-src": ("=300.4.1", "=300.4.2"),
+    "librocksdb-sys": ("=0.16.0", "=0.17.1"),
+}
+
+
+def releases(work, number, into):
+    """One release of each package with all it depends on, from crates.io, under names without versions."""
+    project = os.path.join(work, f"release-{number}")
+    os.makedirs(os.path.join(project, "src"))
+    with open(os.path.join(project, "src", "lib.rs"), "w"):
+        pass
+    wanted = "".join(f'{name} = "{versions[number]}"\n' for name, versions in RELEASES.items())
+    with open(os.path.join(project, "Cargo.toml"), "w") as f:
+        f.write(f'[package]\nname = "release"\nversion = "0.0.0"\nedition = "2024"\n[dependencies]\n{wanted}')
+    subprocess.run(["cargo", "vendor", "--quiet", into], cwd=project, check=True, stdout=subprocess.DEVNULL)
+    found = [os.lstat(p) for p in walk(into)]
+    return len(found), sum(info.st_size for info in found)
+
+
+def tiny_files(into, count):
+    """Files of some words each, a hundred to a directory."""
+    draw = random.Random(5)
+    words = [draw.randbytes(3).hex() for _ in range(5000)]
+    total = 0
+    for number in range(count):
+        folder = os.path.join(into, f"{number // 10_000:04d}", f"{number // 100 % 100:02d}")
+        if number % 100 == 0:
+            os.makedirs(folder)
+        text = f"{number} {' '.join(draw.choices(words, k=draw.randint(5, 60)))}\n"
+        with open(os.path.join(folder, f"{number:08d}.txt"), "w") as f:
+            f.write(text)
+        total += len(text)
+    return count, total
+
+
 def copy_files(roots, into, count, size):
     """Copies files of `roots` below `into` until there are `count` of them or `size` bytes. Says how many."""
     files, total = 0, 0
@@ -143,6 +183,22 @@ class Change:
             shutil.copy2(kept, path)
         shutil.rmtree(self.stash, ignore_errors=True)
         self.edited, self.added, self.moved = [], [], []
+
+
+class NextRelease:
+    """Puts the next release where the first one was, as an update does."""
+
+    def __init__(self, source, following):
+        self.source, self.following = source, following
+
+    def apply(self):
+        os.rename(self.source, self.source + ".before")
+        os.rename(self.following, self.source)
+        return 0, 0
+
+    def undo(self):
+        os.rename(self.source, self.following)
+        os.rename(self.source + ".before", self.source)
 
 
 class EditDatabase:
