@@ -27,3 +27,4 @@ mod rotation;
 mod support;
 mod tidy;
 mod unsynced;
+mod width;

@@ -152,6 +152,8 @@ struct Walk<'r> {
     findings: BTreeMap<String, Finding>,
     /// Packs of all chunks met, if they are asked for.
     met: Option<HashSet<PackRef>>,
+    /// The segment of the index that the last chunk was in.
+    near: u32,
 }
 
 impl<'r> Walk<'r> {
@@ -168,6 +170,7 @@ impl<'r> Walk<'r> {
             good: HashMap::new(),
             findings: BTreeMap::new(),
             met: None,
+            near: 0,
         }
     }
 
@@ -391,10 +394,20 @@ impl<'r> Walk<'r> {
 
     /// A data chunk: some place of it must be in a pack that is good.
     fn chunk(&mut self, chunk: &ChunkRef) -> Result<Option<String>> {
+        let sound = self.bad.packs.is_empty() && self.bad.chunks.is_empty();
+        let kinds = &self.kinds;
+        let good =
+            |p: &index::Place| sound && p.len == chunk.len && kinds.get(&p.pack) == Some(&PackKind::Data);
+        // Nearly every chunk of a sound repository needs no more.
+        if sound
+            && self.met.is_none()
+            && self.index.place_near(&chunk.id, &mut self.near)?.is_some_and(|p| good(&p))
+        {
+            return Ok(None);
+        }
         self.locate(&chunk.id)?;
         let mut found = None;
         for place in &self.places {
-            let sound = self.bad.packs.is_empty() && self.bad.chunks.is_empty();
             if sound && place.len == chunk.len && self.kinds.get(&place.pack) == Some(&PackKind::Data) {
                 return Ok(None);
             }

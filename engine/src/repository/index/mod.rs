@@ -265,6 +265,31 @@ impl Index {
         Ok(())
     }
 
+    /// Some place of a chunk in a run that counts, or none; `near` is the segment of the last one found, where its
+    /// neighbours of the same source are listed too. For who asks for chunk after chunk, each of one look-up instead of one
+    /// for each segment. That none is found says nothing: then [`Index::places`] knows.
+    pub(crate) fn place_near(&self, id: &ChunkId, near: &mut u32) -> Result<Option<Place>> {
+        let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
+        if !runs.graves.is_empty() {
+            return Ok(None);
+        }
+        let key = record_key(id);
+        let count = u32::try_from(runs.segments.len()).unwrap_or(u32::MAX);
+        for segment in (0..count).map(|n| (*near + n) % count) {
+            let Some(run) = runs.segments.get(segment as usize) else { continue };
+            let mut place = None;
+            run.find(&key, |record, pack, offset, len| {
+                let (pack, record) = (PackRef { segment, pack }, RecordRef { segment, record });
+                place = Some(Place { pack, offset, len, record });
+            })?;
+            if place.is_some() {
+                *near = segment;
+                return Ok(place);
+            }
+        }
+        Ok(None)
+    }
+
     fn look_up(&self, runs: &Runs, key: &[u8; KEY_LEN], out: &mut Vec<Place>) -> Result<()> {
         out.clear();
         for (number, segment) in (0u32..).zip(&runs.segments) {
@@ -319,5 +344,49 @@ impl Index {
     /// All packs; one listed by several runs comes several times.
     pub fn packs(&self) -> impl Iterator<Item = Result<Arc<IndexPack>>> + use<> {
         self.pack_refs().map(|(_, pack)| pack)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Memory;
+    use crate::env::Env;
+    use crate::repository::{InitOptions, SlotSecret};
+    use bulla_repo_format::RunId;
+    use bulla_repo_format::keys::Secret;
+    use bulla_repo_format::pack::{FrameEntry, PackHeader, PackKind};
+
+    /// Lists a pack of two chunks, in a run of its own.
+    fn list(repository: &Repository, number: u8) {
+        let (header, _) =
+            PackHeader::create(PackKind::Data, repository.keyring(), &repository.id(), [number; 32]).unwrap();
+        let frames = vec![FrameEntry { sealed: 300, raw: 200 }];
+        let (name, run) = (PackName::new([number; 32]), RunId::new([number; 16]));
+        let pack = IndexPack { name, size: 4096, run, signer: repository.client().id(), header, frames };
+        let record = |n: u8| (record_key(&ChunkId::new([number * 10 + n; 32])), u32::from(n) * 100, 100);
+        let mut writer = IndexWriter::new(repository);
+        writer.add(pack, vec![record(0), record(1)]).unwrap();
+        writer.flush().unwrap();
+    }
+
+    #[test]
+    fn near_is_a_place_among_all_and_is_kept_for_the_neighbours() {
+        let (secret, env) = (SlotSecret::Key(Secret::new([7; 32])), Env::system("test", "test"));
+        let made = Repository::init(Arc::new(Memory::new()), &InitOptions::default(), &secret, env).unwrap();
+        (1..=3).for_each(|number| list(&made.repository, number));
+        let index = made.repository.open_index().unwrap();
+        assert_eq!(index.segments(), 3);
+        let mut all = Vec::new();
+        for start in [0, 1, 2, 7] {
+            for id in [10, 11, 20, 21, 30, 31].map(|n| ChunkId::new([n; 32])) {
+                let mut near = start;
+                let place = index.place_near(&id, &mut near).unwrap().unwrap();
+                index.places(&id, &mut all).unwrap();
+                assert_eq!((&all[..], near), (&[place][..], place.record.segment));
+            }
+            let mut near = start;
+            assert_eq!(index.place_near(&ChunkId::new([99; 32]), &mut near).unwrap(), None);
+        }
     }
 }

@@ -7,20 +7,23 @@ use bulla_repo_format::index::{IndexPack, IndexRecord, IndexRun, KEY_LEN};
 use bulla_repo_format::limits::INDEX_RECORDS_MAX;
 
 /// Records per run at which a run is put even though the backup goes on: what is indexed need not be stored again
-/// if the backup is interrupted.
-const FULL: usize = 64 << 10;
+/// if the backup is interrupted. Later runs take an eighth of what was put before, within bounds: a look-up costs one search
+/// per run, so there must not be too many of them, and what is gathered lies in memory.
+const FULL: std::ops::RangeInclusive<usize> = 64 << 10..=256 << 10;
 
 /// Gathers packs that were put, and puts index runs.
 pub struct IndexWriter<'r> {
     repository: &'r Repository,
     run: IndexRun,
+    /// Records put so far.
+    put: usize,
     stored: u64,
 }
 
 impl<'r> IndexWriter<'r> {
     /// Nothing yet.
     pub fn new(repository: &'r Repository) -> Self {
-        Self { repository, run: IndexRun::new(repository.client().id()), stored: 0 }
+        Self { repository, run: IndexRun::new(repository.client().id()), put: 0, stored: 0 }
     }
 
     /// Adds a pack and its chunks. The pack must have been put; it is made durable before the run that names it.
@@ -34,7 +37,7 @@ impl<'r> IndexWriter<'r> {
             self.run.packs.push(pack.clone());
             let record = |&(key, offset, len): &_| IndexRecord { key, pack: number, offset, len };
             self.run.records.extend(part.iter().map(record));
-            if self.run.records.len() >= FULL {
+            if self.run.records.len() >= (self.put / 8).clamp(*FULL.start(), *FULL.end()) {
                 self.flush()?;
             }
         }
@@ -47,6 +50,7 @@ impl<'r> IndexWriter<'r> {
             return Ok(());
         }
         let mut run = std::mem::replace(&mut self.run, IndexRun::new(self.repository.client().id()));
+        self.put += run.records.len();
         self.repository.backend().flush()?;
         let (_, size) = put(self.repository, &mut run)?;
         self.stored += size;
