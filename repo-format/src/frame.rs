@@ -61,7 +61,7 @@ pub enum Compression {
     /// zstd 2 with a window over the whole frame.
     #[default]
     Auto,
-    /// zstd 3 over the whole frame, and slower.
+    /// zstd 6 over the whole frame: a sixth smaller for twice the time.
     Better,
     /// zstd 19.
     Max,
