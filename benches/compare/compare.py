@@ -131,8 +131,9 @@ def build(args, workspace, sizes):
         elif corpus == "tiny":
             count, size = corpora.tiny_files(source, sizes["tiny"])
         elif corpus == "releases":
-            count, size = corpora.releases(args.work, 0, source)
-            corpora.releases(args.work, 1, place("following"))
+            packages = list(corpora.RELEASES)[-1:] if args.quick else list(corpora.RELEASES)
+            count, size = corpora.releases(args.work, 0, source, packages)
+            corpora.releases(args.work, 1, place("following"), packages)
             change = corpora.NextRelease(source, place("following"))
         else:
             count, size = corpora.database(source, sizes["database"])

@@ -33,19 +33,19 @@ def vendor(workspace, into):
 RELEASES = {
     "aws-sdk-ec2": ("=1.100.0", "=1.103.0"),
     "windows": ("=0.60.0", "=0.61.1"),
-    "web-sys": ("=0.3.76", "=0.3.77"),
     "openssl-src": ("=300.4.1", "=300.4.2"),
     "librocksdb-sys": ("=0.16.0", "=0.17.1"),
+    "web-sys": ("=0.3.76", "=0.3.77"),
 }
 
 
-def releases(work, number, into):
-    """One release of each package with all it depends on, from crates.io, under names without versions."""
+def releases(work, number, into, packages):
+    """One release of each of `packages` with all it depends on, from crates.io, under names without versions."""
     project = os.path.join(work, f"release-{number}")
     os.makedirs(os.path.join(project, "src"))
     with open(os.path.join(project, "src", "lib.rs"), "w"):
         pass
-    wanted = "".join(f'{name} = "{versions[number]}"\n' for name, versions in RELEASES.items())
+    wanted = "".join(f'{name} = "{RELEASES[name][number]}"\n' for name in packages)
     with open(os.path.join(project, "Cargo.toml"), "w") as f:
         f.write(f'[package]\nname = "release"\nversion = "0.0.0"\nedition = "2024"\n[dependencies]\n{wanted}')
     subprocess.run(["cargo", "vendor", "--quiet", into], cwd=project, check=True, stdout=subprocess.DEVNULL)

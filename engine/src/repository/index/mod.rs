@@ -265,22 +265,23 @@ impl Index {
         Ok(())
     }
 
-    /// Some place of a chunk in a run that counts, or none; `near` is the segment of the last one found, where its
+    /// Some place of a chunk that [`Index::places`] would give; `near` is the segment of the last one found, where its
     /// neighbours of the same source are listed too. For who asks for chunk after chunk, each of one look-up instead of one
-    /// for each segment. That none is found says nothing: then [`Index::places`] knows.
+    /// for each segment.
     pub(crate) fn place_near(&self, id: &ChunkId, near: &mut u32) -> Result<Option<Place>> {
         let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
-        if !runs.graves.is_empty() {
-            return Ok(None);
-        }
         let key = record_key(id);
         let count = u32::try_from(runs.segments.len()).unwrap_or(u32::MAX);
         for segment in (0..count).map(|n| (*near + n) % count) {
             let Some(run) = runs.segments.get(segment as usize) else { continue };
             let mut place = None;
             run.find(&key, |record, pack, offset, len| {
-                let (pack, record) = (PackRef { segment, pack }, RecordRef { segment, record });
-                place = Some(Place { pack, offset, len, record });
+                // A name that cannot be read is no place, as in `places`.
+                let counts = || run.pack_name(pack).is_ok_and(|name| !runs.graves.contains(&name));
+                if runs.graves.is_empty() || counts() {
+                    let (pack, record) = (PackRef { segment, pack }, RecordRef { segment, record });
+                    place = Some(Place { pack, offset, len, record });
+                }
             })?;
             if place.is_some() {
                 *near = segment;
@@ -388,5 +389,19 @@ mod tests {
             let mut near = start;
             assert_eq!(index.place_near(&ChunkId::new([99; 32]), &mut near).unwrap(), None);
         }
+    }
+
+    #[test]
+    fn near_goes_on_where_packs_were_deleted() {
+        let (secret, env) = (SlotSecret::Key(Secret::new([7; 32])), Env::system("test", "test"));
+        let made = Repository::init(Arc::new(Memory::new()), &InitOptions::default(), &secret, env).unwrap();
+        (1..=2).for_each(|number| list(&made.repository, number));
+        let index = made.repository.open_index().unwrap();
+        let mut deleted = IndexRun::new(made.repository.client().id());
+        deleted.graves = vec![PackName::new([1; 32])];
+        index.add_unlisted(&made.repository, &mut deleted).unwrap();
+        let near = |id: u8| index.place_near(&ChunkId::new([id; 32]), &mut 0).unwrap();
+        assert_eq!(near(10), None, "in a grave");
+        assert_eq!(index.pack_name(near(20).unwrap().pack).unwrap(), PackName::new([2; 32]));
     }
 }
