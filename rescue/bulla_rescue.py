@@ -221,7 +221,7 @@ class Repository:
 
     def pack_path(self, kind, name):
         area = "packs" if kind == f.DATA else "meta"
-        return self.root / area / name.hex()[:2] / name.hex()
+        return self.root / area / name.hex()
 
     def load_index(self):
         packs = {}
@@ -245,7 +245,7 @@ class Repository:
         self.scanned = True
         warn("reading the directories of all packs: the index is incomplete")
         for kind, area in ((f.DATA, "packs"), (f.META, "meta")):
-            for path in sorted((self.root / area).glob("??/*")):
+            for path in sorted((self.root / area).glob("*")):
                 try:
                     self.scan_tail(kind, path)
                 except (Reject, OSError) as e:

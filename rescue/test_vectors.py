@@ -22,10 +22,10 @@ EQUAL = {("SIG-1", "R-SIG-2"), ("SIG-1", "R-TRUST-2")}
 SHAPES = [
     "config/[0-9a-f]{8}",
     "(keys|snap|gone|marks|locks|forget|clients)/[0-9a-f]{32}",
-    "(packs|meta|parity)/([0-9a-f]{2})/\\2[0-9a-f]{62}",
+    "(packs|meta|parity)/[0-9a-f]{64}",
     "index/[0-9a-f]{8}-[0-9a-f]{64}",
     "pend/[0-9a-f]{32}\\.[0-9a-f]{8}",
-    "records/[0-9a-f]{32}/[0-9a-f]{16}",
+    "records/[0-9a-f]{32}\\.[0-9a-f]{16}",
 ]
 
 

@@ -40,6 +40,9 @@ impl<F: Fn() + Send + Sync> Backend for Interposed<F> {
     fn describe(&self) -> Capabilities {
         self.inner.describe()
     }
+    fn conditional_put(&self) -> Result<bool> {
+        self.inner.conditional_put()
+    }
     fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put> {
         self.step().put(name, parts)
     }

@@ -28,6 +28,9 @@ impl Backend for Watched {
     fn describe(&self) -> Capabilities {
         self.inner.describe()
     }
+    fn conditional_put(&self) -> Result<bool> {
+        self.inner.conditional_put()
+    }
     fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put> {
         let marks = name.area() == Area::Marks;
         if marks {

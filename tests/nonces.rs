@@ -34,6 +34,9 @@ impl Backend for Keeper {
     fn describe(&self) -> Capabilities {
         self.inner.describe()
     }
+    fn conditional_put(&self) -> backend::Result<bool> {
+        self.inner.conditional_put()
+    }
     fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> backend::Result<Put> {
         self.all.lock().unwrap().insert((*name, parts.concat()));
         self.inner.put(name, parts)

@@ -279,6 +279,9 @@ impl Backend for Scratched {
     fn describe(&self) -> Capabilities {
         self.inner.describe()
     }
+    fn conditional_put(&self) -> Result<bool> {
+        self.inner.conditional_put()
+    }
     fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put> {
         self.inner.put(name, parts)
     }

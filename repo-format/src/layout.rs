@@ -1,6 +1,6 @@
 //! Objects and where they lie: the only place that spells storage paths (SPEC 3).
 
-use crate::id::{ClientId, IndexName, PackName, RunId, SlotId, from_hex, to_hex};
+use crate::id::{ClientId, IndexName, PackName, RunId, SlotId, from_hex};
 use std::fmt;
 
 /// A class of objects, each under a prefix of its own.
@@ -74,11 +74,6 @@ impl Area {
             Self::Parity => "parity",
         }
     }
-
-    /// True where names spread over 256 sub-directories of two hexadecimal digits.
-    pub const fn sharded(self) -> bool {
-        matches!(self, Self::Packs | Self::Meta | Self::Parity)
-    }
 }
 
 /// The name of one object.
@@ -138,17 +133,12 @@ impl ObjectName {
     /// The object stored at `path`, or `None` when no object of format 1 has that path.
     pub fn parse(path: &str) -> Option<Self> {
         let (dir, rest) = path.split_once('/')?;
-        let sharded = || {
-            let (shard, name) = rest.split_once('/')?;
-            let name: PackName = name.parse().ok()?;
-            (to_hex(name.as_bytes().get(..1)?) == shard).then_some(name)
-        };
         match dir {
             "config" => from_hex(rest).map(|b| Self::Config(u32::from_be_bytes(b))),
             "keys" => rest.parse().ok().map(Self::Slot),
-            "packs" => sharded().map(Self::Pack),
-            "meta" => sharded().map(Self::Meta),
-            "parity" => sharded().map(Self::Parity),
+            "packs" => rest.parse().ok().map(Self::Pack),
+            "meta" => rest.parse().ok().map(Self::Meta),
+            "parity" => rest.parse().ok().map(Self::Parity),
             "index" => rest.parse().ok().map(Self::Index),
             "pend" => {
                 let (run, k) = rest.split_once('.')?;
@@ -162,7 +152,7 @@ impl ObjectName {
             "forget" => rest.parse().ok().map(Self::Forget),
             "clients" => rest.parse().ok().map(Self::Client),
             "records" => {
-                let (writer, seq) = rest.split_once('/')?;
+                let (writer, seq) = rest.split_once('.')?;
                 let seq = u64::from_be_bytes(from_hex(seq)?);
                 Some(Self::Record(writer.parse().ok()?, seq))
             }
@@ -177,16 +167,14 @@ impl fmt::Display for ObjectName {
         match self {
             Self::Config(generation) => write!(f, "{generation:08x}"),
             Self::Slot(id) => write!(f, "{id}"),
-            Self::Pack(name) | Self::Meta(name) | Self::Parity(name) => {
-                write!(f, "{}/{name}", to_hex(name.as_bytes().get(..1).unwrap_or_default()))
-            }
+            Self::Pack(name) | Self::Meta(name) | Self::Parity(name) => write!(f, "{name}"),
             Self::Index(name) => write!(f, "{name}"),
             Self::Announcement(run, k) => write!(f, "{run}.{k:08x}"),
             Self::Verdict(run) | Self::Death(run) | Self::Mark(run) | Self::Hold(run) | Self::Forget(run) => {
                 write!(f, "{run}")
             }
             Self::Client(id) => write!(f, "{id}"),
-            Self::Record(writer, seq) => write!(f, "{writer}/{seq:016x}"),
+            Self::Record(writer, seq) => write!(f, "{writer}.{seq:016x}"),
         }
     }
 }
@@ -222,7 +210,7 @@ mod tests {
             assert_eq!(ObjectName::parse(&format!("{path}x")), None);
             assert_eq!(ObjectName::parse(&path.to_uppercase()), None);
         }
-        assert_eq!(ObjectName::parse(&format!("packs/00/{p}")), None, "wrong shard");
+        assert_eq!(ObjectName::parse(&format!("packs/ab/{p}")), None, "deeper");
         assert_eq!(ObjectName::parse("tmp/x"), None);
     }
 }

@@ -21,7 +21,7 @@ pub enum Fact {
     Other(u64),
 }
 
-/// `records/<client>/<sequence>`.
+/// `records/<client>.<sequence>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// Who speaks.

@@ -47,6 +47,9 @@ impl Backend for Strange {
     fn describe(&self) -> Capabilities {
         self.inner.describe()
     }
+    fn conditional_put(&self) -> bulla_engine::backend::Result<bool> {
+        self.inner.conditional_put()
+    }
     fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> bulla_engine::backend::Result<Put> {
         self.inner.put(name, parts)
     }

@@ -301,6 +301,9 @@ impl Backend for Reach {
     fn describe(&self) -> Capabilities {
         self.stage.memory.describe()
     }
+    fn conditional_put(&self) -> Result<bool> {
+        self.stage.memory.conditional_put()
+    }
     fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put> {
         self.run("put", Target::Name(*name), true, |m| m.put(name, parts))
     }

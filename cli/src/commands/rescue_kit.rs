@@ -156,7 +156,7 @@ fn page(id: &str, place: &Path, kinds: &[SlotKind]) -> String {
          \n    {program} {option}list\
          \n    {program} {option}ls latest\n\
          \n\
-         A damaged pack that has a parity sidecar (parity/xx/ with the pack's name) is put right, without a key, by\n\
+         A damaged pack that has a parity sidecar (parity/ with the pack's name) is put right, without a key, by\n\
          `rescue-env/bin/python bulla_parity.py DAMAGED_PACK SIDECAR NEW_FILE`.\n\
          If these programs should fail you, SPEC.md is the whole format: they were written from it alone.\n"
     );

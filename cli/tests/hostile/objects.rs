@@ -448,8 +448,7 @@ fn stores() -> Vec<Case> {
             .after(restored),
         harmless("names that are no objects", |f| {
             sound(f);
-            for name in
-                ["snap/..ABCDEF", "snap/\x1b[2J", "packs/zz/x", "index/new", "config/1", "keys/key.txt"]
+            for name in ["snap/..ABCDEF", "snap/\x1b[2J", "packs/x", "index/new", "config/1", "keys/key.txt"]
             {
                 f.home.write(&format!("repo/{name}"), b"x");
             }

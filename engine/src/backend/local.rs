@@ -74,14 +74,7 @@ impl Local {
             Err(e) => return Err(fail(e)),
         }
         for area in Area::ALL {
-            let dir = self.root.join(area.dir());
-            self.disk.make_dir(&dir).map_err(fail)?;
-            if area.sharded() {
-                for shard in 0..=255u8 {
-                    self.disk.make_dir(&dir.join(format!("{shard:02x}"))).map_err(fail)?;
-                }
-            }
-            self.disk.sync_dir(&dir).map_err(fail)?;
+            self.disk.make_dir(&self.root.join(area.dir())).map_err(fail)?;
         }
         self.disk.make_dir(&self.root.join(TMP)).map_err(fail)?;
         self.disk.sync_dir(&self.root).map_err(fail)?;
@@ -167,55 +160,41 @@ impl Local {
         }
     }
 
-    /// Records names of one area; `shard` is the directory below it, if any.
-    fn list_dir(&self, area: Area, shard: Option<&str>, out: &mut Vec<(ObjectName, u64)>) -> io::Result<()> {
-        let relative = shard.map_or_else(|| area.dir().to_owned(), |s| format!("{}/{s}", area.dir()));
-        let entries = match std::fs::read_dir(self.root.join(&relative)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound && shard.is_some() => return Ok(()),
-            other => other?,
-        };
-        for entry in entries {
+    fn list_dir(&self, area: Area) -> io::Result<Vec<(ObjectName, u64)>> {
+        let mut out = Vec::new();
+        for entry in std::fs::read_dir(self.root.join(area.dir()))? {
             let entry = entry?;
             let Ok(file) = entry.file_name().into_string() else { continue };
-            if area == Area::Records && shard.is_none() {
-                self.list_dir(area, Some(&file), out)?;
-            } else if let Some(name) = ObjectName::parse(&format!("{relative}/{file}")) {
-                match entry.metadata() {
-                    // No put made that: an object is a file, and no link to one.
-                    Ok(m) if !m.is_file() => {}
-                    Ok(m) => out.push((name, m.len())),
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                    Err(e) => return Err(e),
-                }
+            let Some(name) = ObjectName::parse(&format!("{}/{file}", area.dir())) else { continue };
+            match entry.metadata() {
+                // No put made that: an object is a file, and no link to one.
+                Ok(m) if !m.is_file() => {}
+                Ok(m) => out.push((name, m.len())),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
             }
         }
-        Ok(())
+        Ok(out)
     }
 }
 
 impl Backend for Local {
     fn describe(&self) -> Capabilities {
-        Capabilities { place: self.place(), conditional_put: true, local: true }
+        Capabilities { place: self.place(), local: true, connections: 1 }
+    }
+    fn conditional_put(&self) -> Result<bool> {
+        Ok(true)
     }
 
     fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put> {
         let fail = |e| self.error("write", name, e);
         let path = self.path(name);
         let temporary = self.write_temporary(parts).map_err(fail)?;
-        let mut linked = self.disk.link(&temporary, &path);
-        let is = |linked: &io::Result<()>, kind| linked.as_ref().is_err_and(|e| e.kind() == kind);
-        if is(&linked, io::ErrorKind::NotFound) && name.area() == Area::Records {
-            // Only the ledger has a directory per writer, made when the writer first speaks.
-            if let Some(dir) = path.parent() {
-                let records = self.root.join(Area::Records.dir());
-                self.disk.make_dir(dir).and_then(|()| self.disk.sync_dir(&records)).map_err(fail)?;
-            }
-            linked = self.disk.link(&temporary, &path);
-        }
+        let linked = self.disk.link(&temporary, &path);
         // After an error of a network file system the link may exist nevertheless: two links prove it.
         let ours = linked.is_err() && std::fs::metadata(&temporary).is_ok_and(|m| links(&m) == 2);
         let _ = self.disk.unlink(&temporary);
-        if is(&linked, io::ErrorKind::AlreadyExists) && !ours {
+        if linked.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::AlreadyExists) && !ours {
             return Ok(Put::Exists);
         }
         if !ours {
@@ -261,14 +240,7 @@ impl Backend for Local {
     }
 
     fn list(&self, area: Area) -> Result<Vec<(ObjectName, u64)>> {
-        let mut out = Vec::new();
-        let listed = if area.sharded() {
-            (0..=255u8).try_for_each(|s| self.list_dir(area, Some(&format!("{s:02x}")), &mut out))
-        } else {
-            self.list_dir(area, None, &mut out)
-        };
-        listed.map_err(|e| self.error("list", area.dir(), e))?;
-        Ok(out)
+        self.list_dir(area).map_err(|e| self.error("list", area.dir(), e))
     }
 
     fn stat(&self, name: &ObjectName) -> Result<Option<Stat>> {
@@ -434,10 +406,10 @@ mod tests {
         store.reserve(true).unwrap();
         store.put(&ObjectName::Slot(SlotId::new([1; 16])), &[b"x"]).unwrap();
         std::fs::remove_dir(root.join("config")).unwrap();
-        std::fs::remove_dir(root.join("packs/07")).unwrap();
+        std::fs::remove_dir(root.join("packs")).unwrap();
         std::fs::write(root.join("tmp/left"), b"x").unwrap();
         store.create_layout().unwrap();
-        for name in ["notes", "config/00000000", "packs/07/notes"] {
+        for name in ["notes", "config/00000000", "packs/notes"] {
             std::fs::write(root.join(name), b"x").unwrap();
             let text = store.create_layout().unwrap_err().to_string();
             assert!(text.contains("not empty"), "{text}");

@@ -50,7 +50,10 @@ impl Memory {
 
 impl Backend for Memory {
     fn describe(&self) -> Capabilities {
-        Capabilities { place: "memory".into(), conditional_put: true, local: true }
+        Capabilities { place: "memory".into(), local: true, connections: 1 }
+    }
+    fn conditional_put(&self) -> Result<bool> {
+        Ok(true)
     }
     fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put> {
         let mut objects = self.objects();

@@ -1,4 +1,4 @@
-//! Where objects lie: the storage seam. Twelve methods, synchronous; a backend that is asynchronous inside hides it.
+//! Where objects lie: the storage seam. Thirteen methods, synchronous; a backend that is asynchronous inside hides it.
 //!
 //! # Contract
 //! - A name is written once. [`Backend::put`] never replaces: it answers [`Put::Created`] or [`Put::Exists`], and
@@ -41,10 +41,10 @@ pub enum Put {
 pub struct Capabilities {
     /// Where it is, for messages; never contains a credential.
     pub place: String,
-    /// Put-if-absent is exact (SPEC 15). Without it runs never expire by themselves.
-    pub conditional_put: bool,
-    /// Reading is local and cheap: small ranges are as good as large ones.
+    /// Reading is local and cheap: small ranges are as good as large ones, and a copy nearer by is of no use.
     pub local: bool,
+    /// Operations that are worth having under way at once, at least 1: what one waits for is a disk or a distance.
+    pub connections: usize,
 }
 
 /// What a store says about an object.
@@ -148,6 +148,8 @@ pub type Result<T> = std::result::Result<T, BackendError>;
 pub trait Backend: Send + Sync {
     /// What this store is and can do.
     fn describe(&self) -> Capabilities;
+    /// True if put-if-absent is exact (SPEC 15). Without it runs never expire by themselves. May ask the store, once.
+    fn conditional_put(&self) -> Result<bool>;
     /// Writes the concatenation of `parts` under `name` unless it exists.
     fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put>;
     /// Makes everything put so far durable.

@@ -35,6 +35,9 @@ impl<B: Backend> Backend for Recorder<B> {
     fn describe(&self) -> Capabilities {
         self.inner.describe()
     }
+    fn conditional_put(&self) -> Result<bool> {
+        self.inner.conditional_put()
+    }
     fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put> {
         self.note("put", name.area());
         self.inner.put(name, parts)
@@ -256,6 +259,9 @@ impl<B: Backend> Faulty<B> {
 impl<B: Backend> Backend for Faulty<B> {
     fn describe(&self) -> Capabilities {
         self.inner.describe()
+    }
+    fn conditional_put(&self) -> Result<bool> {
+        self.inner.conditional_put()
     }
     fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put> {
         self.store("put", name, parts, |parts| self.inner.put(name, parts))

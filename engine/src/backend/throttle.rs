@@ -55,6 +55,9 @@ impl Backend for Throttle {
     fn describe(&self) -> Capabilities {
         self.inner.describe()
     }
+    fn conditional_put(&self) -> Result<bool> {
+        self.inner.conditional_put()
+    }
     fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put> {
         Self::wait(self.up.as_ref(), sum(parts));
         self.inner.put(name, parts)

@@ -299,7 +299,7 @@ impl Collector<'_> {
     /// Runs that were silent for long get a VOID; announcements of runs with a verdict, and of silent readers, go.
     fn expire(&self, own: &RunId, now: i64) -> Result<Vec<RunId>> {
         let repository = self.repository;
-        let exact = repository.backend().describe().conditional_put;
+        let exact = repository.backend().conditional_put()?;
         let mut voided = Vec::new();
         for (run, announced) in repository.announcements()? {
             let dead = self.options.assume_dead.contains(&run);

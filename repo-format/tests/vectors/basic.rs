@@ -66,17 +66,16 @@ fn paths() -> Vec<Vector> {
     let good = [
         ("config", "config/0000000f".to_owned()),
         ("slot", format!("keys/{id}")),
-        ("pack", format!("packs/0b/{hash}")),
-        ("meta", format!("meta/0b/{hash}")),
-        ("parity", format!("parity/0b/{hash}")),
+        ("pack", format!("packs/{hash}")),
+        ("meta", format!("meta/{hash}")),
+        ("parity", format!("parity/{hash}")),
         ("index", format!("index/00000001-{hash}")),
         ("announcement", format!("pend/{id}.00000002")),
-        ("record", format!("records/{id}/0000000000000003")),
+        ("record", format!("records/{id}.0000000000000003")),
     ];
     let bad = [
         ("upper-case", format!("keys/{}", id.to_uppercase())),
-        ("shard", format!("packs/0c/{hash}")),
-        ("no-shard", format!("packs/{hash}")),
+        ("deeper", format!("packs/0b/{hash}")),
         ("generation", "config/1".to_owned()),
         ("short", format!("snap/{}", &id[1..])),
         ("area", format!("tmp/{id}")),

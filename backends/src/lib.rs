@@ -1,0 +1,10 @@
+//! Stores at a distance, as the engine's `Backend`: chosen by URL, blocking, without a runtime.
+//!
+//! Each protocol is a [`store::Store`]: one attempt at one operation on a path. [`remote::Remote`] makes a backend of it:
+//! it tries again, settles answers that were lost, and names host, object and attempt in every error.
+//!
+//! Nothing here reads the environment: what it says is passed in.
+
+pub mod remote;
+pub mod retry;
+pub mod store;

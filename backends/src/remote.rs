@@ -1,0 +1,210 @@
+//! A [`Store`] as the engine's [`Backend`]: attempts until one succeeds or patience ends, and answers that were lost.
+//!
+//! A put whose answer was lost may have taken effect. The next attempt is then told that the object exists; it is ours if
+//! its bytes are, since whoever writes one name writes different bytes (a pack's are its name; everything else is
+//! sealed with a nonce of its own).
+
+use crate::retry::Patience;
+use crate::store::{Attempt, Failure, Kind, Mode, Part, Store};
+use bulla_engine::backend::{Backend, BackendError, Capabilities, Put, Result, Stat};
+use bulla_engine::format::{Area, ObjectName};
+use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Called when an attempt failed and another will be made: what, and in how many seconds.
+pub type Notice = Box<dyn Fn(&str) + Send + Sync>;
+
+/// A store at a distance.
+pub struct Remote<S> {
+    store: S,
+    patience: Patience,
+    notice: Option<Notice>,
+    exact: OnceLock<bool>,
+    attempts: AtomicU64,
+}
+
+impl<S: Store> Remote<S> {
+    /// A backend over `store`.
+    pub fn new(store: S, patience: Patience, notice: Option<Notice>) -> Self {
+        Self { store, patience, notice, exact: OnceLock::new(), attempts: AtomicU64::new(0) }
+    }
+
+    /// Makes what an empty repository needs before its first put.
+    pub fn prepare(&self) -> Result<()> {
+        self.until_done("prepare", "the repository", |_| self.store.prepare())
+    }
+
+    /// Attempts made so far, also those that failed.
+    pub fn attempts(&self) -> u64 {
+        self.attempts.load(Ordering::Relaxed)
+    }
+
+    /// Tries until it is done, it cannot be done, or patience ends. `call` is told how many attempts failed before.
+    fn until_done<T>(
+        &self,
+        verb: &'static str,
+        object: &str,
+        mut call: impl FnMut(u32) -> Attempt<T>,
+    ) -> Result<T> {
+        let (mut failures, mut since) = (0, None);
+        loop {
+            self.attempts.fetch_add(1, Ordering::Relaxed);
+            let failure = match call(failures) {
+                Ok(done) => return Ok(done),
+                Err(failure) => failure,
+            };
+            failures += 1;
+            let Kind::Passing { after } = failure.kind else {
+                return Err(self.error(verb, object, failures, failure));
+            };
+            let spent = since.get_or_insert_with(Instant::now).elapsed();
+            let Some(delay) = self.patience.delay(failures, spent, after, random()) else {
+                return Err(self.error(verb, object, failures, failure));
+            };
+            if let Some(notice) = &self.notice {
+                let (place, text, wait) = (self.store.place(), failure.text, delay.as_secs_f32());
+                notice(&format!(
+                    "cannot {verb} {object} in {place}: {text}; attempt {} in {wait:.1} s",
+                    failures + 1
+                ));
+            }
+            std::thread::sleep(delay);
+        }
+    }
+
+    fn error(&self, verb: &'static str, object: &str, failures: u32, failure: Failure) -> BackendError {
+        let (object, place) = (object.to_owned(), self.store.place());
+        let text =
+            if failures > 1 { format!("{} ({failures} attempts)", failure.text) } else { failure.text };
+        let io = |kind| io::Error::new(kind, text.clone());
+        match failure.kind {
+            Kind::Missing => BackendError::NotFound { object, place },
+            Kind::Denied => {
+                BackendError::Denied { verb, object, place, source: io(io::ErrorKind::PermissionDenied) }
+            }
+            Kind::Full => BackendError::NoSpace { object, place },
+            _ => BackendError::Io { verb, object, place, source: io(io::ErrorKind::Other) },
+        }
+    }
+
+    fn read(&self, name: &ObjectName, part: Part) -> Result<Vec<u8>> {
+        let object = name.to_string();
+        let mut odd = None;
+        let read = self.until_done("read", &object, |_| {
+            self.store.get(&object, part).inspect_err(|f| odd = Some(f.kind))
+        });
+        let place = || self.store.place();
+        match (part, odd) {
+            (Part::Whole { limit }, Some(Kind::TooLong { size })) if read.is_err() => {
+                Err(BackendError::TooLong { object, place: place(), size, limit })
+            }
+            (Part::Range { offset, len }, Some(Kind::Short { size })) if read.is_err() => {
+                let wanted = offset.saturating_add(len as u64);
+                Err(BackendError::Short { object, place: place(), wanted, size })
+            }
+            _ => read,
+        }
+    }
+
+    fn write(&self, verb: &'static str, name: &ObjectName, parts: &[&[u8]], mode: Mode) -> Result<Put> {
+        let object = name.to_string();
+        self.until_done(verb, &object, |failures| {
+            let put = self.store.put(&object, parts, mode)?;
+            if put == Put::Created || failures == 0 {
+                return Ok(put);
+            }
+            let limit = parts.iter().map(|p| p.len() as u64).sum();
+            match self.store.get(&object, Part::Whole { limit }) {
+                Ok(there) if equals(&there, parts) => Ok(Put::Created),
+                Ok(_) | Err(Failure { kind: Kind::TooLong { .. }, .. }) => Ok(Put::Exists),
+                // Deleted since: what was there was ours or another's, and is nobody's now.
+                Err(Failure { kind: Kind::Missing, .. }) => Ok(Put::Exists),
+                Err(failure) => Err(failure),
+            }
+        })
+    }
+}
+
+fn equals(bytes: &[u8], parts: &[&[u8]]) -> bool {
+    let mut rest = bytes;
+    for part in parts {
+        let Some(behind) = rest.strip_prefix(*part) else { return false };
+        rest = behind;
+    }
+    rest.is_empty()
+}
+
+/// Without randomness the delay is the longest one: later, not wrong.
+fn random() -> u32 {
+    let mut bytes = [0xff; 4];
+    let _ = getrandom::fill(&mut bytes);
+    u32::from_ne_bytes(bytes)
+}
+
+impl<S: Store> Backend for Remote<S> {
+    fn describe(&self) -> Capabilities {
+        Capabilities { place: self.store.place(), local: false, connections: self.store.connections() }
+    }
+
+    fn conditional_put(&self) -> Result<bool> {
+        if let Some(exact) = self.exact.get() {
+            return Ok(*exact);
+        }
+        let exact = self.until_done("probe", "put-if-absent", |_| self.store.exact())?;
+        Ok(*self.exact.get_or_init(|| exact))
+    }
+
+    fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put> {
+        self.write("write", name, parts, Mode::New)
+    }
+
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
+        self.read(name, Part::Whole { limit })
+    }
+
+    fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>> {
+        if len == 0 {
+            return Ok(Vec::new());
+        }
+        self.read(name, Part::Range { offset, len })
+    }
+
+    fn list(&self, area: Area) -> Result<Vec<(ObjectName, u64)>> {
+        let (mut out, mut from) = (Vec::new(), None);
+        loop {
+            let page =
+                self.until_done("list", area.dir(), |_| self.store.list(area.dir(), from.as_deref()))?;
+            out.extend(page.entries.into_iter().filter_map(|(name, size)| {
+                Some((ObjectName::parse(&format!("{}/{name}", area.dir()))?, size))
+            }));
+            if page.next.is_none() {
+                return Ok(out);
+            }
+            if page.next == from {
+                let failure = Failure::last("the listing does not go on: two pages begin at the same place");
+                return Err(self.error("list", area.dir(), 1, failure));
+            }
+            from = page.next;
+        }
+    }
+
+    fn stat(&self, name: &ObjectName) -> Result<Option<Stat>> {
+        let object = name.to_string();
+        self.until_done("stat", &object, |_| self.store.stat(&object))
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<()> {
+        let object = name.to_string();
+        self.until_done("delete", &object, |_| self.store.delete(&object))
+    }
+
+    fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
+        self.write("write", name, parts, Mode::Replace).map(drop)
+    }
+}
