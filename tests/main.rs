@@ -20,6 +20,7 @@ mod nonces;
 mod parity;
 mod protocol;
 mod prune;
+mod remote;
 mod repair;
 mod restore;
 mod resume;

@@ -102,6 +102,10 @@ impl<S: Store> Remote<S> {
             }
             (Part::Range { offset, len }, Some(Kind::Short { size })) if read.is_err() => {
                 let wanted = offset.saturating_add(len as u64);
+                let size = match size {
+                    Some(size) => size,
+                    None => self.stat(name)?.map_or(0, |s| s.size),
+                };
                 Err(BackendError::Short { object, place: place(), wanted, size })
             }
             _ => read,

@@ -56,8 +56,8 @@ pub enum Kind {
     Full,
     /// The object ends before the range does.
     Short {
-        /// Its size.
-        size: u64,
+        /// Its size, if the store said it.
+        size: Option<u64>,
     },
     /// The object is larger than the limit.
     TooLong {

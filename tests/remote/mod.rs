@@ -1,0 +1,4 @@
+//! Stores at a distance, each a real server that the test starts.
+
+mod conformance;
+mod servers;

@@ -1,0 +1,240 @@
+//! Servers: found, started on free ports of the loopback interface, and ended with the test, however it ends.
+//!
+//! `backends/install-servers` puts those that are no Debian packages where they are found here. A server that is not there
+//! fails the test where `CI=true` is set, and is said and passed over elsewhere.
+
+use bulla_backends::http::{Ask, Http};
+use bulla_backends::location::Location;
+use bulla_backends::open::{Opened, Settings, open};
+use bulla_backends::settings::{Options, Variables};
+use rusty_s3::actions::S3Action;
+use rusty_s3::{Bucket, Credentials, UrlStyle};
+use std::ffi::OsStr;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Ends what it started when its input does: when the test ends, or is killed.
+const KEEPER: &str = r#""$@" </dev/null & read _; kill -9 $!; wait $!"#;
+const KEY: &str = "test-key";
+const SECRET: &str = "test-secret-that-shows-nowhere";
+
+/// A running program.
+pub(crate) struct Running {
+    shell: Child,
+    dir: TempDir,
+}
+
+impl Running {
+    /// Starts `program` with its output in a file.
+    fn start(program: &Path, dir: TempDir, arguments: &[&str]) -> Self {
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let shell = Command::new("/bin/sh")
+            .args(["-c", KEEPER, "sh"])
+            .arg(program)
+            .args(arguments)
+            .current_dir(dir.path())
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Self { shell, dir }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Waits until `ready` says so.
+    fn until(&mut self, what: &str, mut ready: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !ready() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{what} does not serve:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        let _ = self.shell.wait();
+    }
+}
+
+/// Where a program is; `None`, with a word about it, where it may be missing.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut dirs = vec![root.join("target/servers")];
+    dirs.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+    dirs.extend(["/usr/sbin", "/usr/lib/openssh"].map(PathBuf::from));
+    let found = dirs.into_iter().map(|d| d.join(program)).find(|p| p.is_file());
+    if found.is_none() {
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{program} is not installed");
+        println!("passed over: {program} is not installed (backends/install-servers)");
+    }
+    found
+}
+
+/// Ports that were free a moment ago.
+fn ports<const N: usize>() -> [u16; N] {
+    let held: Vec<_> = (0..N).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    std::array::from_fn(|n| held[n].local_addr().unwrap().port())
+}
+
+/// An S3 server.
+pub(crate) struct S3 {
+    pub(crate) running: Running,
+    pub(crate) port: u16,
+    buckets: AtomicU32,
+}
+
+impl S3 {
+    /// SeaweedFS: conditional puts, object lock.
+    pub(crate) fn seaweed() -> Option<Self> {
+        let program = find("weed")?;
+        let dir = tempfile::tempdir().unwrap();
+        let identity = format!(
+            r#"{{"identities":[{{"name":"t","credentials":[{{"accessKey":"{KEY}","secretKey":"{SECRET}"}}],
+            "actions":["Admin","Read","Write","List","Tagging"]}}]}}"#
+        );
+        std::fs::write(dir.path().join("s3.json"), identity).unwrap();
+        std::fs::create_dir(dir.path().join("data")).unwrap();
+        let [port, s3_grpc, filer, filer_grpc, master, master_grpc, volume, volume_grpc] = ports();
+        let options = [
+            "server -dir=data -ip=127.0.0.1 -ip.bind=127.0.0.1 -s3 -s3.config=s3.json -volume.max=16"
+                .to_owned(),
+            "-master.volumeSizeLimitMB=64 -master.telemetry=false -s3.port.iceberg=0 -s3.port.lance=0"
+                .to_owned(),
+            format!(
+                "-s3.port={port} -s3.port.grpc={s3_grpc} -filer.port={filer} -filer.port.grpc={filer_grpc}"
+            ),
+            format!("-master.port={master} -master.port.grpc={master_grpc}"),
+            format!("-volume.port={volume} -volume.port.grpc={volume_grpc}"),
+        ]
+        .join(" ");
+        let arguments: Vec<&str> = options.split(' ').collect();
+        Some(Self::ready("SeaweedFS", Running::start(&program, dir, &arguments), port))
+    }
+
+    /// rclone's S3 server, which replaces whatever a put names.
+    pub(crate) fn rclone() -> Option<Self> {
+        let program = find("rclone-s3")?;
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("data")).unwrap();
+        let [port] = ports();
+        let (address, key) = (format!("127.0.0.1:{port}"), format!("{KEY},{SECRET}"));
+        let arguments = [
+            "serve",
+            "s3",
+            "--config",
+            "/dev/null",
+            "--addr",
+            &address,
+            "--auth-key",
+            &key,
+            "--vfs-cache-mode",
+            "full",
+            "data",
+        ];
+        Some(Self::ready("rclone serve s3", Running::start(&program, dir, &arguments), port))
+    }
+
+    fn ready(what: &str, mut running: Running, port: u16) -> Self {
+        let probe = bucket_at(port, "ready");
+        running.until(what, || make_bucket(&probe));
+        Self { running, port, buckets: AtomicU32::new(0) }
+    }
+
+    /// The URL of a prefix in a new bucket.
+    pub(crate) fn url(&self) -> String {
+        let name = format!("bucket{}", self.buckets.fetch_add(1, Ordering::Relaxed));
+        assert!(make_bucket(&bucket_at(self.port, &name)), "no bucket:\n{}", self.running.log());
+        format!("s3:http://127.0.0.1:{}/{name}/a/prefix", self.port)
+    }
+}
+
+fn bucket_at(port: u16, name: &str) -> Bucket {
+    let endpoint = format!("http://127.0.0.1:{port}").parse().unwrap();
+    Bucket::new(endpoint, UrlStyle::Path, name.to_owned(), "us-east-1").unwrap()
+}
+
+fn make_bucket(bucket: &Bucket) -> bool {
+    let credentials = Credentials::new(KEY, SECRET);
+    let url = bucket.create_bucket(&credentials).sign(Duration::from_secs(60));
+    let http = Http::new(None, 1).unwrap();
+    let ask = Ask { method: "PUT", url: url.as_str(), headers: &[], body: Some(&[]) };
+    http.send(&ask).is_ok_and(|answer| answer.status() == 200)
+}
+
+/// `rclone serve restic`, as a server of its own.
+pub(crate) struct RestServer {
+    _running: Running,
+    port: u16,
+}
+
+impl RestServer {
+    /// One that lets all be done, or only additions.
+    pub(crate) fn start(append_only: bool) -> Option<Self> {
+        let program = find("rclone")?;
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("data")).unwrap();
+        let [port] = ports();
+        let address = format!("127.0.0.1:{port}");
+        let mut arguments = vec![
+            "serve",
+            "restic",
+            "--config",
+            "/dev/null",
+            "--addr",
+            &address,
+            "--user",
+            KEY,
+            "--pass",
+            SECRET,
+        ];
+        arguments.extend(append_only.then_some("--append-only"));
+        arguments.push("data");
+        let mut running = Running::start(&program, dir, &arguments);
+        running.until("rclone serve restic", || TcpStream::connect(&address).is_ok());
+        Some(Self { _running: running, port })
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("rest:http://{KEY}:{SECRET}@127.0.0.1:{}/", self.port)
+    }
+}
+
+/// The store at `url`, with the keys that these servers know, and little patience.
+pub(crate) fn store(url: &str) -> Opened {
+    store_with(url, &[])
+}
+
+/// The same with options.
+pub(crate) fn store_with(url: &str, options: &[&str]) -> Opened {
+    let variable = |name: &str| match name {
+        "AWS_ACCESS_KEY_ID" => Some(KEY.to_owned()),
+        "AWS_SECRET_ACCESS_KEY" => Some(SECRET.to_owned()),
+        _ => None,
+    };
+    let mut words = options.to_vec();
+    if !words.iter().any(|w| w.starts_with("retry-seconds")) {
+        words.push("retry-seconds=20");
+    }
+    let settings = Settings {
+        options: Options::parse(words).unwrap(),
+        variables: Variables::new(&variable),
+        authorities: None,
+        notice: None,
+    };
+    open(&Location::parse(OsStr::new(url)).unwrap(), settings).unwrap()
+}
+
+/// No text of an error may hold this.
+pub(crate) fn shows_a_secret(text: &str) -> bool {
+    text.contains(SECRET) || text.contains("X-Amz-Signature")
+}
