@@ -33,7 +33,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of all commands")]
 pub(crate) struct Global {
-    /// Repository: a path or file: URL [BULLA_REPOSITORY]
+    /// Repository: a path, or an s3:, sftp:, rest: or rclone: URL [BULLA_REPOSITORY]
     #[arg(short, long, global = true, value_name = "URL", conflicts_with = "repository_file")]
     pub(crate) repo: Option<OsString>,
     /// File whose first line is the repository [BULLA_REPOSITORY_FILE]
@@ -60,7 +60,10 @@ pub(crate) struct Global {
     /// Read from the repository at most this much a second
     #[arg(long, global = true, value_name = "RATE", value_parser = rate)]
     pub(crate) limit_download: Option<NonZeroU64>,
-    /// An option of the repository's kind of store; local directories have none
+    /// Trust the certificates in this file (PEM), and no others, when the repository is reached by HTTPS [BULLA_CACERT]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) cacert: Option<PathBuf>,
+    /// An option of the repository's kind of store; a wrong one names those there are
     #[arg(short, long, global = true, value_name = "KEY=VALUE")]
     pub(crate) option: Vec<String>,
     /// Print results only, no progress

@@ -5,12 +5,12 @@
 //! It is a second wall: where the kernel has none, the command says so and goes on behind the first.
 
 use crate::ui::Ui;
-use bulla_engine::backend::Local;
+use bulla_backends::location::Location;
 use bulla_engine::env::Env;
 use bulla_engine::format::Area;
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, PathFd,
+    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,24 @@ const NAME_SERVICE: [&str; 6] = ["/etc", "/usr", "/lib", "/lib64", "/run", "/var
 pub(crate) struct Bounds {
     read: Vec<PathBuf>,
     write: Vec<PathBuf>,
+    reach: Reach,
 }
+
+/// What else than files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Reach {
+    /// Nothing.
+    #[default]
+    Files,
+    /// Connections to this port, and to name servers.
+    Port(u16),
+    /// Programs, to which the rest of the bounds applies, and whatever they connect to: an `ssh` or rclone that has to be
+    /// started again when the network was gone.
+    Programs,
+}
+
+/// Name servers that answer at length do so by TCP.
+const DOMAIN: u16 = 53;
 
 /// How much of the bounds the kernel enforces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,12 +71,21 @@ impl Enforced {
 
 impl Bounds {
     /// For a command that reads a repository: the repository read-only, cache and state writable.
-    pub(crate) fn reader(store: &Local, env: &Env) -> Self {
-        let mut bounds = Self::default().reading(store.root());
-        // An area may be a link to another disk, and a rule holds for what is below its directory.
-        for area in Area::ALL {
-            bounds.read.push(store.root().join(area.dir()));
-        }
+    pub(crate) fn reader(location: &Location, env: &Env) -> Self {
+        let port = |url: &url::Url| Reach::Port(url.port_or_known_default().unwrap_or(443));
+        let mut bounds = match location {
+            // An area may be a link to another disk, and a rule holds for what is below its directory.
+            Location::Local(root) => {
+                Area::ALL.iter().fold(Self::default().reading(root), |b, a| b.reading(root.join(a.dir())))
+            }
+            Location::S3 { endpoint, .. } => {
+                Self { reach: port(endpoint), ..Self::default() }.reading_names()
+            }
+            Location::Rest(url) => Self { reach: port(url), ..Self::default() }.reading_names(),
+            Location::Sftp { .. } | Location::Rclone(_) => {
+                Self { reach: Reach::Programs, ..Self::default() }.reading("/")
+            }
+        };
         for dir in env.cache.iter().chain(&env.state) {
             // A rule needs a directory that is there. What cannot be made now could not be made later.
             let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
@@ -102,16 +128,25 @@ impl Bounds {
 
     fn restrict(&self) -> Result<Enforced, RulesetError> {
         // Without `Refer` a kernel refuses all links between directories, which a restore makes: then rather nothing.
-        let all = Ruleset::default()
+        let mut all = Ruleset::default()
             .set_compatibility(CompatLevel::HardRequirement)
             .handle_access(AccessFs::Refer)?
             .set_compatibility(CompatLevel::BestEffort)
-            .handle_access(AccessFs::from_all(KNOWN))?
-            .handle_access(AccessNet::from_all(KNOWN))?
-            .scope(Scope::from_all(KNOWN))?;
+            .handle_access(AccessFs::from_all(KNOWN))?;
+        let mut read = AccessFs::ReadFile | AccessFs::ReadDir;
+        if self.reach == Reach::Programs {
+            read |= AccessFs::Execute;
+        } else {
+            all = all.handle_access(AccessNet::from_all(KNOWN))?.scope(Scope::from_all(KNOWN))?;
+        }
         let write = AccessFs::from_all(KNOWN) & !AccessFs::Execute;
         let mut rules = all.create()?;
-        for (paths, access) in [(&self.read, AccessFs::ReadFile | AccessFs::ReadDir), (&self.write, write)] {
+        if let Reach::Port(port) = self.reach {
+            for port in [port, DOMAIN] {
+                rules = rules.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
+            }
+        }
+        for (paths, access) in [(&self.read, read), (&self.write, write)] {
             for path in paths {
                 if let Some(rule) = beneath(path, access) {
                     rules = rules.add_rule(rule)?;

@@ -4,7 +4,10 @@
 use crate::args::Global;
 use crate::exit::{Failure, Outcome};
 use crate::ui::Ui;
-use bulla_engine::backend::{Backend, Local, Throttle};
+use bulla_backends::location::Location;
+use bulla_backends::open::{Opened, Settings};
+use bulla_backends::settings::{Options, Variables};
+use bulla_engine::backend::{Backend, Throttle};
 use bulla_engine::env::Env;
 use bulla_engine::repository::Repository;
 use std::ffi::OsString;
@@ -37,8 +40,8 @@ impl<'a> Context<'a> {
         Self { ui: self.ui, global: self.global, width }
     }
 
-    /// The directory of the repository.
-    pub(crate) fn place(&self) -> Outcome<PathBuf> {
+    /// Where the repository is.
+    pub(crate) fn location(&self) -> Outcome<Location> {
         let place = match (&self.global.repo, &self.global.repository_file) {
             (Some(url), _) => url.clone(),
             (_, Some(file)) => first_line(file)?,
@@ -50,26 +53,41 @@ impl<'a> Context<'a> {
                 (Some(url), _) => url,
                 (_, Some(file)) => first_line(Path::new(&file))?,
                 _ => {
-                    let none = "no repository was named: give -r DIR or set BULLA_REPOSITORY";
+                    let none = "no repository was named: give -r URL or set BULLA_REPOSITORY";
                     return Err(Failure::Usage(none.into()));
                 }
             },
         };
-        local_path(place)
+        Location::parse(&place).map_err(Failure::Usage)
     }
 
-    /// The store.
-    pub(crate) fn store(&self) -> Outcome<Arc<Local>> {
-        if let Some(option) = self.global.option.first() {
-            let key = option.split_once('=').map_or(option.as_str(), |(key, _)| key);
-            let text = format!("there is no option {key:?}: a local directory has none");
-            return Err(Failure::Usage(text));
-        }
-        Ok(Arc::new(Local::new(self.place()?)))
+    /// The directory of the repository, if it is one of this machine.
+    pub(crate) fn directory(&self) -> Outcome<Option<PathBuf>> {
+        Ok(match self.location()? {
+            Location::Local(path) => Some(path),
+            _ => None,
+        })
+    }
+
+    /// The store, which is asked nothing yet.
+    pub(crate) fn store(&self) -> Outcome<Opened> {
+        self.store_at(&self.location()?, &self.global.option)
+    }
+
+    /// Another store, with options of its own.
+    pub(crate) fn store_at(&self, location: &Location, options: &[String]) -> Outcome<Opened> {
+        let get = |name: &str| variable(name).and_then(|v| v.into_string().ok());
+        let settings = Settings {
+            options: Options::parse(options).map_err(Failure::Usage)?,
+            variables: Variables::new(&get),
+            authorities: self.global.cacert.clone().or_else(|| variable("BULLA_CACERT").map(PathBuf::from)),
+            notice: Some(self.ui.notice()),
+        };
+        bulla_backends::open(location, settings).map_err(Failure::Usage)
     }
 
     /// The same store, no faster than asked for.
-    pub(crate) fn limited(&self, store: Arc<Local>) -> Arc<dyn Backend> {
+    pub(crate) fn limited(&self, store: Arc<dyn Backend>) -> Arc<dyn Backend> {
         match (self.global.limit_upload, self.global.limit_download) {
             (None, None) => store,
             (up, down) => Arc::new(Throttle::new(store, up, down)),
@@ -82,15 +100,16 @@ impl<'a> Context<'a> {
     }
 
     /// The same; `ready` is called when the secret is read and nothing of the repository is.
-    pub(crate) fn open_after(&self, ready: impl FnOnce(&Local, &Env)) -> Outcome<Repository> {
-        let store = self.store()?;
+    pub(crate) fn open_after(&self, ready: impl FnOnce(&Location, &Env)) -> Outcome<Repository> {
+        let location = self.location()?;
+        let store = self.store_at(&location, &self.global.option)?.backend();
         if !Repository::exists(&*store)? {
             let place = store.describe().place;
             return Err(bulla_engine::Error::NoRepository { place }.into());
         }
         let secret = crate::secret::current(self)?;
         let env = self.env();
-        ready(&store, &env);
+        ready(&location, &env);
         Ok(Repository::open(self.limited(store), &secret, env)?)
     }
 
@@ -181,46 +200,4 @@ fn first_line(file: &Path) -> Outcome<OsString> {
         return Err(Failure::Usage(format!("the repository file {} is empty", file.display())));
     }
     Ok(OsString::from_vec(line.to_vec()))
-}
-
-/// A plain path or `file:` URL; other schemes are refused in words.
-pub(crate) fn local_path(place: OsString) -> Outcome<PathBuf> {
-    let bytes = place.as_bytes();
-    if let Some(path) = bytes.strip_prefix(b"file:") {
-        let path = path.strip_prefix(b"//").filter(|p| p.starts_with(b"/")).unwrap_or(path);
-        if path.is_empty() {
-            return Err(Failure::Usage("file: names no directory".into()));
-        }
-        return Ok(OsString::from_vec(path.to_vec()).into());
-    }
-    let scheme = place.to_string_lossy();
-    let scheme = scheme.split_once(':').map_or("", |(s, _)| s);
-    let known = ["s3", "sftp", "rest", "rclone", "http", "https", "b2", "azure", "gs", "ssh", "swift"];
-    if known.contains(&scheme) {
-        return Err(Failure::Usage(format!(
-            "this build has no {scheme}: backend, only local directories; for a directory of that name write ./{scheme}:"
-        )));
-    }
-    if bytes.is_empty() {
-        return Err(Failure::Usage("the repository's name is empty".into()));
-    }
-    Ok(place.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_are_paths_or_file_urls() {
-        let path = |s: &str| local_path(s.into()).ok();
-        assert_eq!(path("/srv/b"), Some("/srv/b".into()));
-        assert_eq!(path("file:/srv/b"), Some("/srv/b".into()));
-        assert_eq!(path("file:///srv/b"), Some("/srv/b".into()));
-        assert_eq!(path("file:b"), Some("b".into()));
-        assert_eq!(path("./s3:x"), Some("./s3:x".into()));
-        for bad in ["s3:host/bucket", "sftp:u@h:/b", "file:", ""] {
-            assert_eq!(path(bad), None, "{bad}");
-        }
-    }
 }

@@ -228,7 +228,7 @@ fn compression(args: &Args) -> Outcome<Compression> {
 fn repository(context: &Context<'_>, args: &Args) -> Outcome<Repository> {
     if args.init {
         let store = context.store()?;
-        if !Repository::exists(&*store)? {
+        if !Repository::exists(&*store.backend())? {
             if args.dry_run {
                 return Err(Failure::Usage("--dry-run makes no repository, and there is none".into()));
             }

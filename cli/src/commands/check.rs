@@ -7,7 +7,9 @@ use crate::exit::{Code, Failure, Outcome, keep};
 use crate::ui::format::{count, parse_size, size};
 use crate::ui::json::{SCHEMA, lossless};
 use crate::ui::progress::{Words, watch};
+use bulla_backends::location::Location;
 use bulla_engine::Error;
+use bulla_engine::backend::Local;
 use bulla_engine::check::{self, CheckOptions, CheckReport, Finding, ReadData};
 use bulla_engine::format::Area;
 use bulla_engine::observer::escape;
@@ -81,10 +83,12 @@ fn longest(text: &str) -> Result<Duration, String> {
 
 /// Checks.
 pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
-    let repository = context.open_after(|store, env| {
-        let ledger = store.written_for(Area::Records);
-        let bounds = Bounds::reader(store, env);
-        ledger.into_iter().fold(bounds, |b, dir| b.writing(dir)).enforce(context.ui);
+    let repository = context.open_after(|location, env| {
+        let mut bounds = Bounds::reader(location, env);
+        if let Location::Local(root) = location {
+            bounds = Local::new(root).written_for(Area::Records).into_iter().fold(bounds, Bounds::writing);
+        }
+        bounds.enforce(context.ui);
     })?;
     if args.accept_rollback {
         repository.accept_history()?;

@@ -5,7 +5,7 @@ use crate::exit::{Code, Failure, Outcome, keep};
 use crate::secret::{self, NewFile};
 use crate::ui::format::{parse_percent, parse_size, size};
 use crate::ui::json::SCHEMA;
-use bulla_engine::backend::{Backend, Local};
+use bulla_backends::open::Opened;
 use bulla_engine::format::chunker::ChunkerParams;
 use bulla_engine::format::keys::Secret;
 use bulla_engine::format::limits::FRAME_RAW_MAX;
@@ -14,7 +14,6 @@ use bulla_engine::repository::{InitOptions, Repository, SlotSecret};
 use bulla_engine::{Error, format};
 use serde::Serialize;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// What `init` takes.
 #[derive(Debug, Default, clap::Args)]
@@ -81,7 +80,8 @@ pub(crate) struct Made {
 }
 
 /// Makes the repository. Files for keys are made first, so that none exists whose key has no place to go.
-pub(crate) fn create(context: &Context<'_>, store: Arc<Local>, args: &Args) -> Outcome<Made> {
+pub(crate) fn create(context: &Context<'_>, opened: Opened, args: &Args) -> Outcome<Made> {
+    let store = opened.backend();
     let place = store.describe().place;
     if Repository::exists(&*store)? {
         return Err(Error::RepositoryExists { place }.into());
@@ -111,8 +111,8 @@ pub(crate) fn create(context: &Context<'_>, store: Arc<Local>, args: &Args) -> O
     };
     let more = key.as_ref().filter(|k| !is_key(&first, k)).map(copy);
     let secrets: Vec<&SlotSecret> = [Some(&first), more.as_ref()].into_iter().flatten().collect();
-    let made = store
-        .create_layout()
+    let made = opened
+        .prepare()
         .map_err(Error::from)
         .and_then(|()| Repository::init_with(context.limited(store.clone()), &options, &secrets, env));
     if made.is_err() && !Repository::exists(&*store).unwrap_or(true) {

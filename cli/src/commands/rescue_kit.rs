@@ -5,6 +5,7 @@ use crate::context::{Context, canonical};
 use crate::exit::{Code, Failure, Outcome};
 use crate::ui::format::{count, utc_time};
 use crate::ui::json::SCHEMA;
+use bulla_backends::location::Location;
 use bulla_engine::Error;
 use bulla_engine::env::{Clock, SystemClock};
 use bulla_engine::format::slot::SlotKind;
@@ -50,18 +51,29 @@ struct Written {
 
 /// Writes the kit.
 pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
-    let store = context.store()?;
-    let place = canonical(&context.place()?);
+    let store = context.store()?.backend();
     let id = Repository::identify(&*store)?.to_string();
     let slots = keys::list_in(&*store)?;
     let kinds: Vec<SlotKind> = slots.iter().filter_map(|slot| slot.kind).collect();
-    let dir = args.dir.clone().unwrap_or_else(|| beside(&place));
-    if canonical(&dir).starts_with(&place) {
-        let text = format!("{} lies in the repository, which holds nothing but itself", dir.display());
-        return Err(Failure::Usage(text));
-    }
+    let (lay, dir) = match context.directory()? {
+        Some(place) => {
+            let place = canonical(&place);
+            let dir = args.dir.clone().unwrap_or_else(|| beside(&place));
+            if canonical(&dir).starts_with(&place) {
+                let text =
+                    format!("{} lies in the repository, which holds nothing but itself", dir.display());
+                return Err(Failure::Usage(text));
+            }
+            (Lay::Here(place), dir)
+        }
+        None => {
+            let none = "the repository is not on this machine: name the directory for the kit";
+            let dir = args.dir.clone().ok_or_else(|| Failure::Usage(none.into()))?;
+            (Lay::There(store.describe().place, context.location()?), dir)
+        }
+    };
     std::fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
-    let page = page(&id, &place, &kinds);
+    let page = page(&id, &lay, &kinds);
     for (name, text) in FILES.iter().copied().chain([(PAGE, page.as_str())]) {
         write(&dir.join(name), text).map_err(|e| Error::io("write", dir.join(name), e))?;
     }
@@ -105,9 +117,65 @@ fn quoted(path: &Path) -> String {
     if text.chars().all(plain) { text.into_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
+/// Where a repository lay when the kit was made.
+enum Lay {
+    /// In a directory.
+    Here(PathBuf),
+    /// Elsewhere: its name for people, and for us.
+    There(String, Location),
+}
+
+impl Lay {
+    /// What stands behind `-r`.
+    fn directory(&self) -> String {
+        match self {
+            Self::Here(place) => quoted(place),
+            Self::There(..) => "repository".into(),
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Here(place) => quoted(place),
+            Self::There(name, _) => name.clone(),
+        }
+    }
+
+    /// How it gets onto the machine; nothing if it is there.
+    fn bring(&self) -> String {
+        let Self::There(_, location) = self else { return String::new() };
+        let (how, command) = match location {
+            Location::S3 { endpoint, bucket, prefix } => (
+                "the AWS command line, or any tool that copies a bucket",
+                format!("aws s3 sync --endpoint-url {endpoint} s3://{bucket}/{prefix} repository"),
+            ),
+            Location::Sftp { user, host, port, path } => {
+                let user = user.as_ref().map(|u| format!("{u}@")).unwrap_or_default();
+                let port = port.map(|p| format!("-P {p} ")).unwrap_or_default();
+                ("scp", format!("scp -r {port}{user}{host}:{path} repository"))
+            }
+            Location::Rclone(remote) => ("rclone", format!("rclone copy {remote} repository-rest")),
+            Location::Rest(_) | Location::Local(_) => (
+                "whatever copies the server's directory",
+                "rsync -a SERVER:DIRECTORY/ repository-rest".into(),
+            ),
+        };
+        let rest = matches!(location, Location::Rest(_) | Location::Rclone(_));
+        let sort = if rest {
+            "\n    find repository-rest -type f -name '*-*' | while read -r f; do n=${f##*/}; mkdir -p repository/${n%%-*}; \
+             mv \"$f\" repository/${n%%-*}/${n#*-}; done"
+        } else {
+            ""
+        };
+        format!(
+            "0. The repository, into the directory `repository` beside this file. With {how}:\n\n    {command}{sort}\n\n"
+        )
+    }
+}
+
 /// RECOVERY.txt. Lines that begin with four blanks are commands, to be typed as they stand.
-fn page(id: &str, place: &Path, kinds: &[SlotKind]) -> String {
-    let program = format!("rescue-env/bin/python bulla_rescue.py -r {}", quoted(place));
+fn page(id: &str, lay: &Lay, kinds: &[SlotKind]) -> String {
+    let program = format!("rescue-env/bin/python bulla_rescue.py -r {}", lay.directory());
     let ways = [
         (SlotKind::Passphrase, "a password", "the password, which is asked for", ""),
         (SlotKind::Recovery, "a recovery key", "the recovery key, which is asked for", "--recovery-key "),
@@ -130,7 +198,7 @@ fn page(id: &str, place: &Path, kinds: &[SlotKind]) -> String {
          packages from PyPI. Nothing is written to the repository. Commands are run in the directory of this file; if\n\
          the repository lies elsewhere now, put its place behind -r.\n\
          \n\
-         1. Once, the packages:\n\
+         {}1. Once, the packages:\n\
          \n    python3 -m venv rescue-env\
          \n    rescue-env/bin/pip install -r requirements.txt\n\
          \n\
@@ -138,11 +206,12 @@ fn page(id: &str, place: &Path, kinds: &[SlotKind]) -> String {
          `--no-index --find-links packages` to the second command.\n\
          \n\
          2. Restore the newest snapshot into the new directory `restored`, with ONE of:\n",
-        quoted(place),
+        lay.name(),
         have.join(", "),
         utc_time(SystemClock.now()),
         env!("CARGO_PKG_VERSION"),
         bulla_engine::format::MAGIC[5],
+        lay.bring(),
     );
     for (_, _, how, option) in &ways {
         let _ = write!(out, "\n{how}:\n\n    {program} {option}restore latest restored\n");

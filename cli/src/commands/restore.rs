@@ -137,7 +137,7 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     let patterns = args.select.patterns()?;
     let mut closer = None;
     let repository =
-        context.open_after(|store, env| closer = confine(context, args, Bounds::reader(store, env)))?;
+        context.open_after(|location, env| closer = confine(context, args, Bounds::reader(location, env)))?;
     context.warn_of_rollback(&repository);
     let (snapshot, sub) = repository.resolve(super::selector(&args.snapshot)?, &args.filter.filter())?;
     let options = RestoreOptions {
@@ -191,7 +191,8 @@ fn confine(context: &Context<'_>, args: &Args, mut bounds: Bounds) -> Option<Bou
 
 /// Writing into the repository, or deleting around it, would destroy what is being restored from.
 fn keep_apart(context: &Context<'_>, args: &Args) -> Outcome<()> {
-    let (place, target) = (canonical(&context.place()?), canonical(&args.target));
+    let Some(place) = context.directory()? else { return Ok(()) };
+    let (place, target) = (canonical(&place), canonical(&args.target));
     if target.starts_with(&place) {
         return Err(Failure::Usage(format!("the target {} lies in the repository", args.target.display())));
     }

@@ -101,7 +101,7 @@ pub(super) fn open(context: &Context<'_>, args: &Args, spec: &FilterSpec) -> Out
 
 /// The repository and the cache: backing them up into themselves would never end well.
 fn own_directories(context: &Context<'_>) -> Outcome<Vec<(u64, u64)>> {
-    let dirs = [Some(context.place()?), context.cache_dir()];
+    let dirs = [context.directory()?, context.cache_dir()];
     let id = |d: PathBuf| std::fs::metadata(d).ok().map(|m| (m.dev(), m.ino()));
     Ok(dirs.into_iter().flatten().filter_map(id).collect())
 }

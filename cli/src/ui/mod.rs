@@ -19,9 +19,10 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How to speak.
+#[derive(Clone)]
 pub(crate) struct Ui {
     /// JSON instead of prose.
     pub(crate) json: bool,
@@ -30,7 +31,7 @@ pub(crate) struct Ui {
     /// 0, 1 (`-v`) or 2 (`-vv`).
     pub(crate) verbosity: u8,
     color: bool,
-    bar: Mutex<Option<ProgressBar>>,
+    bar: Arc<Mutex<Option<ProgressBar>>>,
 }
 
 impl Ui {
@@ -43,13 +44,7 @@ impl Ui {
             Color::Never => false,
             Color::Auto => !plain && io::stderr().is_terminal(),
         };
-        Self {
-            json: global.json,
-            quiet: global.quiet,
-            verbosity: global.verbose,
-            color,
-            bar: Mutex::new(None),
-        }
+        Self { json: global.json, quiet: global.quiet, verbosity: global.verbose, color, bar: Arc::default() }
     }
 
     /// Buffered results.
@@ -75,6 +70,12 @@ impl Ui {
         if !self.quiet {
             self.say("notice", text, |t| t.to_owned());
         }
+    }
+
+    /// [`Ui::note`] for those who outlive this.
+    pub(crate) fn notice(&self) -> Box<dyn Fn(&str) + Send + Sync> {
+        let ui = self.clone();
+        Box::new(move |text| ui.note(text))
     }
 
     /// Something that went wrong and was got around.

@@ -1,12 +1,12 @@
 //! `bulla repair packs`: condemns damaged packs and saves what opens in them; or heals them from a copy.
 
 use super::{About, WORDS, about, stopped};
-use crate::context::{Context, local_path};
-use crate::exit::{Code, Outcome, keep};
+use crate::context::Context;
+use crate::exit::{Code, Failure, Outcome, keep};
 use crate::ui::format::{count, size};
 use crate::ui::json::SCHEMA;
 use crate::ui::progress::watch;
-use bulla_engine::backend::Local;
+use bulla_backends::location::Location;
 use bulla_engine::format::PackName;
 use bulla_engine::repair::packs::{self, PacksOptions, PacksReport};
 use bulla_engine::repair::replica::{self, ReplicaOptions, ReplicaReport};
@@ -133,9 +133,9 @@ fn tell(context: &Context<'_>, args: &Args, report: &PacksReport) -> Outcome<()>
 }
 
 fn heal(context: &Context<'_>, repository: &Repository, from: &OsString, args: &Args) -> Outcome {
-    let other = Local::new(local_path(from.clone())?);
+    let other = context.store_at(&Location::parse(from).map_err(Failure::Usage)?, &[])?.backend();
     let options = ReplicaOptions { read_data: args.read_data, dry_run: args.dry_run };
-    let report = watch(context.ui, WORDS, |observer| replica::run(repository, &other, &options, observer));
+    let report = watch(context.ui, WORDS, |observer| replica::run(repository, &*other, &options, observer));
     let report = report.map_err(stopped)?;
     let found = !report.healed.is_empty() || !report.put_back.is_empty();
     let code = if !report.left.is_empty() || (args.dry_run && found) { Code::Damage } else { Code::Done };

@@ -7,7 +7,6 @@ use crate::ui::format::{count, parse_percent, size};
 use crate::ui::json::SCHEMA;
 use crate::ui::progress::watch;
 use bulla_engine::Error;
-use bulla_engine::backend::Backend;
 use bulla_engine::parity::{self, Dropped, Flaw, HealOptions, HealReport, ProtectReport};
 use bulla_engine::repository::Repository;
 use serde::Serialize;
@@ -42,7 +41,7 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     if args.drop {
         return drop_all(context);
     }
-    let store = context.store()?;
+    let store = context.store()?.backend();
     if !Repository::exists(&*store)? {
         return Err(Error::NoRepository { place: store.describe().place }.into());
     }
