@@ -198,6 +198,21 @@ impl<S: Store> Backend for Remote<S> {
         }
     }
 
+    /// A store that lists everything at once does so if that is one page; of more the areas wanted may be a small part.
+    fn list_many(&self, areas: &[Area]) -> Result<Vec<Vec<(ObjectName, u64)>>> {
+        if areas.len() > 1 && self.store.lists_everything() {
+            let page = self.until_done("list", "everything", |_| self.store.list("", None))?;
+            if page.next.is_none() {
+                let named =
+                    page.entries.iter().filter_map(|(path, size)| Some((ObjectName::parse(path)?, *size)));
+                let named: Vec<(ObjectName, u64)> = named.collect();
+                let of = |area: &Area| named.iter().filter(|(n, _)| n.area() == *area).copied().collect();
+                return Ok(areas.iter().map(of).collect());
+            }
+        }
+        areas.iter().map(|area| self.list(*area)).collect()
+    }
+
     fn stat(&self, name: &ObjectName) -> Result<Option<Stat>> {
         let object = name.to_string();
         self.until_done("stat", &object, |_| self.store.stat(&object))

@@ -1,4 +1,5 @@
 //! Stores at a distance, each a real server that the test starts.
 
 mod conformance;
+mod cost;
 mod servers;

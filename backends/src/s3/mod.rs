@@ -211,7 +211,12 @@ impl Store for S3 {
     }
 
     fn list(&self, dir: &str, from: Option<&str>) -> Attempt<Page> {
-        self.list_from(&self.key(&format!("{dir}/")), from)
+        let dir = if dir.is_empty() { String::new() } else { format!("{dir}/") };
+        self.list_from(&self.key(&dir), from)
+    }
+
+    fn lists_everything(&self) -> bool {
+        true
     }
 
     fn stat(&self, path: &str) -> Attempt<Option<Stat>> {

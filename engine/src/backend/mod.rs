@@ -1,4 +1,4 @@
-//! Where objects lie: the storage seam. Thirteen methods, synchronous; a backend that is asynchronous inside hides it.
+//! Where objects lie: the storage seam. Synchronous; a backend that is asynchronous inside hides it.
 //!
 //! # Contract
 //! - A name is written once. [`Backend::put`] never replaces: it answers [`Put::Created`] or [`Put::Exists`], and
@@ -16,12 +16,14 @@
 mod disk;
 mod local;
 mod memory;
+mod nearby;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod throttle;
 
 pub use local::Local;
 pub use memory::Memory;
+pub use nearby::Nearby;
 pub use throttle::Throttle;
 
 use bulla_repo_format::{Area, ObjectName};
@@ -161,10 +163,20 @@ pub trait Backend: Send + Sync {
     fn get_stored(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
         self.get(name, limit)
     }
+    /// As [`Backend::get`], of an object that a listing has just shown: since a name is written once, a copy nearby is as
+    /// good. Not for asking whether the object is still there.
+    fn get_listed(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
+        self.get(name, limit)
+    }
     /// Reads exactly `len` bytes at `offset`.
     fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>>;
     /// All objects of an area with their sizes.
     fn list(&self, area: Area) -> Result<Vec<(ObjectName, u64)>>;
+    /// The listings of several areas, each begun after the one before it or all at one moment: in one request where the
+    /// store can.
+    fn list_many(&self, areas: &[Area]) -> Result<Vec<Vec<(ObjectName, u64)>>> {
+        areas.iter().map(|area| self.list(*area)).collect()
+    }
     /// An object's size and time, or `None`.
     fn stat(&self, name: &ObjectName) -> Result<Option<Stat>>;
     /// Removes an object.

@@ -75,6 +75,19 @@ impl Backend for Throttle {
         Self::wait(self.down.as_ref(), len as u64);
         self.inner.get_range(name, offset, len)
     }
+    fn get_listed(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
+        let bytes = self.inner.get_listed(name, limit)?;
+        Self::wait(self.down.as_ref(), bytes.len() as u64);
+        Ok(bytes)
+    }
+    fn get_stored(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
+        let bytes = self.inner.get_stored(name, limit)?;
+        Self::wait(self.down.as_ref(), bytes.len() as u64);
+        Ok(bytes)
+    }
+    fn list_many(&self, areas: &[Area]) -> Result<Vec<Vec<(ObjectName, u64)>>> {
+        self.inner.list_many(areas)
+    }
     fn list(&self, area: Area) -> Result<Vec<(ObjectName, u64)>> {
         self.inner.list(area)
     }

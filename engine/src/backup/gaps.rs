@@ -2,9 +2,9 @@
 //! parent whose chunks may be gone vouches for an unchanged file only as far as the index can find them.
 
 use crate::error::Result;
-use crate::repository::Repository;
 use crate::repository::index::Index;
-use bulla_repo_format::PackName;
+use crate::repository::pack::packs_in;
+use bulla_repo_format::{ObjectName, PackName};
 use std::collections::{HashMap, HashSet};
 
 /// Differences between the index and the listing of packs.
@@ -18,9 +18,9 @@ pub struct Gaps {
 
 /// Compares listing and index. Packs of a backup that runs beside this one count as a difference: that costs this
 /// backup look-ups, nothing else.
-pub fn find(repository: &Repository, index: &Index, damaged: &HashSet<PackName>) -> Result<Gaps> {
+pub fn find(packs: Vec<(ObjectName, u64)>, index: &Index, damaged: &HashSet<PackName>) -> Result<Gaps> {
     let mut present: HashMap<PackName, (u64, bool)> =
-        repository.present_packs()?.into_iter().map(|((name, _), size)| (name, (size, false))).collect();
+        packs_in(packs).map(|((name, _), size)| (name, (size, false))).collect();
     let mut lost = HashSet::new();
     for pack in index.packs() {
         let pack = pack?;

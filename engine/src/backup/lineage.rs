@@ -46,6 +46,7 @@ impl Lineage {
             Err(e @ Error::RolledBack { .. }) => Some(e.to_string()),
             other => other.map(|()| None)?,
         };
+        let forgotten = repository.forgotten_among(&listed)?;
         let Listed { alive, failed, .. } = listed;
         for e in failed {
             if !e.is_damage() {
@@ -60,7 +61,6 @@ impl Lineage {
                 Some(found.ok_or_else(|| Error::UnknownSnapshot { selector: id.to_string() })?)
             }
             Parent::Auto => {
-                let forgotten = repository.forgotten()?;
                 let fits = |s: &Snapshot| {
                     s.host == options.host && s.paths == paths && !forgotten.contains_key(&s.id)
                 };

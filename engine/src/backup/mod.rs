@@ -9,6 +9,7 @@ mod fold;
 mod gaps;
 mod known;
 mod lineage;
+mod look;
 mod pipeline;
 mod produce;
 mod resume;
@@ -38,6 +39,7 @@ use decide::Comparison;
 use fold::Folded;
 use known::Known;
 use lineage::Lineage;
+use look::Looked;
 use produce::{Previous, Producer};
 use resume::Resumed;
 use scan::Totals;
@@ -193,27 +195,8 @@ impl Job<'_> {
             }
             run = Some(opened);
         }
-        let index = repository.open_index()?;
-        for (_, e) in index.failed() {
-            let text = format!("an index run cannot be used, its chunks will be stored again: {e}");
-            self.observer.event(&Event::Warning(&text));
-        }
-        let marks = repository.marks()?;
-        let damaged = marks.iter().filter(|m| m.damaged).flat_map(|m| m.victims.iter().copied()).collect();
-        let mut excluded: HashSet<PackName> = marks.into_iter().flat_map(|m| m.victims).collect();
-        excluded.extend(self.excluded);
-        let checkpoint = match &run {
-            Some(run) if options.parent != Parent::None => {
-                let host = &options.host;
-                let found =
-                    resume::find(repository, &index, &run.id(), host, &paths_of(sources), self.observer)?;
-                // What the parent has of the same files is older than it, or was committed after all.
-                found.filter(|c| parent.as_ref().is_none_or(|p| scan_of(p) < c.start))
-            }
-            _ => None,
-        };
-        let gaps = gaps::find(repository, &index, &damaged)?;
-        self.tell_lost(&gaps);
+        let Looked { index, excluded, gaps, checkpoint } =
+            self.look(run.as_ref().map(Run::id), &paths_of(sources), parent.as_ref())?;
         let known = Known::new(&index, excluded, gaps);
         let mut outcome = self.pipeline(sources, known, parent.as_ref(), run.as_mut(), checkpoint)?;
         if let Sources::Stream(s) = sources {
@@ -244,19 +227,12 @@ impl Job<'_> {
         if self.observer.interrupted() {
             return Err(Error::Interrupted);
         }
-        repository.certify()?;
+        // A snapshot of ours that is alive came after our certificate.
+        if lineage.position.heads.is_empty() {
+            repository.certify()?;
+        }
         let snapshot = self.snapshot(run.id(), &lineage, parent.as_ref(), sources, outcome);
         report(Some(run.commit(snapshot)?), false)
-    }
-
-    fn tell_lost(&self, gaps: &gaps::Gaps) {
-        if !gaps.lost.is_empty() {
-            let text = format!(
-                "{} packs are missing or damaged, their chunks will be stored again; run `bulla check`",
-                gaps.lost.len()
-            );
-            self.observer.event(&Event::Warning(&text));
-        }
     }
 
     /// What to do at a checkpoint: announce it, with the pins, which stay as they are.

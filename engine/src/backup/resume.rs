@@ -18,21 +18,21 @@ use bulla_repo_format::record::{Checkpoint, RunKind};
 use bulla_repo_format::tree::{ChunkRef, Entry, EntryKind, Hole, decode_holes};
 use std::cmp::Ordering;
 
-/// The newest checkpoint of a run of this client that never committed, for this host and these paths. Packs such runs
+/// The newest checkpoint of a run among `announced` of this client that never committed, for this host and these paths. Packs such runs
 /// left without an index run are listed first, so that nothing is put twice.
 pub fn find(
     repository: &Repository,
     index: &Index,
-    own: &RunId,
+    announced: Vec<(RunId, u32)>,
     host: &str,
     paths: &[Vec<u8>],
     observer: &dyn Observer,
 ) -> Result<Option<Checkpoint>> {
     let client = repository.client().id();
     let (mut newest, mut interrupted): (Option<Checkpoint>, bool) = (None, false);
-    for (run, announced) in repository.announcements()? {
+    for announced in repository.read_announcements(announced)?.into_values() {
         let ours = announced.read.iter().any(|a| a.client == client && a.kind == RunKind::Writer);
-        if run == *own || !ours {
+        if !ours {
             continue;
         }
         interrupted = true;

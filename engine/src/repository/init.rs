@@ -92,6 +92,7 @@ impl Repository {
         Config::open(&sealed, 0, &ring_key)?;
         let client = config.keyring.client_key(&config.keyring.client_id(&env.machine));
         let (slot, label) = (SlotId::new([0; 16]), options.label.clone());
+        let backend = super::open::with_copies(backend, &env, &config.repo);
         let mut repository = Self { backend, config, client, slot, label, ring_key, env };
 
         // Before anything can fill the store: without it a prune could not free space at zero bytes.

@@ -1,7 +1,7 @@
 //! Opens a repository: the newest config that authenticates, under a ring key from one of the slots.
 
 use super::{Repository, SlotSecret, keys};
-use crate::backend::Backend;
+use crate::backend::{Backend, Nearby};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use bulla_repo_format::config::{self, Config};
@@ -17,6 +17,7 @@ impl Repository {
         let (newest, bytes) = configs.next_object()?.ok_or_else(|| configs.missing())?;
         let (repo, _) =
             config::identify(&bytes).map_err(|e| Error::object(&ObjectName::Config(newest), e))?;
+        let backend = with_copies(backend.clone(), &env, &repo);
         let (slot, opened) = open_slot(&*backend, &repo, secret)?;
         let config = open_config(&mut configs, (newest, bytes), &opened)?;
         let client = config.keyring.client_key(&config.keyring.client_id(&env.machine));
@@ -30,6 +31,16 @@ impl Repository {
         let mut configs = config_generations(backend)?;
         let (newest, bytes) = configs.next_object()?.ok_or_else(|| configs.missing())?;
         config::identify(&bytes).map(|(id, _)| id).map_err(|e| Error::object(&ObjectName::Config(newest), e))
+    }
+}
+
+/// A store at a distance gets copies of its metadata on this machine.
+pub(super) fn with_copies(backend: Arc<dyn Backend>, env: &Env, repo: &RepoId) -> Arc<dyn Backend> {
+    match &env.cache {
+        Some(cache) if !backend.describe().local => {
+            Arc::new(Nearby::new(backend, cache.join(repo.to_string()).join("objects")))
+        }
+        _ => backend,
     }
 }
 
@@ -83,7 +94,7 @@ fn open_slot(backend: &dyn Backend, repo: &RepoId, secret: &SlotSecret) -> Resul
     names.sort_unstable();
     for name in names.into_iter().take(SLOTS_MAX) {
         let ObjectName::Slot(id) = name else { continue };
-        let slot = match backend.get(&name, SLOT_LEN as u64).map_err(Error::from).and_then(|bytes| {
+        let slot = match backend.get_listed(&name, SLOT_LEN as u64).map_err(Error::from).and_then(|bytes| {
             Slot::decode(&bytes, ARGON2_MEMORY_MAX_KIB).map_err(|e| Error::object(&name, e))
         }) {
             Ok(slot) => slot,

@@ -198,9 +198,22 @@ impl Repository {
 
     /// All announcements by run. One that vanishes between listing and reading was withdrawn.
     pub(crate) fn announcements(&self) -> Result<BTreeMap<RunId, Announced>> {
+        let listed =
+            self.backend().list(Area::Announcements)?.into_iter().filter_map(|(name, _)| match name {
+                ObjectName::Announcement(run, number) => Some((run, number)),
+                _ => None,
+            });
+        self.read_announcements(listed)
+    }
+
+    /// The same of a listing at hand.
+    pub(crate) fn read_announcements(
+        &self,
+        listed: impl IntoIterator<Item = (RunId, u32)>,
+    ) -> Result<BTreeMap<RunId, Announced>> {
         let mut out: BTreeMap<RunId, Announced> = BTreeMap::new();
-        for (name, _) in self.backend().list(Area::Announcements)? {
-            let ObjectName::Announcement(run, number) = name else { continue };
+        for (run, number) in listed {
+            let name = ObjectName::Announcement(run, number);
             let Some(stat) = self.backend().stat(&name)? else { continue };
             let read = self.read_announcement(&run, number);
             if matches!(read, Err(Error::Backend(BackendError::NotFound { .. }))) {
@@ -240,7 +253,11 @@ impl Repository {
 
     /// All marks, in no order.
     pub(crate) fn marks(&self) -> Result<Vec<Mark>> {
-        let runs = self.list_runs(Area::Marks)?;
+        self.read_marks(&self.list_runs(Area::Marks)?)
+    }
+
+    /// The same of a listing at hand.
+    pub(crate) fn read_marks(&self, runs: &[RunId]) -> Result<Vec<Mark>> {
         runs.iter().filter_map(|run| self.read_mark(run).transpose()).collect()
     }
 

@@ -43,6 +43,8 @@ pub(crate) struct Listed {
     pub(crate) verdicts: BTreeSet<RunId>,
     /// Names of deaths.
     pub(crate) gone: HashSet<RunId>,
+    /// Names of forgets.
+    forgets: Vec<RunId>,
 }
 
 /// Where a client's next snapshot stands in its lineage (SPEC 11).
@@ -66,6 +68,20 @@ impl Position {
             seen: alive.iter().map(|(s, _)| s.id).collect(),
         }
     }
+}
+
+/// The runs that names of one area are about.
+pub(crate) fn runs_in(listed: Vec<(ObjectName, u64)>) -> Vec<RunId> {
+    let run = |(name, _)| match name {
+        ObjectName::Verdict(r)
+        | ObjectName::Death(r)
+        | ObjectName::Mark(r)
+        | ObjectName::Hold(r)
+        | ObjectName::Forget(r) => Some(r),
+        ObjectName::Announcement(r, _) => Some(r),
+        _ => None,
+    };
+    listed.into_iter().filter_map(run).collect()
 }
 
 /// A verdict as it was read, with the hash lineages name it by.
@@ -114,8 +130,12 @@ impl Repository {
 
     /// Snapshots that are alive, with their heads, oldest first; and the verdicts that could not be read.
     pub(crate) fn read_snapshots(&self) -> Result<Listed> {
-        let gone: HashSet<RunId> = self.list_runs(Area::Deaths)?.into_iter().collect();
-        let verdicts: BTreeSet<RunId> = self.list_runs(Area::Verdicts)?.into_iter().collect();
+        let areas = [Area::Deaths, Area::Verdicts, Area::Forgets];
+        let mut listed = self.backend().list_many(&areas)?.into_iter().map(runs_in);
+        let mut next = || listed.next().unwrap_or_default();
+        let gone: HashSet<RunId> = next().into_iter().collect();
+        let verdicts: BTreeSet<RunId> = next().into_iter().collect();
+        let forgets = next();
         let (mut alive, mut failed) = (Vec::new(), Vec::new());
         for &run in &verdicts {
             if gone.contains(&run) {
@@ -125,7 +145,8 @@ impl Repository {
                     Err(e) => failed.push(e),
                 }
             }
-            match self.read_verdict(&run) {
+            let bytes = self.backend().get_listed(&ObjectName::Verdict(run), OBJECT_MAX);
+            match bytes.map_err(Error::from).and_then(|bytes| self.open_verdict(&run, &bytes)) {
                 Ok(ReadVerdict { verdict: Verdict::Snapshot(s), head }) => alive.push((*s, head)),
                 Ok(_) => {}
                 // A collector removes a dead snapshot; this one died after the first listing.
@@ -134,25 +155,34 @@ impl Repository {
             }
         }
         alive.sort_by_key(|(s, _)| (s.start, s.id));
-        Ok(Listed { alive, failed, verdicts, gone })
+        Ok(Listed { alive, failed, verdicts, gone, forgets })
     }
 
     /// Snapshots that are alive and not forgotten, oldest first. One that cannot be read is an error: see
     /// [`crate::check`] for which.
     pub fn snapshots(&self) -> Result<Vec<Snapshot>> {
-        let Listed { alive, failed, .. } = self.read_snapshots()?;
-        if let Some(e) = failed.into_iter().next() {
+        let listed = self.read_snapshots()?;
+        let forgotten = self.forgotten_among(&listed)?;
+        if let Some(e) = listed.failed.into_iter().next() {
             return Err(e);
         }
-        let forgotten = self.forgotten()?;
-        Ok(alive.into_iter().map(|(s, _)| s).filter(|s| !forgotten.contains_key(&s.id)).collect())
+        Ok(listed.alive.into_iter().map(|(s, _)| s).filter(|s| !forgotten.contains_key(&s.id)).collect())
     }
 
     /// Forgets that are authentic, by snapshot. Others are ignored, as `check` reports: a store must not hide a
     /// snapshot with an empty file.
     pub fn forgotten(&self) -> Result<HashMap<RunId, Forget>> {
+        self.read_forgets(&self.list_runs(Area::Forgets)?)
+    }
+
+    /// The same of a listing at hand.
+    pub(crate) fn forgotten_among(&self, listed: &Listed) -> Result<HashMap<RunId, Forget>> {
+        self.read_forgets(&listed.forgets)
+    }
+
+    fn read_forgets(&self, ids: &[RunId]) -> Result<HashMap<RunId, Forget>> {
         let mut out = HashMap::new();
-        for id in self.list_runs(Area::Forgets)? {
+        for &id in ids {
             match self.read_forget(&id) {
                 Ok(Some(forget)) => drop(out.insert(id, forget)),
                 Ok(None) => {}
@@ -186,16 +216,7 @@ impl Repository {
     }
 
     pub(crate) fn list_runs(&self, area: Area) -> Result<Vec<RunId>> {
-        let run = |(name, _)| match name {
-            ObjectName::Verdict(r)
-            | ObjectName::Death(r)
-            | ObjectName::Mark(r)
-            | ObjectName::Hold(r)
-            | ObjectName::Forget(r) => Some(r),
-            ObjectName::Announcement(r, _) => Some(r),
-            _ => None,
-        };
-        Ok(self.backend().list(area)?.into_iter().filter_map(run).collect())
+        Ok(runs_in(self.backend().list(area)?))
     }
 
     /// The snapshot, and the path below it, that `selector` names: `ID[:/path]`, where ID is a full id, a unique

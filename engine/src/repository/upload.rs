@@ -1,5 +1,6 @@
-//! Where sealed packs go: one thread puts them, makes their parity if there is to be some, and indexes them, so that
-//! fsync and network overlap with the work.
+//! Where sealed packs go: as many threads as the store has connections put them, make their parity if there is to be some,
+//! and index them, so that fsync and network overlap with the work. Kept true: a pack is in an index run only after it was
+//! put, and a checkpoint comes after the index of every pack that was closed before it.
 
 use super::Repository;
 use super::index::IndexWriter;
@@ -7,9 +8,10 @@ use super::pack::{PackSink, SealedPack};
 use crate::error::{Error, Result};
 use crate::parity;
 use bulla_repo_format::ChunkId;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// The workers' end: blocks until the uploader takes the pack, which bounds the memory in packs.
 pub struct Uploads {
@@ -27,33 +29,84 @@ pub type OnCheckpoint<'r> = Box<dyn FnMut(Option<ChunkId>) -> Result<()> + Send 
 impl Uploads {
     /// No more packs will come.
     pub fn hang_up(&self) {
-        self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
+        lock(&self.sender).take();
     }
 }
 
 /// The uploader's end.
 pub struct Uploader<'r> {
     repository: &'r Repository,
-    receiver: Receiver<Upload>,
-    index: IndexWriter<'r>,
-    on_checkpoint: OnCheckpoint<'r>,
+    receiver: Mutex<Receiver<Upload>>,
+    under_way: UnderWay,
+    index: Mutex<IndexWriter<'r>>,
+    on_checkpoint: Mutex<OnCheckpoint<'r>>,
     stored: AtomicU64,
 }
 
-/// A channel without room: a pack is either with a worker or with the uploader.
+/// Numbers of uploads.
+#[derive(Default)]
+struct Taken {
+    last: u64,
+    open: BTreeSet<u64>,
+    failed: bool,
+}
+
+/// Uploads that were taken and are not done, by the order in which they were taken.
+#[derive(Default)]
+struct UnderWay {
+    taken: Mutex<Taken>,
+    done: Condvar,
+}
+
+impl UnderWay {
+    fn take(&self) -> u64 {
+        let mut taken = lock(&self.taken);
+        taken.last += 1;
+        let number = taken.last;
+        taken.open.insert(number);
+        number
+    }
+
+    fn finish(&self, number: u64, failed: bool) {
+        let mut taken = lock(&self.taken);
+        taken.open.remove(&number);
+        taken.failed |= failed;
+        self.done.notify_all();
+    }
+
+    /// Waits until everything taken before is done. False if any of it failed.
+    fn wait_for_those_before(&self, number: u64) -> bool {
+        let earlier = |taken: &mut Taken| taken.open.first().is_some_and(|n| *n < number);
+        let taken = self.done.wait_while(lock(&self.taken), earlier);
+        !taken.unwrap_or_else(PoisonError::into_inner).failed
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A channel without room: a pack is either with a worker or with an uploader.
 pub fn channel<'r>(repository: &'r Repository, on_checkpoint: OnCheckpoint<'r>) -> (Uploads, Uploader<'r>) {
     let (sender, receiver) = bounded(0);
     let index = IndexWriter::new(repository);
     (
         Uploads { sender: Mutex::new(Some(sender)) },
-        Uploader { repository, receiver, index, on_checkpoint, stored: AtomicU64::new(0) },
+        Uploader {
+            repository,
+            receiver: Mutex::new(receiver),
+            under_way: UnderWay::default(),
+            index: Mutex::new(index),
+            on_checkpoint: Mutex::new(on_checkpoint),
+            stored: AtomicU64::new(0),
+        },
     )
 }
 
 impl Uploads {
     /// The uploader hangs up only when it failed; its error is the one that counts.
     fn send(&self, upload: Upload) -> Result<()> {
-        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sender = lock(&self.sender).clone();
         sender.and_then(|s| s.send(upload).ok()).ok_or(Error::Interrupted)
     }
 }
@@ -69,23 +122,63 @@ impl PackSink for Uploads {
 
 impl Uploader<'_> {
     /// Puts packs until the workers hang up, then the last index run. Returns the bytes stored.
-    pub fn run(mut self) -> Result<u64> {
-        while let Ok(upload) = self.receiver.recv() {
-            let done = match upload {
-                Upload::Pack(pack) => self.store(*pack),
-                Upload::Checkpoint(tree) => self.index.flush().and_then(|()| (self.on_checkpoint)(tree)),
-            };
-            if let Err(e) = done {
-                // What was put need not be put again: an index run may fit where a pack did not.
-                let _ = self.index.flush();
-                return Err(e);
+    pub fn run(self) -> Result<u64> {
+        let (failure, stop) = (Mutex::new(None), bounded::<()>(0));
+        let stopper = Mutex::new(Some(stop.0));
+        let work = || {
+            if let Err(e) = self.work(&stop.1) {
+                lock(&failure).get_or_insert(e);
+                lock(&stopper).take();
             }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..self.repository.backend().describe().connections {
+                scope.spawn(work);
+            }
+            work();
+        });
+        let Self { index, stored, .. } = self;
+        let mut index = index.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // What was put need not be put again, also by a run that failed: an index run may fit where a pack did not.
+        let flushed = index.flush();
+        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(e) => Err(e),
+            None => flushed.map(|()| stored.into_inner() + index.stored_bytes()),
         }
-        self.index.flush()?;
-        Ok(self.stored.into_inner() + self.index.stored_bytes())
     }
 
-    fn store(&mut self, pack: SealedPack) -> Result<()> {
+    /// Until the workers hang up, or another uploader failed.
+    fn work(&self, stop: &Receiver<()>) -> Result<()> {
+        loop {
+            // Taken and numbered at once, so that numbers follow the order in which packs were closed.
+            let (number, upload) = {
+                let receiver = lock(&self.receiver);
+                let upload = select_biased! {
+                    recv(stop) -> _ => return Ok(()),
+                    recv(receiver) -> upload => upload,
+                };
+                let Ok(upload) = upload else { return Ok(()) };
+                (self.under_way.take(), upload)
+            };
+            let done = match upload {
+                Upload::Pack(pack) => self.store(*pack),
+                Upload::Checkpoint(tree) => self.checkpoint(number, tree),
+            };
+            self.under_way.finish(number, done.is_err());
+            done?;
+        }
+    }
+
+    fn checkpoint(&self, number: u64, tree: Option<ChunkId>) -> Result<()> {
+        if !self.under_way.wait_for_those_before(number) {
+            // The uploader that failed says why.
+            return Ok(());
+        }
+        lock(&self.index).flush()?;
+        (lock(&self.on_checkpoint))(tree)
+    }
+
+    fn store(&self, pack: SealedPack) -> Result<()> {
         let parts = pack.parts();
         // `Exists` under a content name cannot be: the salt is fresh. Were it so, the bytes would be the same.
         self.repository.backend().put(&pack.object, &parts)?;
@@ -94,7 +187,7 @@ impl Uploader<'_> {
             let put = parity::put(&**self.repository.backend(), percent, pack.pack.name, &parts)?;
             self.stored.fetch_add(put, Ordering::Relaxed);
         }
-        self.index.add(pack.pack, pack.records)
+        lock(&self.index).add(pack.pack, pack.records)
     }
 }
 

@@ -141,7 +141,8 @@ pub fn run(
         options,
         policy: Policy::new(snapshot, options),
         tally: Tally::new(observer),
-        width: repository.env().width.max(1),
+        // Who waits for a distant store needs no processor.
+        width: repository.env().width.max(repository.backend().describe().connections),
         leaders: Mutex::default(),
     };
     let scope = gather::Scope::find(&context, snapshot, sub)?;

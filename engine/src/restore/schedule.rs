@@ -97,6 +97,29 @@ fn note(jobs: &mut Vec<Job>, pack: u32, frame: u32, pieces: Range<usize>) {
     }
 }
 
+/// Jobs that one request can carry: frames of one pack that follow each other, of `limit` bytes in all, or one.
+pub(super) fn spans(jobs: &[Job], limit: u64, sealed_len: impl Fn(&Job) -> u64) -> Vec<Range<usize>> {
+    let (mut out, mut bytes): (Vec<Range<usize>>, u64) = (Vec::new(), 0);
+    for (number, job) in jobs.iter().enumerate() {
+        let len = sealed_len(job);
+        let follows = number
+            .checked_sub(1)
+            .and_then(|n| jobs.get(n))
+            .is_some_and(|before| (before.pack, before.frame.checked_add(1)) == (job.pack, Some(job.frame)));
+        match out.last_mut() {
+            Some(span) if follows && bytes.saturating_add(len) <= limit => {
+                span.end = number + 1;
+                bytes += len;
+            }
+            _ => {
+                out.push(number..number + 1);
+                bytes = len;
+            }
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +127,16 @@ mod tests {
     use proptest::prelude::*;
 
     const FRAME: u64 = 100;
+
+    #[test]
+    fn a_request_carries_frames_that_follow_each_other() {
+        let job = |(pack, frame)| Job { pack, frame, pieces: 0..0 };
+        let jobs: Vec<Job> = [(0, 0), (0, 1), (0, 2), (0, 4), (1, 5), (1, 6)].map(job).into();
+        let of = |limit| spans(&jobs, limit, |_| 10);
+        assert_eq!(of(20), [0..2, 2..3, 3..4, 4..6]);
+        assert_eq!(of(1000), [0..3, 3..4, 4..6]);
+        assert_eq!(of(0).len(), 6);
+    }
 
     fn frames(_: u32, r: Range<u64>) -> Range<usize> {
         (r.start / FRAME) as usize..r.end.div_ceil(FRAME) as usize

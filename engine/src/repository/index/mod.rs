@@ -85,11 +85,24 @@ struct Runs {
     graves: Arc<HashSet<PackName>>,
 }
 
+/// The index runs in a listing.
+pub(crate) fn index_names_in(listed: Vec<(ObjectName, u64)>) -> Vec<IndexName> {
+    let run = |(name, _)| if let ObjectName::Index(n) = name { Some(n) } else { None };
+    let mut names: Vec<_> = listed.into_iter().filter_map(run).collect();
+    names.sort_unstable();
+    names
+}
+
 impl Repository {
     /// Opens the index: fetches runs that are not cached, maps the rest.
     pub fn open_index(&self) -> Result<Index> {
+        self.open_index_of(self.index_names()?)
+    }
+
+    /// The same, of runs that a listing has just shown.
+    pub(crate) fn open_index_of(&self, names: Vec<IndexName>) -> Result<Index> {
         let mut index = Index { runs: RwLock::default(), failed: Vec::new() };
-        let (names, failed) = index.load(self)?;
+        let (names, failed) = index.load(self, names)?;
         index.failed = failed;
         segment::remove_stale(self, &names);
         Ok(index)
@@ -97,10 +110,7 @@ impl Repository {
 
     /// The runs that are there.
     pub(crate) fn index_names(&self) -> Result<Vec<IndexName>> {
-        let run = |(name, _)| if let ObjectName::Index(n) = name { Some(n) } else { None };
-        let mut names: Vec<_> = self.backend().list(Area::Index)?.into_iter().filter_map(run).collect();
-        names.sort_unstable();
-        Ok(names)
+        Ok(index_names_in(self.backend().list(Area::Index)?))
     }
 
     /// Fetches one run from the store and checks everything about it.
@@ -132,8 +142,7 @@ impl Index {
 
     /// Adds the runs that are listed and not here yet, until two listings agree: a run that was merged away
     /// meanwhile is in the one it was merged into (SPEC 14).
-    fn load(&self, repository: &Repository) -> Result<(Vec<IndexName>, Failed)> {
-        let mut names = repository.index_names()?;
+    fn load(&self, repository: &Repository, mut names: Vec<IndexName>) -> Result<(Vec<IndexName>, Failed)> {
         loop {
             let mut failed = Vec::new();
             let mut have: HashSet<IndexName> = self.runs().segments.iter().map(|s| *s.name()).collect();
@@ -167,7 +176,7 @@ impl Index {
     /// Takes in what other processes have put since; true if there was anything.
     pub fn refresh(&self, repository: &Repository) -> Result<bool> {
         let before = self.segments();
-        self.load(repository)?;
+        self.load(repository, repository.index_names()?)?;
         Ok(self.segments() > before)
     }
 

@@ -22,18 +22,18 @@ use std::collections::BTreeMap;
 impl Repository {
     /// The packs that are there, with their sizes.
     pub fn present_packs(&self) -> Result<BTreeMap<(PackName, PackKind), u64>> {
-        let mut out = BTreeMap::new();
-        for area in [Area::Packs, Area::Meta] {
-            for (name, size) in self.backend().list(area)? {
-                match name {
-                    ObjectName::Pack(name) => out.insert((name, PackKind::Data), size),
-                    ObjectName::Meta(name) => out.insert((name, PackKind::Meta), size),
-                    _ => None,
-                };
-            }
-        }
-        Ok(out)
+        let listed = self.backend().list_many(&[Area::Packs, Area::Meta])?;
+        Ok(listed.into_iter().flat_map(packs_in).collect())
     }
+}
+
+/// The packs in a listing, with their sizes.
+pub(crate) fn packs_in(listed: Vec<(ObjectName, u64)>) -> impl Iterator<Item = ((PackName, PackKind), u64)> {
+    listed.into_iter().filter_map(|(name, size)| match name {
+        ObjectName::Pack(name) => Some(((name, PackKind::Data), size)),
+        ObjectName::Meta(name) => Some(((name, PackKind::Meta), size)),
+        _ => None,
+    })
 }
 
 /// The object a pack of one kind lies under.

@@ -24,8 +24,9 @@ const RAW_FULL: u64 = 1 << 30;
 /// Chunks after which a pack closes: its directory stays below half a megabyte, so a tail read stays cheap.
 const CHUNKS_FULL: usize = (PACK_CHUNKS_MAX as usize) >> 8;
 
-/// Closed packs of a kind in memory, beside the one that is being filled, before appending waits. Of data, one is stored
-/// while the other is compressed and sealed; metadata is too little for its packs to follow each other that fast.
+/// Closed packs of a kind in memory, beside the one that is being filled, before appending waits, where the store takes one
+/// at a time; each more that it takes is one more. Of data, one is stored while the other is compressed and sealed;
+/// metadata is too little for its packs to follow each other that fast.
 const CLOSED: (usize, usize) = (2, 1);
 
 /// Takes sealed packs, in any order, from any worker.
@@ -130,7 +131,7 @@ impl<'r> PackStream<'r> {
             filling: Mutex::new(filling),
             frames: Pool::new(frame_size as usize),
             bodies: Pool::new(pack_size as usize + 2 * frame_size as usize),
-            room: Room::new(closed),
+            room: Room::new(closed + repository.backend().describe().connections.saturating_sub(1)),
             compressed: AtomicU64::new(0),
             counted: AtomicU64::new(0),
             sink,
