@@ -73,8 +73,13 @@ pub fn open(location: &Location, settings: Settings<'_>) -> Result<Opened, Strin
         options.done("a local directory")?;
         return Ok(Opened::Local(Arc::new(Local::new(path))));
     }
-    let total = options.take_as("retry-seconds")?.map(Duration::from_secs);
-    let patience = total.map_or_else(Patience::default, |total| Patience { total });
+    let mut patience = Patience::default();
+    if let Some(seconds) = options.take_as("retry-seconds")? {
+        patience.total = Duration::from_secs(seconds);
+    }
+    if let Some(millis) = options.take_as("retry-first-ms")? {
+        patience.first = Duration::from_millis(millis);
+    }
     let pem = match authorities {
         Some(file) => Some(std::fs::read(&file).map_err(|e| format!("cannot read {}: {e}", file.display()))?),
         None => None,

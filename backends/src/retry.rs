@@ -1,21 +1,21 @@
 //! When to try again: exponential back-off with jitter, until patience ends. Pure; the sleeping is [`crate::remote`]'s.
 //!
-//! The delay before attempt n is drawn evenly from the upper half of `base · 2ⁿ`, so that many hosts that lost the same
+//! The delay before attempt n is drawn evenly from the upper half of `first · 2ⁿ`, so that many hosts that lost the same
 //! server do not come back at the same moment (the reasoning is that of "Exponential Backoff And Jitter", AWS
 //! Architecture Blog, 2015; half of the delay is kept so that it does grow).
 
 use std::time::Duration;
 
-/// The first delay.
-const BASE: Duration = Duration::from_millis(200);
 /// No delay of our own is longer.
 const LONGEST: Duration = Duration::from_secs(30);
 /// A store that asks for more than this gets a visit earlier.
 const LONGEST_ASKED: Duration = Duration::from_secs(300);
 
-/// How long is tried.
+/// How long is tried, and how soon again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
+    /// The longest first delay; each further one is twice the one before.
+    pub first: Duration,
     /// From the first failure of an operation until it is given up.
     pub total: Duration,
 }
@@ -23,7 +23,7 @@ pub struct Patience {
 impl Default for Patience {
     /// A quarter of an hour: a router that restarts, a maintenance window, a laptop that changes networks.
     fn default() -> Self {
-        Self { total: Duration::from_secs(900) }
+        Self { first: Duration::from_millis(200), total: Duration::from_secs(900) }
     }
 }
 
@@ -40,7 +40,7 @@ impl Patience {
         if spent >= self.total {
             return None;
         }
-        let most = BASE.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST);
+        let most = self.first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST);
         let drawn = most / 2 + most.mul_f64(f64::from(random) / f64::from(u32::MAX) / 2.0);
         let delay = drawn.max(asked.unwrap_or_default().min(LONGEST_ASKED));
         // The last attempt is at the end of patience and not long before it.

@@ -1,81 +1,142 @@
-//! What verbs cost in calls to a store at a distance; each is one request, a listing one for a thousand names.
+//! What verbs cost in requests, counted on the wire to a real server, and how much of a slow link they use.
+//!
+//! The table in `backends/README.md` is what this prints.
 
-use crate::support::{contents, env, noise, options, populate, secret, source};
-use bulla_engine::backend::testing::Recorder;
-use bulla_engine::backend::{Backend, Capabilities, Memory, Put, Result, Stat};
-use bulla_engine::backup;
-use bulla_engine::format::{Area, ObjectName};
+use super::proxy::{Link, NEAR, Proxy};
+use super::servers::{S3, store, store_with};
+use crate::support::{env, noise, options, secret, source};
+use bulla_engine::backend::Backend;
+use bulla_engine::env::Env;
 use bulla_engine::observer::Silent;
+use bulla_engine::prune::{self, PruneOptions};
 use bulla_engine::repository::{InitOptions, Repository};
-use std::collections::BTreeMap;
+use bulla_engine::restore::{self, RestoreOptions};
+use bulla_engine::{backup, browse};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-/// A store that says it is far away.
-pub(crate) struct Far(pub(crate) Arc<Memory>);
+/// A machine with a cache.
+fn machine(cache: &Path, seed: u64) -> Env {
+    let mut env = env(seed);
+    env.cache = Some(cache.to_owned());
+    env
+}
 
-impl Backend for Far {
-    fn describe(&self) -> Capabilities {
-        Capabilities { place: "far away".into(), local: false, connections: 5 }
-    }
-    fn conditional_put(&self) -> Result<bool> {
-        self.0.conditional_put()
-    }
-    fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put> {
-        self.0.put(name, parts)
-    }
-    fn flush(&self) -> Result<()> {
-        self.0.flush()
-    }
-    fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
-        self.0.get(name, limit)
-    }
-    fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>> {
-        self.0.get_range(name, offset, len)
-    }
-    fn list(&self, area: Area) -> Result<Vec<(ObjectName, u64)>> {
-        self.0.list(area)
-    }
-    fn stat(&self, name: &ObjectName) -> Result<Option<Stat>> {
-        self.0.stat(name)
-    }
-    fn delete(&self, name: &ObjectName) -> Result<()> {
-        self.0.delete(name)
-    }
-    fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
-        self.0.heal(name, parts)
+fn through(proxy: &Proxy, server: &S3, url: &str) -> Arc<dyn Backend> {
+    store_with(&url.replace(&format!(":{}/", server.port), &format!(":{}/", proxy.port)), &[]).backend()
+}
+
+/// As the command line opens it: that it is there is asked before a password is.
+fn open(store: &Arc<dyn Backend>, env: Env) -> Repository {
+    assert!(Repository::exists(&**store).unwrap());
+    Repository::open(store.clone(), &secret(), env).unwrap()
+}
+
+/// 2,000 files of 20 KiB in 20 directories: five packs.
+fn tree(dir: &Path) {
+    for n in 0..2000 {
+        let sub = dir.join(format!("d{}", n % 20));
+        std::fs::create_dir_all(&sub).unwrap();
+        std::fs::write(sub.join(n.to_string()), noise(&n.to_string(), 20 << 10)).unwrap();
     }
 }
 
-fn calls(recorder: &Recorder<Far>) -> BTreeMap<String, u64> {
-    let mut calls = recorder.take();
-    // Nothing is sent for these.
-    calls.retain(|call, _| !matches!(call.as_str(), "flush" | "settle" | "reserve"));
-    calls
+fn assert_at_most(proxy: &Proxy, what: &str, most: usize) {
+    let requests = proxy.requests();
+    println!("{what:<42} {:>3} requests", requests.len());
+    assert!(
+        requests.len() <= most,
+        "{what}: {} requests, not {most}:\n{}",
+        requests.len(),
+        requests.join("\n")
+    );
 }
 
 #[test]
-fn print_it() {
-    let memory = Arc::new(Memory::new());
-    let recorder = Arc::new(Recorder::new(Arc::new(Far(memory))));
-    let cache = tempfile::tempdir().unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    populate(dir.path());
-    for n in 0..2000 {
-        std::fs::write(dir.path().join(format!("d0/{n}")), noise(&n.to_string(), 2000)).unwrap();
-    }
-    let here = |seed| {
-        let mut env = env(seed);
-        env.cache = Some(cache.path().to_owned());
-        env
+fn verbs_cost_requests_by_the_pack_and_not_by_the_file() {
+    let Some(server) = S3::seaweed() else { return };
+    let url = server.url();
+    store(&url).prepare().unwrap();
+    let (proxy, dir, cache) =
+        (Proxy::new(server.port, NEAR), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let target = tempfile::tempdir().unwrap();
+    tree(dir.path());
+    let far = || through(&proxy, &server, &url);
+    let here = |seed| machine(cache.path(), seed);
+    Repository::init(far(), &InitOptions::default(), &secret(), here(1)).unwrap();
+    assert_at_most(&proxy, "init", 24);
+
+    let back_up = |seed| {
+        let repository = open(&far(), here(seed));
+        backup::run(&repository, source(dir.path()), &options(), &Silent).unwrap().snapshot.unwrap()
     };
-    Repository::init(recorder.clone(), &InitOptions::default(), &secret(), here(1)).unwrap();
-    println!("init {:#?}", calls(&recorder));
-    for round in 0..3 {
-        let repository = Repository::open(recorder.clone(), &secret(), here(round + 2)).unwrap();
-        println!("open {:#?}", calls(&recorder));
-        let report = backup::run(&repository, source(dir.path()), &options(), &Silent).unwrap();
-        println!("backup {round} {:#?}", calls(&recorder));
-        let _ = contents(&repository, &report.snapshot.unwrap()).unwrap();
-        println!("contents {:#?}", calls(&recorder));
+    let first = back_up(2);
+    assert_at_most(&proxy, "first backup, 39 MiB in 5 packs", 24);
+    back_up(3);
+    assert_at_most(&proxy, "backup without a change", 14);
+    std::fs::write(dir.path().join("d3/3"), b"changed").unwrap();
+    let last = back_up(4);
+    assert_at_most(&proxy, "backup with one file changed", 20);
+
+    let repository = open(&far(), here(5));
+    let mut entries = 0;
+    browse::list(&repository, &last, b"", true, &mut |_| {
+        entries += 1;
+        Ok(())
+    })
+    .unwrap();
+    assert!(entries > 2000);
+    assert_at_most(&proxy, "ls of 2,000 files, trees cached", 7);
+
+    let stranger = tempfile::tempdir().unwrap();
+    let path = [dir.path().to_str().unwrap().trim_start_matches('/'), "/d7/7"].concat();
+    let repository = open(&far(), machine(stranger.path(), 6));
+    restore::run(&repository, &last, path.as_bytes(), target.path(), &RestoreOptions::default(), &Silent)
+        .unwrap();
+    assert_eq!(std::fs::read(target.path().join("7")).unwrap(), noise("7", 20 << 10));
+    assert_at_most(&proxy, "restore of one file, nothing cached", 16);
+
+    let whole = target.path().join("whole");
+    let repository = open(&far(), here(7));
+    let report = restore::run(&repository, &last, b"", &whole, &RestoreOptions::default(), &Silent).unwrap();
+    assert_eq!(report.files_restored, 2000);
+    assert_at_most(&proxy, "restore of 2,000 files", 24);
+
+    let repository = open(&far(), here(8));
+    bulla_engine::forget::forget(&repository, &first.id, true, "test").unwrap();
+    proxy.requests();
+    let repository = open(&far(), here(9));
+    prune::run(&repository, &PruneOptions::default(), &Silent).unwrap();
+    assert_at_most(&proxy, "prune after one forget", 80);
+}
+
+/// 40 MiB over a link on which each request costs 150 ms and a second carries 10 MB.
+#[test]
+fn backup_and_restore_use_four_fifths_of_a_slow_link() {
+    let Some(server) = S3::seaweed() else { return };
+    let url = server.url();
+    store(&url).prepare().unwrap();
+    let link = Link { round_trip: Duration::from_millis(150), rate: 10_000_000 };
+    let (proxy, dir, cache) =
+        (Proxy::new(server.port, link), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let size: u64 = 120 << 20;
+    for n in 0..120 {
+        std::fs::write(dir.path().join(n.to_string()), noise(&n.to_string(), 1 << 20)).unwrap();
     }
+    Repository::init(store(&url).backend(), &InitOptions::default(), &secret(), machine(cache.path(), 1))
+        .unwrap();
+    let share = |began: Instant| size as f64 / 10e6 / began.elapsed().as_secs_f64();
+    let began = Instant::now();
+    let repository = open(&through(&proxy, &server, &url), machine(cache.path(), 2));
+    let snapshot =
+        backup::run(&repository, source(dir.path()), &options(), &Silent).unwrap().snapshot.unwrap();
+    let up = share(began);
+    let target = tempfile::tempdir().unwrap();
+    let began = Instant::now();
+    let repository = open(&through(&proxy, &server, &url), machine(cache.path(), 3));
+    restore::run(&repository, &snapshot, b"", target.path(), &RestoreOptions::default(), &Silent).unwrap();
+    let down = share(began);
+    println!("backup used {:.0} % of the link, restore {:.0} %", up * 100.0, down * 100.0);
+    assert!(up >= 0.8 && down >= 0.8, "backup {up:.2}, restore {down:.2}");
 }

@@ -2,4 +2,6 @@
 
 mod conformance;
 mod cost;
+mod faults;
+mod proxy;
 mod servers;

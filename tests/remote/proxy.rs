@@ -1,0 +1,254 @@
+//! The network between a store and its server, as bad or as slow as a test wants: counts requests, cuts connections at a
+//! byte, goes away and comes back, and takes its time.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How fast and how far.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Link {
+    /// There and back.
+    pub(crate) round_trip: Duration,
+    /// Bytes a second in each direction, over all connections; 0 is no limit.
+    pub(crate) rate: u64,
+}
+
+/// A wire that is always free.
+pub(crate) const NEAR: Link = Link { round_trip: Duration::ZERO, rate: 0 };
+
+/// Where connections are cut: after so many bytes from now, over all of them, then again after each further gap.
+#[derive(Debug, Default, Clone)]
+struct Cuts {
+    left: Option<u64>,
+    gap: u64,
+    made: u64,
+}
+
+/// One direction.
+struct Lane {
+    free: Mutex<Instant>,
+    cuts: Mutex<Cuts>,
+}
+
+struct State {
+    target: u16,
+    link: Link,
+    down: AtomicBool,
+    up: Lane,
+    back: Lane,
+    requests: Mutex<Vec<String>>,
+}
+
+/// A listener in front of a server.
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
+    state: Arc<State>,
+}
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// To the server.
+    There,
+    /// From the server.
+    Back,
+}
+
+impl Proxy {
+    /// In front of `target`, on the loopback interface.
+    pub(crate) fn new(target: u16, link: Link) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let lane = || Lane { free: Mutex::new(Instant::now()), cuts: Mutex::default() };
+        let state = Arc::new(State {
+            target,
+            link,
+            down: AtomicBool::new(false),
+            up: lane(),
+            back: lane(),
+            requests: Mutex::default(),
+        });
+        let shared = state.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let state = shared.clone();
+                if !state.down.load(Ordering::SeqCst) {
+                    std::thread::spawn(move || serve(&state, client));
+                }
+            }
+        });
+        Self { port, state }
+    }
+
+    /// Cuts the connection that carries byte `first` from now on, and again after every `gap` bytes.
+    pub(crate) fn cut(&self, way: Way, first: u64, gap: u64) {
+        let lane = if way == Way::There { &self.state.up } else { &self.state.back };
+        *lane.cuts.lock().unwrap() = Cuts { left: Some(first), gap, made: 0 };
+    }
+
+    /// Stops cutting; how often it was done.
+    pub(crate) fn cuts(&self) -> u64 {
+        let made = |lane: &Lane| std::mem::take(&mut *lane.cuts.lock().unwrap()).made;
+        made(&self.state.up) + made(&self.state.back)
+    }
+
+    /// The network is gone, or there again.
+    pub(crate) fn set_down(&self, down: bool) {
+        self.state.down.store(down, Ordering::SeqCst);
+    }
+
+    /// `METHOD /path` of all requests since the last time.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.requests.lock().unwrap())
+    }
+}
+
+fn serve(state: &Arc<State>, client: TcpStream) {
+    let Ok(server) = TcpStream::connect(("127.0.0.1", state.target)) else { return };
+    for stream in [&client, &server] {
+        stream.set_nodelay(true).unwrap();
+    }
+    let pair = |a: &TcpStream, b: &TcpStream| (a.try_clone().unwrap(), b.try_clone().unwrap());
+    let (there, back) = (pair(&client, &server), pair(&server, &client));
+    let other = state.clone();
+    let second = std::thread::spawn(move || carry(&other, Way::Back, back));
+    carry(state, Way::There, there);
+    let _ = second.join();
+}
+
+/// Carries one direction until it ends, and ends the other with it.
+fn carry(state: &Arc<State>, way: Way, (mut from, to): (TcpStream, TcpStream)) {
+    // As much as the wire holds and a little more: who sends has to wait for the rest.
+    let (send, receive) = sync_channel(256);
+    let ends = (from.try_clone().unwrap(), to.try_clone().unwrap());
+    let writer = std::thread::spawn(move || write(&receive, to));
+    read(state, way, &mut from, &send, &ends);
+    drop(send);
+    let _ = writer.join();
+    let _ = ends.0.shutdown(Shutdown::Both);
+    let _ = ends.1.shutdown(Shutdown::Both);
+}
+
+type Parcel = (Instant, Vec<u8>);
+
+fn read(
+    state: &State,
+    way: Way,
+    from: &mut TcpStream,
+    send: &SyncSender<Parcel>,
+    ends: &(TcpStream, TcpStream),
+) {
+    let lane = if way == Way::There { &state.up } else { &state.back };
+    let mut heads = Heads::default();
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let n = match from.read(&mut buffer) {
+            Ok(0) | Err(_) => return,
+            Ok(n) => n,
+        };
+        let mut bytes = buffer[..n].to_vec();
+        if way == Way::There {
+            state.requests.lock().unwrap().extend(heads.feed(&bytes));
+        }
+        let cut = lane.cut(n as u64);
+        if let Some(keep) = cut {
+            bytes.truncate(keep);
+        }
+        let arrives = lane.take(state.link, bytes.len() as u64);
+        if send.send((arrives, bytes)).is_err() {
+            return;
+        }
+        if cut.is_some() || state.down.load(Ordering::SeqCst) {
+            // What was carried before still arrives; nothing after it does, in either direction.
+            let _ = ends.0.shutdown(Shutdown::Read);
+            return;
+        }
+    }
+}
+
+fn write(receive: &Receiver<Parcel>, mut to: TcpStream) {
+    while let Ok((arrives, bytes)) = receive.recv() {
+        std::thread::sleep(arrives.saturating_duration_since(Instant::now()));
+        if to.write_all(&bytes).is_err() {
+            return;
+        }
+    }
+}
+
+impl Lane {
+    /// When bytes that are sent now arrive.
+    fn take(&self, link: Link, bytes: u64) -> Instant {
+        let mut free = self.free.lock().unwrap();
+        let now = Instant::now();
+        if let Some(micros) = (bytes * 1_000_000).checked_div(link.rate) {
+            *free = (*free).max(now) + Duration::from_micros(micros);
+        } else {
+            *free = now;
+        }
+        *free + link.round_trip / 2
+    }
+
+    /// How many of the next `n` bytes pass before a cut, if one falls among them.
+    fn cut(&self, n: u64) -> Option<usize> {
+        let mut cuts = self.cuts.lock().unwrap();
+        let left = cuts.left?;
+        if left >= n {
+            cuts.left = Some(left - n);
+            return None;
+        }
+        cuts.left = Some(cuts.gap);
+        cuts.made += 1;
+        Some(left as usize)
+    }
+}
+
+/// Finds the first lines of requests in a stream of them.
+#[derive(Default)]
+struct Heads {
+    head: Vec<u8>,
+    body: u64,
+}
+
+impl Heads {
+    fn feed(&mut self, mut bytes: &[u8]) -> Vec<String> {
+        let mut out = Vec::new();
+        while !bytes.is_empty() {
+            let skip = self.body.min(bytes.len() as u64);
+            self.body -= skip;
+            bytes = &bytes[skip as usize..];
+            for (at, byte) in bytes.iter().enumerate() {
+                self.head.push(*byte);
+                if self.head.ends_with(b"\r\n\r\n") {
+                    let head = String::from_utf8_lossy(&std::mem::take(&mut self.head)).into_owned();
+                    let length = head.to_lowercase();
+                    let length =
+                        length.lines().find_map(|l| l.strip_prefix("content-length:")?.trim().parse().ok());
+                    self.body = length.unwrap_or(0);
+                    let mut words = head.split(' ');
+                    let (method, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+                    out.push(format!("{method} {}", path.split('?').next().unwrap_or("")));
+                    bytes = &bytes[at + 1..];
+                    break;
+                }
+            }
+            if !self.head.is_empty() {
+                break;
+            }
+        }
+        out
+    }
+}
+
+#[test]
+fn heads_are_found_in_pieces_of_any_size() {
+    let stream = b"PUT /a?x=1 HTTP/1.1\r\nContent-Length: 5\r\n\r\n\r\n\r\nxGET /b HTTP/1.1\r\n\r\nHEAD /c HTTP/1.1\r\n\r\n";
+    for size in 1..stream.len() {
+        let mut heads = Heads::default();
+        let found: Vec<String> = stream.chunks(size).flat_map(|piece| heads.feed(piece)).collect();
+        assert_eq!(found, ["PUT /a", "GET /b", "HEAD /c"], "{size}");
+    }
+}
