@@ -7,4 +7,5 @@
 
 pub mod remote;
 pub mod retry;
+pub mod sftp;
 pub mod store;
