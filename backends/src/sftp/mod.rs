@@ -203,14 +203,8 @@ impl Sftp {
         Ok(())
     }
 
-    fn put_new(&self, session: &Session, path: &str, parts: &[&[u8]]) -> Attempt<Put> {
-        let (target, dir) = (self.path(path), self.dir(path));
-        // What is there already, as after an answer that was lost, is not sent again.
-        let there = session.lstat(target.as_bytes());
-        let mut temporary = self.temporary(session)?;
-        if attributes_if_there(there)?.is_some() {
-            return settled(session, &dir).map(|()| Put::Exists);
-        }
+    fn put_new(&self, temporary: &mut Temporary<'_>, path: &str, parts: &[&[u8]]) -> Attempt<Put> {
+        let (session, target, dir) = (temporary.session, self.path(path), self.dir(path));
         temporary.write(parts)?;
         let named = if session.offers().link {
             ok(session.link(&temporary.path, &target), "link")
@@ -231,16 +225,10 @@ impl Sftp {
         }
     }
 
-    fn put_over(&self, session: &Session, path: &str, parts: &[&[u8]]) -> Attempt<Put> {
-        if !session.offers().replace {
-            return Err(Failure::last(
-                "the server cannot replace a file safely (it lacks posix-rename@openssh.com)",
-            ));
-        }
-        let mut temporary = self.temporary(session)?;
+    fn put_over(&self, temporary: &mut Temporary<'_>, path: &str, parts: &[&[u8]]) -> Attempt<Put> {
         temporary.write(parts)?;
         temporary.close_unless_synced()?;
-        ok(session.replace(&temporary.path, &self.path(path)), "rename")?;
+        ok(temporary.session.replace(&temporary.path, &self.path(path)), "rename")?;
         temporary.settle(&self.dir(path)).map(|()| Put::Created)
     }
 
@@ -302,7 +290,7 @@ impl Temporary<'_> {
     }
 
     /// Makes the name durable that the file now has in `dir`, and takes the temporary one away: one round trip.
-    fn settle(mut self, dir: &str) -> Attempt<()> {
+    fn settle(&mut self, dir: &str) -> Attempt<()> {
         let (session, file) = (self.session, self.file.take());
         let synced = match (session.sync_dir(dir)?, &file) {
             (Some(synced), _) => Some(synced),
@@ -390,11 +378,23 @@ impl Store for Sftp {
 
     fn put(&self, path: &str, parts: &[&[u8]], mode: Mode) -> Attempt<Put> {
         let session = self.session()?;
+        if mode == Mode::Replace && !session.offers().replace {
+            let text = "the server cannot replace a file safely (it lacks posix-rename@openssh.com)";
+            return Err(Failure::last(text));
+        }
+        // What is there already, as after an answer that was lost, is not sent again.
+        let there = (mode == Mode::New).then(|| session.lstat(self.path(path).as_bytes()));
+        let failed = |failure| self.write_failure(&session, failure, parts);
+        let mut temporary = self.temporary(&session).map_err(failed)?;
+        if there.map_or(Ok(None), attributes_if_there)?.is_some() {
+            return settled(&session, &self.dir(path)).map(|()| Put::Exists);
+        }
         let put = match mode {
-            Mode::New => self.put_new(&session, path, parts),
-            Mode::Replace => self.put_over(&session, path, parts),
+            Mode::New => self.put_new(&mut temporary, path, parts),
+            Mode::Replace => self.put_over(&mut temporary, path, parts),
         };
-        put.map_err(|failure| self.write_failure(&session, failure, parts))
+        // Asked before the temporary file gives its space back.
+        put.map_err(failed)
     }
 
     fn get(&self, path: &str, part: Part) -> Attempt<Vec<u8>> {
