@@ -285,8 +285,9 @@ fn an_answer_that_is_lost_costs_an_attempt_and_nothing_else() {
     let mut second = 0;
     for cut in (0..1400).step_by(61) {
         let once = dir.path().join(format!("once-{cut}"));
-        let script = "if mkdir $DIR 2>/dev/null; \
-             then $SERVER | dd bs=1 count=$COUNT status=none; else exec $SERVER; fi";
+        let script = "if mkdir $DIR 2>/dev/null; then mkfifo $DIR/f; exec 3<&0; \
+             $SERVER <&3 >$DIR/f 2>/dev/null & exec dd bs=1 count=$COUNT status=none <$DIR/f 3<&-; \
+             else exec $SERVER; fi";
         let store = shell(&root, &once, &format!("COUNT={cut}; {script}"));
         let remote = Remote::new(store, Patience::default(), None);
         let mut id = [0; 16];
@@ -416,7 +417,7 @@ fn whoever_does_not_speak_the_protocol_is_left_and_nobody_waits_for_ever() {
     }
     let dir = tempfile::tempdir().unwrap();
     let ask = |script: &str| {
-        let store = shell(dir.path(), dir.path(), script).with_timeout(Duration::from_millis(300));
+        let store = shell(dir.path(), dir.path(), script).with_timeout(Duration::from_millis(500));
         let begun = Instant::now();
         let failure = store.stat("packs/x").unwrap_err();
         assert!(begun.elapsed() < Duration::from_secs(10), "{script}: {:?}", begun.elapsed());
@@ -436,20 +437,20 @@ fn whoever_does_not_speak_the_protocol_is_left_and_nobody_waits_for_ever() {
     let denied = ask("echo 'me@nas: Permission denied (publickey).' >&2; exit 255");
     assert_eq!(denied.kind, Kind::Denied);
     assert!(passing("echo 'ssh: connect to host nas: No route to host' >&2; exit 255").contains("No route"));
-    assert!(passing("sleep 100").contains("no answer"));
-    assert!(passing(&format!("{HELLO}; exec sleep 100")).contains("no answer"));
+    assert!(passing("sleep 30").contains("no answer"));
+    assert!(passing(&format!("{HELLO}; exec sleep 30")).contains("no answer"));
     // Who keeps the pipes open beyond its death.
-    assert!(passing(&format!("{HELLO}; sleep 100 & exec sleep 100")).contains("no answer"));
+    assert!(passing(&format!("{HELLO}; sleep 30 & exec sleep 30")).contains("no answer"));
     passing(&format!("{HELLO}; exit"));
     // Data of 4 bytes for the first question, which was for attributes.
-    passing(&format!("{HELLO}; printf '\\0\\0\\0\\015\\147\\0\\0\\0\\0\\0\\0\\0\\4abcd'; exec sleep 100"));
+    passing(&format!("{HELLO}; printf '\\0\\0\\0\\015\\147\\0\\0\\0\\0\\0\\0\\0\\4abcd'; exec sleep 30"));
     // An answer to a question that nobody asked, one of an unknown kind, one of 4 GiB, one of nothing.
-    passing(&format!("{HELLO}; printf '\\0\\0\\0\\11\\145\\0\\0\\1\\0\\0\\0\\0\\0'; exec sleep 100"));
-    passing(&format!("{HELLO}; printf '\\0\\0\\0\\5\\1\\0\\0\\0\\0'; exec sleep 100"));
-    passing(&format!("{HELLO}; printf '\\377\\377\\377\\377'; exec sleep 100"));
-    passing(&format!("{HELLO}; printf '\\0\\0\\0\\0'; exec sleep 100"));
+    passing(&format!("{HELLO}; printf '\\0\\0\\0\\11\\145\\0\\0\\1\\0\\0\\0\\0\\0'; exec sleep 30"));
+    passing(&format!("{HELLO}; printf '\\0\\0\\0\\5\\1\\0\\0\\0\\0'; exec sleep 30"));
+    passing(&format!("{HELLO}; printf '\\377\\377\\377\\377'; exec sleep 30"));
+    passing(&format!("{HELLO}; printf '\\0\\0\\0\\0'; exec sleep 30"));
     for _ in 0..10 {
-        passing(&format!("{HELLO}; head -c 100000 /dev/urandom; exec sleep 100"));
+        passing(&format!("{HELLO}; head -c 100000 /dev/urandom; exec sleep 30"));
     }
 }
 
@@ -462,7 +463,7 @@ fn a_full_pipe_ends_with_the_time_limit() {
     let (dir, root) = prepared();
     // The server reads the beginning of the put, and then nobody does, with all pipes open.
     let script = "mkfifo $DIR/fifo; $SERVER < $DIR/fifo & exec 9> $DIR/fifo; \
-         dd bs=64k count=20 status=none >&9; exec sleep 100";
+         dd bs=64k count=20 status=none >&9; exec sleep 30";
     let store = shell(&root, dir.path(), script).with_timeout(Duration::from_millis(500));
     let (begun, large) = (Instant::now(), noise(20 << 20));
     std::thread::scope(|scope| {
@@ -608,7 +609,7 @@ fn a_store_behind_a_real_sshd_keeps_the_contract() {
     assert_eq!(temporaries(&root), 0);
     let keyless = sshd.store("keyless", &root).exact().unwrap_err();
     assert_eq!(keyless.kind, Kind::Denied);
-    assert!(keyless.text.contains("Permission denied (publickey)"), "{keyless:?}");
+    assert!(keyless.text.contains("Permission denied (publickey"), "{keyless:?}");
     let wrong = sshd.store("wrong", &root).exact().unwrap_err();
     assert_eq!(wrong.kind, Kind::Denied);
     assert!(wrong.text.contains("Host key verification failed"), "{wrong:?}");

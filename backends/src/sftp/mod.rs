@@ -29,6 +29,8 @@ const TMP: &str = "tmp";
 const TMP_AGE: u32 = 24 * 3600;
 /// A server that says nothing for so long is not there any more.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// Multiples of it are added to points in time, which must not overflow.
+const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Threads that are worth having: they share one session, which is full of requests even with one.
 const CONNECTIONS: usize = 4;
 
@@ -112,9 +114,9 @@ impl Sftp {
         Self { config, timeout: TIMEOUT, link, connected, swept: AtomicBool::new(false) }
     }
 
-    /// As it is, but a server that is silent for `timeout` is given up.
+    /// As it is, but a server that is silent for `timeout`, at most a day, is given up.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = timeout.min(TIMEOUT_MAX);
         self
     }
 
