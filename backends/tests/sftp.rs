@@ -478,6 +478,48 @@ fn a_full_pipe_ends_with_the_time_limit() {
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 
+/// Every request waits longer than the time limit, behind others that move.
+#[test]
+fn what_is_slow_but_moves_is_left_alone() {
+    if !present(&[SERVER]) {
+        return;
+    }
+    let (dir, root) = prepared();
+    let slowly = "for i in $(seq 150); do dd bs=64k count=1 status=none; sleep 0.05; done | $SERVER";
+    let store = shell(&root, dir.path(), slowly).with_timeout(Duration::from_secs(1));
+    let (begun, bytes) = (Instant::now(), noise(4 << 20));
+    assert_eq!(store.put("packs/x", &[&bytes], Mode::New), Ok(Put::Created));
+    assert!(begun.elapsed() > Duration::from_secs(3), "{:?}", begun.elapsed());
+}
+
+/// By the server's own log: the bytes are synced before they get their name, and the directory after.
+#[test]
+fn bytes_are_durable_before_their_name_and_the_name_before_the_answer() {
+    if !present(&[SERVER]) {
+        return;
+    }
+    let (dir, root) = prepared();
+    let store = shell(&root, dir.path(), "exec $SERVER -e -l DEBUG3 2>$DIR/log");
+    let steps = |from: usize| {
+        let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
+        let kinds = ["fsync", "hardlink", "posix-rename", "close", "remove"];
+        let kind = |l: &str| kinds.into_iter().find(|k| l.contains(&format!(": {k}")));
+        let found: Vec<_> = log.get(from..).unwrap().lines().filter_map(kind).collect();
+        (found.join(" "), log.len())
+    };
+    // The first one of a session opens the directory, and sweeps.
+    assert_eq!(store.put("packs/a", &[b"x"], Mode::New), Ok(Put::Created));
+    let (_, from) = steps(0);
+    assert_eq!(store.put("packs/b", &[b"x"], Mode::New), Ok(Put::Created));
+    let (put, from) = steps(from);
+    assert_eq!(put, "fsync hardlink fsync close remove");
+    store.delete("packs/b").unwrap();
+    let (delete, from) = steps(from);
+    assert_eq!(delete, "remove fsync");
+    assert_eq!(store.put("packs/a", &[b"y"], Mode::Replace), Ok(Put::Created));
+    assert_eq!(steps(from).0, "fsync posix-rename fsync close");
+}
+
 /// A run of a whole engine over it.
 #[test]
 fn a_repository_is_made_filled_and_read() {

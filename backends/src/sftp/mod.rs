@@ -17,7 +17,7 @@ mod wire;
 use crate::store::{Attempt, Failure, Kind, Mode, Page, Part, Put, Stat, Store};
 use bulla_engine::format::Area;
 use files::{Open, attributes, attributes_if_there, ok};
-use session::{Pending, Session};
+use session::Session;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -212,7 +212,12 @@ impl Sftp {
             ok(session.link(&temporary.path, &target), "link")
         } else {
             temporary.close_unless_synced()?;
-            ok(session.rename(&temporary.path, &target), "rename")
+            // Not every server keeps to the draft, by which a rename does not replace: looked once more, right before.
+            if attributes_if_there(session.lstat(target.as_bytes()))?.is_some() {
+                return settled(session, &dir).map(|()| Put::Exists);
+            }
+            let renamed = ok(session.rename(&temporary.path, &target), "rename");
+            renamed.inspect(|()| temporary.path.clear())
         };
         match named {
             Ok(()) => temporary.settle(&dir).map(|()| Put::Created),
@@ -231,6 +236,7 @@ impl Sftp {
         temporary.write(parts)?;
         temporary.close_unless_synced()?;
         ok(temporary.session.replace(&temporary.path, &self.path(path)), "rename")?;
+        temporary.path.clear();
         temporary.settle(&self.dir(path)).map(|()| Put::Created)
     }
 
@@ -272,6 +278,7 @@ impl Sftp {
 /// A file in `tmp/`, removed when dropped.
 struct Temporary<'a> {
     session: &'a Session,
+    /// Empty once it has no such name any more.
     path: String,
     /// `None` once it is closed.
     file: Option<Open<'a>>,
@@ -301,12 +308,11 @@ impl Temporary<'_> {
             (None, _) => None,
         };
         let closed = file.map(Open::close);
-        let removed = session.remove(self.path.as_bytes());
-        // It was renamed, or it is garbage for the next sweep.
-        self.path.clear();
+        let temporary = std::mem::take(&mut self.path);
+        let removed = (!temporary.is_empty()).then(|| session.remove(temporary.as_bytes()));
         synced.map_or(Ok(()), |synced| ok(synced, "sync"))?;
-        drop(closed.map(Pending::wait));
-        drop(removed.wait());
+        // The object is there and durable: what goes wrong with these leaves garbage for the next sweep.
+        closed.into_iter().chain(removed).for_each(|pending| drop(pending.wait()));
         Ok(())
     }
 }
