@@ -14,6 +14,7 @@ pub mod rest;
 pub mod retry;
 pub mod s3;
 pub mod settings;
+pub mod sftp;
 pub mod store;
 
 pub use location::Location;

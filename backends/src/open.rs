@@ -8,6 +8,7 @@ use crate::rest::Rest;
 use crate::retry::Patience;
 use crate::s3::{self, S3, credentials};
 use crate::settings::{Options, Variables};
+use crate::sftp::{Sftp, SftpConfig};
 use crate::store::Store;
 use bulla_engine::backend::{self, Backend, Local};
 use std::path::PathBuf;
@@ -111,7 +112,12 @@ pub fn open(location: &Location, settings: Settings<'_>) -> Result<Opened, Strin
             options.done("rclone:")?;
             Ok(finish(Rclone::new(config), patience, notice))
         }
-        Location::Sftp { .. } => Err("sftp: comes".into()),
+        Location::Sftp { user, host, port, path } => {
+            let command = options.take("sftp.command").map(|c| words(Some(c)));
+            options.done("sftp:")?;
+            let (user, host, path) = (user.clone(), host.clone(), path.clone());
+            Ok(finish(Sftp::new(SftpConfig { user, host, port: *port, path, command }), patience, notice))
+        }
     }
 }
 

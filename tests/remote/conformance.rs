@@ -1,6 +1,6 @@
 //! What every backend keeps, whatever it is made of: the contract in words at `engine/src/backend/mod.rs`, and whole verbs.
 
-use super::servers::{RestServer, S3, find, shows_a_secret, store};
+use super::servers::{RestServer, S3, find, shows_a_secret, store, store_with};
 use crate::support::{backup, contents, init, noise, on_disk, open, populate};
 use bulla_engine::backend::{Backend, BackendError, Local, Memory, Put};
 use bulla_engine::check::{self, CheckOptions, ReadData};
@@ -239,5 +239,20 @@ fn rclone_conforms() {
     conforms(|| {
         let n = n.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         prepared(&format!("rclone::local:{}/{n}", dir.path().display()))
+    });
+}
+
+#[test]
+fn sftp_conforms() {
+    let Some(server) = find("sftp-server") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let n = std::sync::atomic::AtomicU32::new(0);
+    let command = format!("sftp.command={}", server.display());
+    conforms(|| {
+        let n = n.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let opened = store_with(&format!("sftp:host:{}/{n}", dir.path().display()), &[&command]);
+        opened.prepare().unwrap();
+        opened.prepare().unwrap();
+        opened.backend()
     });
 }

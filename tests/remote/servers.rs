@@ -80,10 +80,20 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     found
 }
 
-/// Ports that were free a moment ago.
+/// Ports that are free, each for this process alone: below those that the system gives out, and beginning at other ones
+/// than tests that run beside this one, which would meet this one's server and take it for theirs.
 fn ports<const N: usize>() -> [u16; N] {
-    let held: Vec<_> = (0..N).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    std::array::from_fn(|n| held[n].local_addr().unwrap().port())
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id() % 650 * 32;
+    std::array::from_fn(|_| {
+        loop {
+            let port = 10_240 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_800;
+            let port = u16::try_from(port).unwrap();
+            if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+                return port;
+            }
+        }
+    })
 }
 
 /// An S3 server.
