@@ -1,8 +1,8 @@
 //! A [`Store`] as the engine's [`Backend`]: attempts until one succeeds or patience ends, and answers that were lost.
 //!
-//! A put whose answer was lost may have taken effect. The next attempt is then told that the object exists; it is ours if
-//! its bytes are, since whoever writes one name writes different bytes (a pack's are its name; everything else is
-//! sealed with a nonce of its own).
+//! A put whose answer was lost may have taken effect. The next attempt is then told that the object exists. Where the name
+//! is the hash of the content there is nothing more to ask; elsewhere it is ours if its bytes are, since whoever writes one
+//! name writes different bytes: each is sealed with a nonce of its own.
 
 use crate::retry::Patience;
 use crate::store::{Attempt, Failure, Kind, Mode, Part, Store};
@@ -120,6 +120,10 @@ impl<S: Store> Remote<S> {
                 return Ok(put);
             }
             let limit = parts.iter().map(|p| p.len() as u64).sum();
+            if matches!(name.area(), Area::Packs | Area::Meta | Area::Index | Area::Parity) {
+                let same = self.store.stat(&object)?.is_some_and(|s| s.size == limit);
+                return Ok(if same { Put::Created } else { Put::Exists });
+            }
             match self.store.get(&object, Part::Whole { limit }) {
                 Ok(there) if equals(&there, parts) => Ok(Put::Created),
                 Ok(_) | Err(Failure { kind: Kind::TooLong { .. }, .. }) => Ok(Put::Exists),

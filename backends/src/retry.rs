@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-/// No delay of our own is longer.
-const LONGEST: Duration = Duration::from_secs(30);
+/// No delay of our own is longer than this many first ones: half a minute, as a rule.
+const LONGEST: u32 = 150;
 /// A store that asks for more than this gets a visit earlier.
 const LONGEST_ASKED: Duration = Duration::from_secs(300);
 
@@ -40,7 +40,10 @@ impl Patience {
         if spent >= self.total {
             return None;
         }
-        let most = self.first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST);
+        let most = self
+            .first
+            .saturating_mul(1 << failures.saturating_sub(1).min(16))
+            .min(self.first.saturating_mul(LONGEST));
         let drawn = most / 2 + most.mul_f64(f64::from(random) / f64::from(u32::MAX) / 2.0);
         let delay = drawn.max(asked.unwrap_or_default().min(LONGEST_ASKED));
         // The last attempt is at the end of patience and not long before it.
@@ -63,7 +66,7 @@ mod tests {
                 Some(delay) => {
                     prop_assert!(spent + delay <= patience.total);
                     prop_assert!(delay >= asked.min(LONGEST_ASKED).min(patience.total - spent));
-                    prop_assert!(delay <= LONGEST.max(asked));
+                    prop_assert!(delay <= Duration::from_secs(30).max(asked));
                 }
             }
         }

@@ -20,12 +20,26 @@ pub(crate) struct Link {
 /// A wire that is always free.
 pub(crate) const NEAR: Link = Link { round_trip: Duration::ZERO, rate: 0 };
 
-/// Where connections are cut: after so many bytes from now, over all of them, then again after each further gap.
+/// Where connections are cut: after so many bytes from now, over all of them, then again after gaps of other lengths.
 #[derive(Debug, Default, Clone)]
 struct Cuts {
     left: Option<u64>,
-    gap: u64,
+    most: u64,
+    state: u64,
     made: u64,
+}
+
+impl Cuts {
+    /// The next gap, from 1 to the longest, and one in four up to sixteen times that, so that what is large gets through
+    /// in the end. (SplitMix64.)
+    fn gap(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let z = z ^ (z >> 31);
+        1 + (z >> 2) % if z % 4 == 0 { self.most.saturating_mul(16) } else { self.most }
+    }
 }
 
 /// One direction.
@@ -84,10 +98,20 @@ impl Proxy {
         Self { port, state }
     }
 
-    /// Cuts the connection that carries byte `first` from now on, and again after every `gap` bytes.
-    pub(crate) fn cut(&self, way: Way, first: u64, gap: u64) {
-        let lane = if way == Way::There { &self.state.up } else { &self.state.back };
-        *lane.cuts.lock().unwrap() = Cuts { left: Some(first), gap, made: 0 };
+    /// Cuts connections after gaps of up to `most` bytes, which follow from `seed`.
+    pub(crate) fn cut(&self, way: Way, seed: u64, most: u64) {
+        let mut cuts = Cuts { left: None, most, state: seed, made: 0 };
+        cuts.left = Some(cuts.gap());
+        *self.lane(way).cuts.lock().unwrap() = cuts;
+    }
+
+    /// Cuts the connection that carries byte `at` from now on, once.
+    pub(crate) fn cut_once(&self, way: Way, at: u64) {
+        *self.lane(way).cuts.lock().unwrap() = Cuts { left: Some(at), most: u64::MAX, state: 0, made: 0 };
+    }
+
+    fn lane(&self, way: Way) -> &Lane {
+        if way == Way::There { &self.state.up } else { &self.state.back }
     }
 
     /// Stops cutting; how often it was done.
@@ -200,7 +224,7 @@ impl Lane {
             cuts.left = Some(left - n);
             return None;
         }
-        cuts.left = Some(cuts.gap);
+        cuts.left = Some(cuts.gap());
         cuts.made += 1;
         Some(left as usize)
     }

@@ -415,7 +415,7 @@ impl Store for Sftp {
             Some(bytes) => Ok(bytes),
             None => {
                 let size = size_of(&attributes(file.attributes())?)?;
-                Err(Failure::new(Kind::Short { size }, format!("it has {size} bytes")))
+                Err(Failure::new(Kind::Short { size: Some(size) }, format!("it has {size} bytes")))
             }
         }
     }

@@ -154,6 +154,7 @@ pub(crate) fn put(repository: &Repository, run: &mut IndexRun) -> Result<(IndexN
     let name = IndexName { generation, hash: *blake3::hash(&sealed).as_bytes() };
     repository.backend().put(&ObjectName::Index(name), &[&sealed])?;
     repository.backend().flush()?;
+    super::segment::keep(repository, &name, run);
     Ok((name, sealed.len() as u64))
 }
 

@@ -73,6 +73,15 @@ pub(super) fn open(repository: &Repository, name: &IndexName) -> Result<Segment>
     parse(Bytes::Owned(bytes), name, key).ok_or_else(|| damaged(name, "its local form does not read back"))
 }
 
+/// Caches a run that this process has put: the next one who opens the index need not fetch it.
+pub(super) fn keep(repository: &Repository, name: &IndexName, run: &mut IndexRun) {
+    if let Some(dir) = directory(repository) {
+        let bytes = encode(name, run, repository.keyring().cache_key().expose());
+        // A cache that cannot be written costs time, never correctness.
+        let _ = store(&dir.join(name.to_string()), &bytes);
+    }
+}
+
 /// A run that is in no store yet: what a collector knows of packs without an index run.
 pub(super) fn in_memory(repository: &Repository, run: &mut IndexRun) -> Result<Segment> {
     let key = *repository.keyring().cache_key().expose();
