@@ -18,6 +18,7 @@ mod names;
 mod options;
 mod parity;
 mod quick_start;
+mod remote;
 mod repair;
 mod rescue_kit;
 mod restore;

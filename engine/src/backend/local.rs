@@ -145,8 +145,13 @@ impl Local {
         getrandom::fill(&mut tag).map_err(|e| io::Error::other(e.to_string()))?;
         let path =
             self.root.join(TMP).join(format!("{}-{n}-{:016x}", std::process::id(), u64::from_ne_bytes(tag)));
-        self.disk.create(&path, parts)?;
-        Ok(path)
+        let created = self.disk.create(&path, parts);
+        if created.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) && self.lacks(TMP) {
+            self.disk.make_dir(&self.root.join(TMP))?;
+            self.disk.create(&path, parts)?;
+            return Ok(path);
+        }
+        created.map(|()| path)
     }
 
     /// Removes what interrupted writers left behind, once per process. Failing costs space, nothing else.
@@ -160,9 +165,19 @@ impl Local {
         }
     }
 
+    /// True if there is nothing of that name, not even a link that leads nowhere (to a disk that is not mounted).
+    fn lacks(&self, dir: &str) -> bool {
+        let there = std::fs::symlink_metadata(self.root.join(dir));
+        there.is_err_and(|e| e.kind() == io::ErrorKind::NotFound) && self.root.is_dir()
+    }
+
     fn list_dir(&self, area: Area) -> io::Result<Vec<(ObjectName, u64)>> {
         let mut out = Vec::new();
-        for entry in std::fs::read_dir(self.root.join(area.dir()))? {
+        let entries = match std::fs::read_dir(self.root.join(area.dir())) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && self.lacks(area.dir()) => return Ok(out),
+            other => other?,
+        };
+        for entry in entries {
             let entry = entry?;
             let Ok(file) = entry.file_name().into_string() else { continue };
             let Some(name) = ObjectName::parse(&format!("{}/{file}", area.dir())) else { continue };
@@ -190,7 +205,15 @@ impl Backend for Local {
         let fail = |e| self.error("write", name, e);
         let path = self.path(name);
         let temporary = self.write_temporary(parts).map_err(fail)?;
-        let linked = self.disk.link(&temporary, &path);
+        let mut linked = self.disk.link(&temporary, &path);
+        if linked.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) && self.lacks(area(name)) {
+            // A copy that was made object by object has no directories of areas in which nothing was.
+            self.disk
+                .make_dir(&self.root.join(area(name)))
+                .and_then(|()| self.disk.sync_dir(&self.root))
+                .map_err(fail)?;
+            linked = self.disk.link(&temporary, &path);
+        }
         // After an error of a network file system the link may exist nevertheless: two links prove it.
         let ours = linked.is_err() && std::fs::metadata(&temporary).is_ok_and(|m| links(&m) == 2);
         let _ = self.disk.unlink(&temporary);
@@ -314,6 +337,10 @@ fn keep_owner(old: &Path, new: &Path) -> io::Result<()> {
     std::os::unix::fs::chown(new, Some(was.uid()), Some(was.gid()))
 }
 
+fn area(name: &ObjectName) -> &'static str {
+    name.area().dir()
+}
+
 /// True if anything but directories is in `path`, or in one of those.
 fn holds_files(path: &Path) -> io::Result<bool> {
     if !std::fs::symlink_metadata(path)?.is_dir() {
@@ -416,6 +443,22 @@ mod tests {
             std::fs::remove_file(root.join(name)).unwrap();
         }
         store.create_layout().unwrap();
+    }
+
+    #[test]
+    fn a_copy_without_the_directories_of_empty_areas_is_a_repository_and_a_disk_that_is_not_mounted_is_none()
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("repository");
+        std::fs::create_dir(&root).unwrap();
+        let (store, name) = (Local::new(&root), ObjectName::Hold(RunId::new([1; 16])));
+        assert!(store.list(Area::Holds).unwrap().is_empty());
+        assert_eq!(store.put(&name, &[b"x"]).unwrap(), Put::Created);
+        assert_eq!(store.list(Area::Holds).unwrap(), [(name, 1)]);
+        std::os::unix::fs::symlink("/nowhere", root.join("packs")).unwrap();
+        assert!(store.list(Area::Packs).is_err());
+        assert!(store.put(&ObjectName::Pack(PackName::new([1; 32])), &[b"x"]).is_err());
+        assert!(Local::new(dir.path().join("absent")).list(Area::Holds).is_err());
     }
 
     #[test]
