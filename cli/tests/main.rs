@@ -26,6 +26,7 @@ mod retention;
 mod rollback;
 mod secrets;
 mod sources;
+mod ssh;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod stopped;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -2,10 +2,11 @@
 
 #[path = "../../tests/remote/servers.rs"]
 #[allow(dead_code, reason = "shared with the scenarios, which use all of it")]
-mod servers;
+pub(crate) mod servers;
 
 use crate::home::{BULLA, Home};
-use servers::{S3, Ssh, find, shows_a_secret};
+use crate::ssh::Ssh;
+use servers::{S3, find, shows_a_secret};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -65,7 +66,7 @@ fn the_quick_start_in_a_bucket_runs_as_it_stands() {
     let keys = format!("export AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY=", servers::KEY);
     for (secret, url, code) in [
         ("wrong", url.clone(), 1),
-        (servers::SECRET, url.replace("/bucket", "/none"), 10),
+        (servers::SECRET, url.replace("/backups", "/none"), 10),
         (servers::SECRET, "s3:http://127.0.0.1:1/bucket".into(), 1),
     ] {
         let script =

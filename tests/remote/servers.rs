@@ -19,6 +19,7 @@ use tempfile::TempDir;
 
 /// Ends what it started when its input does: when the test ends, or is killed.
 const KEEPER: &str = r#""$@" </dev/null & read _; kill -9 $!; wait $!"#;
+const BUCKET: &str = "backups";
 pub(crate) const KEY: &str = "test-key";
 pub(crate) const SECRET: &str = "test-secret-that-shows-nowhere";
 
@@ -30,7 +31,7 @@ pub(crate) struct Running {
 
 impl Running {
     /// Starts `program` with its output in a file.
-    fn start(program: &Path, dir: TempDir, arguments: &[&str]) -> Self {
+    pub(crate) fn start(program: &Path, dir: TempDir, arguments: &[&str]) -> Self {
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let shell = Command::new("/bin/sh")
             .args(["-c", KEEPER, "sh"])
@@ -50,7 +51,7 @@ impl Running {
     }
 
     /// Waits until `ready` says so.
-    fn until(&mut self, what: &str, mut ready: impl FnMut() -> bool) {
+    pub(crate) fn until(&mut self, what: &str, mut ready: impl FnMut() -> bool) {
         let begun = Instant::now();
         while !ready() {
             assert!(begun.elapsed() < Duration::from_secs(60), "{what} does not serve:\n{}", self.log());
@@ -82,7 +83,7 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 
 /// Ports that are free, each for this process alone: below those that the system gives out, and beginning at other ones
 /// than tests that run beside this one, which would meet this one's server and take it for theirs.
-fn ports<const N: usize>() -> [u16; N] {
+pub(crate) fn ports<const N: usize>() -> [u16; N] {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let first = std::process::id() % 650 * 32;
     std::array::from_fn(|_| {
@@ -98,9 +99,9 @@ fn ports<const N: usize>() -> [u16; N] {
 
 /// An S3 server.
 pub(crate) struct S3 {
-    pub(crate) running: Running,
+    _running: Running,
     pub(crate) port: u16,
-    buckets: AtomicU32,
+    prefixes: AtomicU32,
 }
 
 impl S3 {
@@ -155,16 +156,15 @@ impl S3 {
     }
 
     fn ready(what: &str, mut running: Running, port: u16) -> Self {
-        let probe = bucket_at(port, "ready");
+        let probe = bucket_at(port, BUCKET);
         running.until(what, || make_bucket(&probe));
-        Self { running, port, buckets: AtomicU32::new(0) }
+        Self { _running: running, port, prefixes: AtomicU32::new(0) }
     }
 
-    /// The URL of a prefix in a new bucket.
+    /// The URL of a new prefix in a bucket.
     pub(crate) fn url(&self) -> String {
-        let name = format!("bucket{}", self.buckets.fetch_add(1, Ordering::Relaxed));
-        assert!(make_bucket(&bucket_at(self.port, &name)), "no bucket:\n{}", self.running.log());
-        format!("s3:http://127.0.0.1:{}/{name}/a/prefix", self.port)
+        let number = self.prefixes.fetch_add(1, Ordering::Relaxed);
+        format!("s3:http://127.0.0.1:{}/{BUCKET}/a/{number}", self.port)
     }
 }
 
@@ -216,64 +216,6 @@ impl RestServer {
 
     pub(crate) fn url(&self) -> String {
         format!("rest:http://{KEY}:{SECRET}@127.0.0.1:{}/", self.port)
-    }
-}
-
-/// An sshd of our own, and a program that calls `ssh` as somebody would whose config names the host `nas`.
-pub(crate) struct Ssh {
-    _running: Running,
-    keys: TempDir,
-}
-
-impl Ssh {
-    pub(crate) fn start() -> Option<Self> {
-        let (sshd, keygen, ssh) = (find("sshd")?, find("ssh-keygen")?, find("ssh")?);
-        let keys = tempfile::tempdir().unwrap();
-        let file = |name: &str| keys.path().join(name).display().to_string();
-        for key in ["host", "user"] {
-            let made =
-                Command::new(&keygen).args(["-q", "-t", "ed25519", "-N", "", "-f", &file(key)]).status();
-            assert!(made.unwrap().success());
-        }
-        // It insists on it where it runs as root.
-        let _ = std::fs::create_dir_all("/run/sshd");
-        let [port] = ports();
-        let config = format!(
-            "ListenAddress 127.0.0.1\nPort {port}\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\n\
-             PidFile none\nPermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n",
-            file("host"),
-            file("user.pub")
-        );
-        std::fs::write(file("sshd_config"), config).unwrap();
-        let host = std::fs::read_to_string(file("host.pub")).unwrap();
-        std::fs::write(file("known"), format!("[127.0.0.1]:{port} {host}")).unwrap();
-        let user = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
-        let config = format!(
-            "Host nas\nHostName 127.0.0.1\nPort {port}\nIdentityFile {}\nUserKnownHostsFile {}\nBatchMode yes\n",
-            file("user"),
-            file("known")
-        );
-        std::fs::write(file("config"), config).unwrap();
-        // The name in the URL is one that this machine does not have.
-        let script = format!(
-            "#!/bin/sh\nexec {} -F {} -o User={} \"$@\"\n",
-            ssh.display(),
-            file("config"),
-            user.trim()
-        );
-        std::fs::create_dir(keys.path().join("bin")).unwrap();
-        std::fs::write(file("bin/ssh"), script).unwrap();
-        std::fs::set_permissions(file("bin/ssh"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
-            .unwrap();
-        let arguments = ["-D", "-e", "-f", &file("sshd_config")];
-        let mut running = Running::start(&sshd, tempfile::tempdir().unwrap(), &arguments);
-        running.until("sshd", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Some(Self { _running: running, keys })
-    }
-
-    /// Where that `ssh` is.
-    pub(crate) fn bin(&self) -> PathBuf {
-        self.keys.path().join("bin")
     }
 }
 
