@@ -8,6 +8,7 @@ mod bits;
 mod catalogue;
 mod clones;
 mod collectors;
+mod copy;
 mod crash;
 mod damage;
 mod faults;

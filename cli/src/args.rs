@@ -86,6 +86,20 @@ pub(crate) struct Global {
     version: Option<bool>,
 }
 
+/// The secret of a repository that another one is made or filled from.
+#[derive(Debug, Default, Args)]
+pub(crate) struct FromSecret {
+    /// File with the password of the repository to copy from [BULLA_FROM_PASSWORD_FILE]
+    #[arg(long, value_name = "FILE", group = "from_secret")]
+    pub(crate) from_password_file: Option<PathBuf>,
+    /// Command that prints it [BULLA_FROM_PASSWORD_COMMAND]
+    #[arg(long, value_name = "COMMAND", group = "from_secret")]
+    pub(crate) from_password_command: Option<String>,
+    /// File with a key of the repository to copy from [BULLA_FROM_KEY_FILE]
+    #[arg(long, value_name = "FILE", group = "from_secret")]
+    pub(crate) from_key_file: Option<PathBuf>,
+}
+
 /// Bytes a second; a bare number counts KiB, as restic's does.
 fn rate(text: &str) -> Result<NonZeroU64, String> {
     let factor = if text.trim().bytes().all(|b| b.is_ascii_digit()) { 1024 } else { 1 };

@@ -1,7 +1,7 @@
 //! What was typed, as it is meant on this machine: where the repository is, where the cache, who we are. The only
 //! reader of the environment besides [`crate::secret`]. Order: option, then environment, then the usual place.
 
-use crate::args::Global;
+use crate::args::{FromSecret, Global};
 use crate::exit::{Failure, Outcome};
 use crate::ui::Ui;
 use bulla_backends::location::Location;
@@ -111,6 +111,18 @@ impl<'a> Context<'a> {
         let env = self.env();
         ready(&location, &env);
         Ok(Repository::open(self.limited(store), &secret, env)?)
+    }
+
+    /// Opens the repository that another one is made or filled from.
+    pub(crate) fn open_source(&self, url: &OsString, secret: &FromSecret) -> Outcome<Repository> {
+        let location = Location::parse(url).map_err(Failure::Usage)?;
+        let store = self.store_at(&location, &[])?.backend();
+        if !Repository::exists(&*store)? {
+            let place = store.describe().place;
+            return Err(bulla_engine::Error::NoRepository { place }.into());
+        }
+        let secret = crate::secret::of_source(self, secret)?;
+        Ok(Repository::open(self.limited(store), &secret, self.env())?)
     }
 
     /// The world for the engine.

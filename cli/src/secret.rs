@@ -1,7 +1,7 @@
 //! Passwords and keys: where they come from, and how little they are copied. An option wins over the environment,
 //! that over systemd's credentials; a terminal is asked last, and nothing else ever is.
 
-use crate::args::Global;
+use crate::args::{FromSecret, Global};
 use crate::context::{Context, variable};
 use crate::exit::{Failure, Outcome};
 use bulla_engine::Error;
@@ -30,19 +30,58 @@ enum Source {
     KeyFile(PathBuf),
 }
 
+/// What was typed of a secret, and the beginning of the variables that say the same.
+struct Words<'a> {
+    password_file: Option<&'a PathBuf>,
+    password_command: Option<&'a String>,
+    key_file: Option<&'a PathBuf>,
+    prefix: &'static str,
+}
+
+impl<'a> From<&'a Global> for Words<'a> {
+    fn from(global: &'a Global) -> Self {
+        Self {
+            password_file: global.password_file.as_ref(),
+            password_command: global.password_command.as_ref(),
+            key_file: global.key_file.as_ref(),
+            prefix: "BULLA_",
+        }
+    }
+}
+
+impl<'a> From<&'a FromSecret> for Words<'a> {
+    fn from(from: &'a FromSecret) -> Self {
+        Self {
+            password_file: from.from_password_file.as_ref(),
+            password_command: from.from_password_command.as_ref(),
+            key_file: from.from_key_file.as_ref(),
+            prefix: "BULLA_FROM_",
+        }
+    }
+}
+
 /// The secret that opens the repository.
 pub(crate) fn current(context: &Context<'_>) -> Outcome<SlotSecret> {
-    if let Some(source) = named(context.global)? {
+    open_with(context, &context.global.into(), "password: ")
+}
+
+/// The secret that opens the repository another one is made or filled from.
+pub(crate) fn of_source(context: &Context<'_>, from: &FromSecret) -> Outcome<SlotSecret> {
+    open_with(context, &from.into(), "password of the repository to copy from: ")
+}
+
+fn open_with(context: &Context<'_>, words: &Words<'_>, prompt: &str) -> Outcome<SlotSecret> {
+    if let Some(source) = named(words)? {
         return read(context, source);
     }
-    ask("password: ").unwrap_or_else(|| {
+    ask(prompt).unwrap_or_else(|| {
         Err(Failure::NoSecret("no password was given and there is no terminal to ask on".into()))
     })
 }
 
 /// The secret of a new repository: as [`current`], but typed twice; `None` when there is no source and no terminal.
 pub(crate) fn first(context: &Context<'_>) -> Outcome<Option<SlotSecret>> {
-    match named(context.global)? {
+    match named(&context.global.into())? {
         Some(source) => read(context, source).map(Some),
         None => ask_twice().transpose(),
     }
@@ -50,7 +89,7 @@ pub(crate) fn first(context: &Context<'_>) -> Outcome<Option<SlotSecret>> {
 
 /// True when options or the environment name a source of the secret.
 pub(crate) fn is_named(global: &Global) -> Outcome<bool> {
-    Ok(named(global)?.is_some())
+    Ok(named(&global.into())?.is_some())
 }
 
 /// A new password for `key add` and `key passwd`.
@@ -72,31 +111,35 @@ pub(crate) fn new_password(
 }
 
 /// The source that options or the environment name.
-fn named(global: &Global) -> Outcome<Option<Source>> {
-    let typed = global
+fn named(words: &Words<'_>) -> Outcome<Option<Source>> {
+    let typed = words
         .password_file
-        .clone()
+        .cloned()
         .map(Source::PasswordFile)
-        .or_else(|| global.password_command.clone().map(Source::Command))
-        .or_else(|| global.key_file.clone().map(Source::KeyFile));
+        .or_else(|| words.password_command.cloned().map(Source::Command))
+        .or_else(|| words.key_file.cloned().map(Source::KeyFile));
     if typed.is_some() {
         return Ok(typed);
     }
-    let password = |v: std::ffi::OsString| Source::Text(Zeroizing::new(v.as_bytes().to_vec()));
-    let mut found = [
-        ("BULLA_PASSWORD", variable("BULLA_PASSWORD").map(password)),
-        ("BULLA_PASSWORD_FILE", variable("BULLA_PASSWORD_FILE").map(|v| Source::PasswordFile(v.into()))),
-        (
-            "BULLA_PASSWORD_COMMAND",
-            variable("BULLA_PASSWORD_COMMAND").map(|v| Source::Command(v.to_string_lossy().into_owned())),
-        ),
-        ("BULLA_KEY_FILE", variable("BULLA_KEY_FILE").map(|v| Source::KeyFile(v.into()))),
-    ]
-    .into_iter()
-    .filter_map(|(name, source)| Some((name, source?)));
-    let Some((name, source)) = found.next() else { return Ok(credential()) };
+    fn password(v: std::ffi::OsString) -> Source {
+        Source::Text(Zeroizing::new(v.as_bytes().to_vec()))
+    }
+    type Make = fn(std::ffi::OsString) -> Source;
+    let makes: [(&str, Make); 4] = [
+        ("PASSWORD", password),
+        ("PASSWORD_FILE", |v| Source::PasswordFile(v.into())),
+        ("PASSWORD_COMMAND", |v| Source::Command(v.to_string_lossy().into_owned())),
+        ("KEY_FILE", |v| Source::KeyFile(v.into())),
+    ];
+    let mut found = makes.into_iter().filter_map(|(name, make)| {
+        let name = format!("{}{name}", words.prefix);
+        Some((variable(&name).map(make)?, name))
+    });
+    let Some((source, name)) = found.next() else {
+        return Ok(if words.prefix == "BULLA_" { credential() } else { None });
+    };
     match found.next() {
-        Some((other, _)) => Err(Failure::Usage(format!("{name} and {other} are both set; keep one"))),
+        Some((_, other)) => Err(Failure::Usage(format!("{name} and {other} are both set; keep one"))),
         None => Ok(Some(source)),
     }
 }

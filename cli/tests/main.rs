@@ -6,6 +6,7 @@ mod bad_input;
 mod beside;
 mod codes;
 mod content;
+mod copy;
 mod fidelity;
 mod full;
 mod help;

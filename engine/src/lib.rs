@@ -7,6 +7,7 @@ pub mod backup;
 pub mod browse;
 pub mod check;
 pub mod chunker;
+pub mod copy;
 pub mod env;
 mod error;
 pub mod forget;

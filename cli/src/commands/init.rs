@@ -1,5 +1,6 @@
 //! `bulla init`: makes a repository. The recovery key is shown once, here, and stored nowhere.
 
+use crate::args::FromSecret;
 use crate::context::Context;
 use crate::exit::{Code, Failure, Outcome, keep};
 use crate::secret::{self, NewFile};
@@ -37,6 +38,12 @@ pub(crate) struct Args {
     /// [default: 32K,128K,512K]
     #[arg(long, value_name = "AVG|MIN,AVG,MAX", value_parser = chunker)]
     pub(crate) chunker: Option<ChunkerParams>,
+    /// Cut and identify chunks as this repository does, so that they can be copied from it as they are
+    #[arg(long, value_name = "URL", conflicts_with = "chunker")]
+    pub(crate) copy_chunker_from: Option<std::ffi::OsString>,
+    /// Its secret
+    #[command(flatten)]
+    pub(crate) from: FromSecret,
     /// How much is compressed together, 4K to 8M: more is smaller, less is faster to read a little of [default: 4M]
     #[arg(long, value_name = "SIZE", value_parser = frame_size)]
     pub(crate) frame_size: Option<u32>,
@@ -101,7 +108,10 @@ pub(crate) fn create(context: &Context<'_>, opened: Opened, args: &Args) -> Outc
     if let (Some(file), Some(key)) = (&mut key_file, &key) {
         file.fill("bulla key file: whoever has it can open the repository", &print_key(key))?;
     }
-    let default = InitOptions::default();
+    let default = match &args.copy_chunker_from {
+        Some(url) => InitOptions::like(&context.open_source(url, &args.from)?),
+        None => InitOptions::default(),
+    };
     let options = InitOptions {
         label: args.label.clone(),
         parity: args.parity,

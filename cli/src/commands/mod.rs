@@ -3,6 +3,7 @@
 mod backup;
 mod cat;
 mod check;
+mod copy;
 mod forget;
 mod generate;
 mod help;
@@ -29,7 +30,7 @@ use std::path::PathBuf;
 
 /// The words, in the groups of `bulla --help`.
 pub(crate) const GROUPS: &[(&str, &[&str])] = &[
-    ("Back up and restore", &["init", "backup", "snapshots", "ls", "cat", "restore"]),
+    ("Back up and restore", &["init", "backup", "snapshots", "ls", "cat", "restore", "copy"]),
     ("Keep it safe", &["check", "repair", "key", "rescue-kit"]),
     ("Let go of the old", &["forget", "prune", "undelete", "protect", "unprotect"]),
     ("About this program", &["version", "generate", "help"]),
@@ -50,6 +51,8 @@ pub(crate) enum Command {
     Cat(cat::Args),
     /// Write a snapshot, or a part of it, into a directory
     Restore(Box<restore::Args>),
+    /// Copy snapshots of another repository into this one
+    Copy(Box<copy::Args>),
     /// Look for damage, and say which snapshots and files it hurts
     Check(check::Args),
     /// Let snapshots go, by name or by a policy
@@ -85,6 +88,7 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Outcome {
         Command::Ls(args) => ls::run(context, args),
         Command::Cat(args) => cat::run(context, args),
         Command::Restore(args) => restore::run(context, args),
+        Command::Copy(args) => copy::run(context, args),
         Command::Check(args) => check::run(context, args),
         Command::Forget(args) => forget::run(context, args),
         Command::Prune(args) => prune::run(context, args),

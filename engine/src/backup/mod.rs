@@ -7,9 +7,9 @@
 pub mod decide;
 mod fold;
 mod gaps;
-mod known;
+pub(crate) mod known;
 mod lineage;
-mod look;
+pub(crate) mod look;
 mod pipeline;
 mod produce;
 mod resume;
@@ -195,9 +195,17 @@ impl Job<'_> {
             }
             run = Some(opened);
         }
-        let Looked { index, excluded, gaps, checkpoint } =
-            self.look(run.as_ref().map(Run::id), &paths_of(sources), parent.as_ref())?;
-        let known = Known::new(&index, excluded, gaps);
+        let own = run.as_ref().map(Run::id);
+        let mut looked = Looked::around(repository, own, self.excluded, self.observer)?;
+        let mut checkpoint = None;
+        if run.is_some() && options.parent != Parent::None {
+            let (host, paths) = (&options.host, paths_of(sources));
+            let announced = std::mem::take(&mut looked.announced);
+            let found = resume::find(repository, &looked.index, announced, host, &paths, self.observer)?;
+            // What the parent has of the same files is older than it, or was committed after all.
+            checkpoint = found.filter(|c| parent.as_ref().is_none_or(|p| scan_of(p) < c.start));
+        }
+        let known = looked.known(repository, self.observer)?;
         let mut outcome = self.pipeline(sources, known, parent.as_ref(), run.as_mut(), checkpoint)?;
         if let Sources::Stream(s) = sources {
             s.commit().map_err(|e| Error::Refused(format!("{e}; nothing was committed")))?;

@@ -14,7 +14,6 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// What a repository is made with; the defaults are measured (SPEC 7 and 8, rationale).
-#[derive(Debug, Clone)]
 pub struct InitOptions {
     /// How files are cut.
     pub chunker: ChunkerParams,
@@ -32,6 +31,17 @@ pub struct InitOptions {
     pub label: String,
     /// Per cent of parity that writers add to new packs (SPEC 18), 1 to 100.
     pub parity: Option<u8>,
+    /// Domain secrets of another repository: chunks then have the same ids in both, and can be copied as they are. Who
+    /// has either secret can tell which chunks the other repository has.
+    pub domains: Vec<Secret>,
+}
+
+impl InitOptions {
+    /// Cut and identified as in `other`.
+    pub fn like(other: &Repository) -> Self {
+        let domains = other.keyring().domains().iter().map(Secret::duplicate).collect();
+        Self { chunker: other.config().chunker, domains, ..Self::default() }
+    }
 }
 
 impl Default for InitOptions {
@@ -45,6 +55,7 @@ impl Default for InitOptions {
             argon2: Argon2Params::DEFAULT,
             label: String::new(),
             parity: None,
+            domains: Vec::new(),
         }
     }
 }
@@ -139,12 +150,16 @@ fn nothing_but_keys(backend: &dyn Backend) -> Result<()> {
 /// New secrets, and everything as asked for.
 fn first_config(options: &InitOptions, env: &Env) -> Result<Config> {
     options.parity.map_or(Ok(()), crate::parity::check_percent)?;
+    let mut domains: Vec<Secret> = options.domains.iter().map(Secret::duplicate).collect();
+    if domains.is_empty() {
+        domains.push(Secret::new(env.random()));
+    }
     Ok(Config {
         generation: 0,
         previous: None,
         repo: RepoId::new(env.random()),
         ring: RingId::new(env.random()),
-        keyring: Keyring::new(vec![Secret::new(env.random())], vec![Secret::new(env.random())])?,
+        keyring: Keyring::new(vec![Secret::new(env.random())], domains)?,
         incompat: 0,
         ro_compat: 0,
         compat: 0,

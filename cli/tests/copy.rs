@@ -1,0 +1,46 @@
+//! `copy`, as somebody types it who keeps a second repository elsewhere.
+
+use crate::home::Home;
+
+#[test]
+fn a_second_repository_is_made_and_filled() {
+    let mut home = Home::with_repository();
+    home.bulla("backup src --tag keep").ends(0);
+    home.write("src/hello", b"changed\n");
+    home.bulla("backup src").ends(0);
+    home.unset("BULLA_REPOSITORY");
+    home.unset("BULLA_KEY_FILE");
+    let to = "-r second --key-file second.key";
+    home.bulla("init -r second --key-file-out second.key --copy-chunker-from repo --from-key-file key")
+        .ends(0);
+    let from = "--from-repo repo --from-key-file key";
+    home.bulla(&format!("copy {to} {from} -n"))
+        .ends(0)
+        .prints("would move at most")
+        .prints("2 snapshots, 0 there");
+    home.bulla(&format!("copy {to} {from} --tag keep")).ends(0).prints("1 snapshot, 0 there already");
+    home.set("BULLA_FROM_REPOSITORY", "repo");
+    home.set("BULLA_FROM_KEY_FILE", "key");
+    let json = home.bulla(&format!("copy {to} --json")).ok();
+    assert!(json.contains("\"present\":[\"") && json.contains("\"copy\":\""), "{json}");
+    home.bulla(&format!("copy {to}")).ends(0).prints("0 snapshots, 2 there already");
+    home.bulla("snapshots -r second --key-file second.key").ends(0).prints("2 snapshots");
+    home.bulla("restore latest -r second --key-file second.key -t back").ends(0);
+    assert_eq!(home.read(&format!("back{}", home.shown("src/hello"))), b"changed\n");
+    home.bulla("check -r second --key-file second.key --read-data").ends(0);
+}
+
+#[test]
+fn what_cannot_be_copied_is_said() {
+    let home = Home::with_repository();
+    home.bulla("backup src").ends(0);
+    home.bulla("init -r other --key-file-out other.key").ends(0);
+    home.bulla("copy -r other --key-file other.key").ends(2).says("--from-repo");
+    home.bulla("copy -r other --key-file other.key --from-repo repo --from-key-file key")
+        .ends(5)
+        .says("--copy-chunker-from");
+    home.bulla("copy -r other --key-file other.key --from-repo none --from-key-file key").ends(10);
+    home.bulla("copy -r other --key-file other.key --from-repo repo --from-key-file other.key").ends(12);
+    home.bulla("copy --from-repo repo --from-key-file key").ends(5).says("same repository");
+    home.bulla("copy -r other --key-file other.key --from-repo repo --from-key-file key none").ends(1);
+}

@@ -1,0 +1,202 @@
+//! Copies snapshots into another repository that shares this one's chunk ids (`InitOptions::like`): chunks are moved, not
+//! cut again, and keep their ids, so the trees are the same trees.
+//!
+//! Kept true: every chunk is identified on the way; a snapshot is committed only when all it needs is there (SPEC 14), so a
+//! copy that is cut off leaves packs and no snapshot, and the next one goes on with what they hold; what is there already,
+//! under any snapshot, is not fetched.
+
+mod gather;
+
+use crate::backup::look::Looked;
+use crate::error::{Error, Result};
+use crate::observer::{Event, Observer};
+use crate::repository::Repository;
+use crate::repository::pack::{PackSink, PackStream};
+use crate::repository::run::Run;
+use crate::repository::upload::{self, Discard};
+use bulla_repo_format::frame::Compression;
+use bulla_repo_format::pack::PackKind;
+use bulla_repo_format::record::{Pin, RunKind};
+use bulla_repo_format::snapshot::Snapshot;
+use bulla_repo_format::{PackName, RunId};
+use gather::{Gather, Moved};
+use std::collections::{HashMap, HashSet};
+
+/// How to copy.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CopyOptions {
+    /// Say what would be moved; write nothing.
+    pub dry_run: bool,
+    /// How the copies are compressed.
+    pub compression: Compression,
+}
+
+/// What was copied, or would be.
+#[derive(Debug, Clone, Default)]
+pub struct CopyReport {
+    /// Snapshots of the source, and what they are in the target (nothing in a dry run).
+    pub copied: Vec<(Snapshot, Option<RunId>)>,
+    /// Snapshots that are in the target already.
+    pub present: Vec<RunId>,
+    /// Chunks moved.
+    pub chunks: u64,
+    /// Their plain bytes.
+    pub bytes: u64,
+    /// Requests to the source for them.
+    pub requests: u64,
+    /// Bytes of packs and index runs in the target.
+    pub stored: u64,
+}
+
+/// Attempts before a snapshot is left to the next copy.
+const ATTEMPTS: usize = 3;
+
+/// True if chunks of `from` have the same ids in `to`.
+pub fn share_chunks(from: &Repository, to: &Repository) -> bool {
+    let (a, b) = (from.keyring().domains(), to.keyring().domains());
+    a.len() == b.len()
+        && a.iter().zip(b).all(|(a, b)| a.expose() == b.expose())
+        && from.config().chunker == to.config().chunker
+}
+
+/// Copies `snapshots` of `from`, oldest first, into `to`.
+pub fn run(
+    from: &Repository,
+    to: &Repository,
+    snapshots: &[Snapshot],
+    options: &CopyOptions,
+    observer: &dyn Observer,
+) -> Result<CopyReport> {
+    to.require_writable()?;
+    if from.id() == to.id() {
+        let text = "it is the same repository; to heal it from a copy: bulla repair packs --from";
+        return Err(Error::Refused(text.into()));
+    }
+    if !share_chunks(from, to) {
+        let text = "the repositories have different chunk ids, so nothing could be moved as it is; make the target with \
+                    `bulla init --copy-chunker-from`";
+        return Err(Error::Refused(text.into()));
+    }
+    let there: HashMap<RunId, Snapshot> =
+        to.snapshots()?.into_iter().filter_map(|s| Some((s.origin?, s))).collect();
+    let mut job = Copy {
+        to,
+        options,
+        observer,
+        gather: Gather::new(from, from.open_index()?),
+        pins: Vec::new(),
+        report: CopyReport::default(),
+    };
+    let mut order: Vec<&Snapshot> = snapshots.iter().collect();
+    order.sort_by_key(|s| (s.start, s.id));
+    for snapshot in order {
+        match there.get(&snapshot.id).filter(|s| s.tree == snapshot.tree) {
+            Some(copy) => {
+                job.report.present.push(snapshot.id);
+                job.pins.push(Pin { snapshot: copy.id, tree: copy.tree });
+            }
+            None => job.snapshot(snapshot)?,
+        }
+    }
+    Ok(job.report)
+}
+
+struct Copy<'a> {
+    to: &'a Repository,
+    options: &'a CopyOptions,
+    observer: &'a dyn Observer,
+    gather: Gather<'a>,
+    /// Snapshots of the target that hold what was copied before.
+    pins: Vec<Pin>,
+    report: CopyReport,
+}
+
+enum Attempt {
+    Done(Option<RunId>, Moved, u64),
+    Condemned(Vec<PackName>),
+}
+
+impl Copy<'_> {
+    fn snapshot(&mut self, snapshot: &Snapshot) -> Result<()> {
+        let mut excluded = HashSet::new();
+        for _ in 0..ATTEMPTS {
+            match self.attempt(snapshot, &excluded)? {
+                Attempt::Done(id, moved, stored) => {
+                    self.report.chunks += moved.chunks;
+                    self.report.bytes += moved.bytes;
+                    self.report.requests += moved.requests;
+                    self.report.stored += stored;
+                    self.report.copied.push((snapshot.clone(), id));
+                    self.pins.extend(id.map(|id| Pin { snapshot: id, tree: snapshot.tree }));
+                    return Ok(());
+                }
+                Attempt::Condemned(packs) => {
+                    let n = packs.len();
+                    let text = format!(
+                        "{n} packs this copy relied on were condemned by a prune meanwhile; copying again"
+                    );
+                    self.observer.event(&Event::Notice(&text));
+                    excluded.extend(packs);
+                }
+            }
+        }
+        let text = "packs this copy relied on were condemned by a prune while it ran; nothing was committed, run it again";
+        Err(Error::Refused(text.into()))
+    }
+
+    fn attempt(&mut self, snapshot: &Snapshot, excluded: &HashSet<PackName>) -> Result<Attempt> {
+        let (to, options) = (self.to, self.options);
+        let mut run = None;
+        if !options.dry_run {
+            let (opened, dead) = Run::open(to, RunKind::Writer, &self.pins)?;
+            self.pins.retain(|pin| !dead.contains(pin));
+            run = Some(opened);
+        }
+        let mut looked = Looked::around(to, run.as_ref().map(Run::id), excluded, self.observer)?;
+        let known = looked.known(to, self.observer)?;
+        let discard = Discard::new(to.config().parity);
+        let (uploads, uploader) = upload::channel(to, Box::new(|_| Ok(())));
+        let sink: &dyn PackSink = if options.dry_run { &discard } else { &uploads };
+        let id = run.as_ref().map_or(RunId::new([0; 16]), Run::id);
+        let stream = |kind| PackStream::new(to, kind, id, options.compression, true, sink);
+        let (data, meta) = (stream(PackKind::Data), stream(PackKind::Meta));
+        if !options.dry_run {
+            self.gather.keep_only(&self.pins.iter().map(|p| p.tree).collect::<Vec<_>>());
+        }
+        let (gather, observer) = (&mut self.gather, self.observer);
+        let ((moved, entered), stored) = std::thread::scope(|scope| {
+            let upload = scope.spawn(|| uploader.run());
+            let moved = gather.tree(snapshot.tree, &known, (&data, &meta), options.dry_run, observer);
+            uploads.hang_up();
+            let bug =
+                || Error::Refused("an uploader stopped on a bug in bulla; nothing was committed".into());
+            // The uploader's error is the one that counts; the gatherer then only knows that it hung up.
+            let stored = upload.join().unwrap_or_else(|_| Err(bug()))?;
+            Ok::<_, Error>((moved?, stored))
+        })?;
+        let Some(mut run) = run else {
+            // The next tree would not move it again.
+            self.gather.committed(snapshot.tree, entered);
+            return Ok(Attempt::Done(None, moved, discard.bytes()));
+        };
+        let foreign = known.foreign_packs()?;
+        if !foreign.is_empty() {
+            // What others put and this run has seen may not be durable yet, the index runs that list it neither.
+            to.backend().settle()?;
+            let names: Vec<PackName> = foreign.iter().map(|p| p.name).collect();
+            run.announce(&self.pins, true, &names)?;
+            let bad = run.unreliable(&foreign)?;
+            if !bad.is_empty() {
+                return Ok(Attempt::Condemned(bad));
+            }
+        }
+        if observer.interrupted() {
+            return Err(Error::Interrupted);
+        }
+        to.certify()?;
+        let copy = Snapshot { parent: None, ..to.new_edition(snapshot, run.id())? };
+        let id = run.commit(copy)?.id;
+        self.gather.committed(snapshot.tree, entered);
+        Ok(Attempt::Done(Some(id), moved, stored))
+    }
+}

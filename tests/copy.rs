@@ -1,0 +1,196 @@
+//! Copies between repositories with different keys and the same chunk ids.
+
+use crate::support::{
+    backup, contents, copy_of, env, in_memory, noise, on_disk, open, populate, secret, small,
+};
+use bulla_engine::backend::testing::{Fault, Faulty, Recorder};
+use bulla_engine::backend::{Backend, Memory};
+use bulla_engine::check::{self, CheckOptions, ReadData};
+use bulla_engine::copy::{self, CopyOptions, share_chunks};
+use bulla_engine::format::snapshot::Snapshot;
+use bulla_engine::format::{Area, ObjectName};
+use bulla_engine::observer::Silent;
+use bulla_engine::repository::{InitOptions, Repository};
+use bulla_engine::{Error, forget, prune};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A repository like `from`, with keys of its own.
+fn like(from: &Repository, store: Arc<dyn Backend>) -> Repository {
+    let small = small();
+    let options = InitOptions {
+        data_frame: small.data_frame,
+        meta_frame: small.meta_frame,
+        data_pack: small.data_pack,
+        meta_pack: small.meta_pack,
+        ..InitOptions::like(from)
+    };
+    Repository::init(store, &options, &secret(), env(50)).unwrap().repository
+}
+
+/// Two snapshots of `dir` that share most, with what each holds.
+fn two(from: &Repository, dir: &Path) -> Vec<(Snapshot, BTreeMap<String, String>)> {
+    populate(dir);
+    let first = backup(from, dir).unwrap().snapshot.unwrap();
+    let held = on_disk(dir);
+    std::fs::write(dir.join("changing"), noise("second", 90_000)).unwrap();
+    let second = backup(from, dir).unwrap().snapshot.unwrap();
+    vec![(first, held), (second, on_disk(dir))]
+}
+
+fn all(from: &Repository) -> Vec<Snapshot> {
+    from.snapshots().unwrap()
+}
+
+fn sound(repository: &Repository) {
+    let options = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
+    let report = check::run(repository, &options, &Silent).unwrap();
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+}
+
+fn packs(memory: &Memory) -> usize {
+    memory.list(Area::Packs).unwrap().len() + memory.list(Area::Meta).unwrap().len()
+}
+
+#[test]
+fn snapshots_are_the_same_trees_under_other_keys_and_a_second_copy_moves_nothing() {
+    let ((from, _), dir, there) = (in_memory(), tempfile::tempdir().unwrap(), Arc::new(Memory::new()));
+    let taken = two(&from, dir.path());
+    let to = like(&from, there.clone());
+    assert!(
+        share_chunks(&from, &to) && from.keyring().roots()[0].expose() != to.keyring().roots()[0].expose()
+    );
+    let dry =
+        copy::run(&from, &to, &all(&from), &CopyOptions { dry_run: true, ..CopyOptions::default() }, &Silent);
+    let dry = dry.unwrap();
+    assert_eq!((packs(&there), dry.copied.len()), (0, 2), "a dry run writes nothing");
+    let report = copy::run(&from, &to, &all(&from), &CopyOptions::default(), &Silent).unwrap();
+    assert_eq!((report.copied.len(), report.present.len()), (2, 0));
+    assert!(dry.bytes >= report.bytes && dry.requests > 0 && report.bytes > 0);
+    for (snapshot, held) in &taken {
+        let id = report.copied.iter().find(|(s, _)| s.id == snapshot.id).unwrap().1.unwrap();
+        let copy = to.snapshots().unwrap().into_iter().find(|s| s.id == id).unwrap();
+        assert_eq!((copy.tree, copy.origin, copy.start), (snapshot.tree, Some(snapshot.id), snapshot.start));
+        assert_eq!(&contents(&to, &copy).unwrap(), held);
+    }
+    sound(&to);
+    let before = packs(&there);
+    let again = copy::run(&from, &to, &all(&from), &CopyOptions::default(), &Silent).unwrap();
+    assert_eq!((again.copied.len(), again.present.len(), again.chunks), (0, 2, 0));
+    assert_eq!(packs(&there), before);
+    // A backup into the target finds the chunks it has already.
+    let own = backup(&to, dir.path()).unwrap();
+    assert_eq!(own.statistics.data_chunks_new, 0);
+}
+
+#[test]
+fn only_what_is_new_is_fetched() {
+    let ((from, memory), dir, there) = (in_memory(), tempfile::tempdir().unwrap(), Arc::new(Memory::new()));
+    let taken = two(&from, dir.path());
+    let recorder = Arc::new(Recorder::new(memory));
+    let from = open(recorder.clone(), 3).unwrap();
+    let to = like(&from, there);
+    copy::run(&from, &to, &[taken[0].0.clone()], &CopyOptions::default(), &Silent).unwrap();
+    recorder.take();
+    let second = copy::run(&from, &to, &[taken[1].0.clone()], &CopyOptions::default(), &Silent).unwrap();
+    let fetched = recorder.take();
+    assert!(second.bytes < 140_000, "{} bytes for a change of 90,000", second.bytes);
+    // 90,000 bytes lie in seven frames of 16 KiB at most.
+    assert!(fetched.get("get_range packs").copied().unwrap_or(0) <= 8, "{fetched:?}");
+}
+
+#[test]
+fn other_chunk_ids_and_the_same_repository_are_refused_in_words() {
+    let ((from, memory), dir) = (in_memory(), tempfile::tempdir().unwrap());
+    two(&from, dir.path());
+    let there = Arc::new(Memory::new());
+    let other = Repository::init(there.clone(), &small(), &secret(), env(77)).unwrap().repository;
+    for (to, word) in [(&other, "--copy-chunker-from"), (&open(memory, 4).unwrap(), "same repository")] {
+        match copy::run(&from, to, &all(&from), &CopyOptions::default(), &Silent) {
+            Err(Error::Refused(text)) => assert!(text.contains(word), "{text}"),
+            other => panic!("{:?}", other.map(|r| r.copied.len())),
+        }
+    }
+    assert_eq!(packs(&there), 0);
+}
+
+/// Damage of the source is found on the way: what it hurts is not committed.
+#[test]
+fn nothing_damaged_is_passed_on() {
+    let ((from, memory), dir) = (in_memory(), tempfile::tempdir().unwrap());
+    two(&from, dir.path());
+    let names: Vec<ObjectName> = memory.list(Area::Packs).unwrap().into_iter().map(|(n, _)| n).collect();
+    for name in names {
+        let source = copy_of(&memory);
+        let mut bytes = source.snapshot()[&name].clone();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        source.overwrite(name, Some(bytes));
+        let from = open(source, 6).unwrap();
+        let to = like(&from, Arc::new(Memory::new()));
+        if copy::run(&from, &to, &all(&from), &CopyOptions::default(), &Silent).is_err() {
+            for copy in to.snapshots().unwrap() {
+                contents(&to, &copy).unwrap();
+            }
+        }
+        sound(&to);
+    }
+}
+
+/// Cut off at every operation of the target, as dead processes and lost answers are: whatever is committed is whole, and
+/// the next copy finishes.
+#[test]
+fn a_copy_that_was_cut_off_goes_on() {
+    let ((from, _), dir) = (in_memory(), tempfile::tempdir().unwrap());
+    let taken = two(&from, dir.path());
+    let begun = Arc::new(Memory::new());
+    like(&from, begun.clone());
+    let mut struck = 0;
+    for fault in [Fault::Forever, Fault::AfterEffect, Fault::Ambiguous, Fault::Twice] {
+        for at in (0..).step_by(3) {
+            let there = copy_of(&begun);
+            let faulty = Arc::new(Faulty::new(there.clone(), at, fault));
+            if let Ok(to) = open(faulty.clone(), 60 + at) {
+                let _ = copy::run(&from, &to, &all(&from), &CopyOptions::default(), &Silent);
+            }
+            let to = open(there, 5000 + at).unwrap();
+            for copy in to.snapshots().unwrap() {
+                let held = &taken.iter().find(|(s, _)| Some(s.id) == copy.origin).unwrap().1;
+                assert_eq!(&contents(&to, &copy).unwrap(), held, "{fault:?} at {at}");
+            }
+            copy::run(&from, &to, &all(&from), &CopyOptions::default(), &Silent).unwrap();
+            assert_eq!(to.snapshots().unwrap().len(), 2, "{fault:?} at {at}");
+            sound(&to);
+            if !faulty.struck() {
+                break;
+            }
+            struck += 1;
+        }
+    }
+    assert!(struck > 40, "{struck}");
+}
+
+/// What was copied and then forgotten and pruned in the target is copied again, whole.
+#[test]
+fn a_copy_after_a_prune_of_the_target_is_whole() {
+    let ((from, _), dir, there) = (in_memory(), tempfile::tempdir().unwrap(), Arc::new(Memory::new()));
+    let taken = two(&from, dir.path());
+    let to = like(&from, there);
+    copy::run(&from, &to, &all(&from), &CopyOptions::default(), &Silent).unwrap();
+    for copy in to.snapshots().unwrap() {
+        forget::forget(&to, &copy.id, true, "test").unwrap();
+    }
+    let options =
+        prune::PruneOptions { max_unused: prune::MaxUnused::Bytes(0), ..prune::PruneOptions::default() };
+    for _ in 0..3 {
+        prune::run(&to, &options, &Silent).unwrap();
+    }
+    let report = copy::run(&from, &to, &all(&from), &CopyOptions::default(), &Silent).unwrap();
+    assert_eq!(report.copied.len(), 2);
+    for copy in to.snapshots().unwrap() {
+        let held = &taken.iter().find(|(s, _)| Some(s.id) == copy.origin).unwrap().1;
+        assert_eq!(&contents(&to, &copy).unwrap(), held);
+    }
+    sound(&to);
+}
