@@ -69,9 +69,8 @@ def read_signed(kind, data, given):
     elif kind == 5:
         client = check_announcement(body, name, int(number, 16))
     elif kind == 11:
-        client, place = given["name"].split("/")[-2:]
-        client = bytes.fromhex(client)
-        good = f.field(body, 1, bytes, 16) == client and f.uint(body, 2) == int(place, 16)
+        client = name
+        good = f.field(body, 1, bytes, 16) == client and f.uint(body, 2) == int(number, 16)
         f.need(good, "RECORD-1", "another name")
         f.need((3 in body) == (f.uint(body, 2) > 0), "RECORD-2", "a chain that is torn")
     else:

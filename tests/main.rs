@@ -11,6 +11,7 @@ mod collectors;
 mod copy;
 mod crash;
 mod damage;
+mod distant;
 mod faults;
 mod features;
 mod forged;

@@ -9,7 +9,9 @@ fn usage_is_two() {
     home.bulla("").ends(2).says("Usage: bulla");
     home.bulla("frobnicate").ends(2).says("frobnicate");
     home.bulla("snapshots").ends(2).says("no repository was named").says("BULLA_REPOSITORY");
-    home.bulla("snapshots -r s3:bucket/x").ends(2).says("this build has no s3: backend");
+    home.bulla("snapshots -r b2:bucket/x").ends(2).says("there is no b2: backend");
+    home.bulla("snapshots -r s3:host/bucket/x").ends(2).says("no S3 credentials");
+    home.bulla("snapshots -r sftp:host").ends(2).says("names no directory");
     home.bulla("backup -r x").ends(2).says("nothing to back up");
     home.bulla("backup -r x --stdin-from-command").ends(2).says("needs a command");
     home.bulla("backup -r x -q -v a").ends(2).says("cannot be used with");

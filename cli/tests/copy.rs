@@ -31,14 +31,16 @@ fn a_second_repository_is_made_and_filled() {
 }
 
 #[test]
-fn what_cannot_be_copied_is_said() {
+fn what_cannot_be_copied_or_not_as_it_is_is_said() {
     let home = Home::with_repository();
     home.bulla("backup src").ends(0);
     home.bulla("init -r other --key-file-out other.key").ends(0);
     home.bulla("copy -r other --key-file other.key").ends(2).says("--from-repo");
     home.bulla("copy -r other --key-file other.key --from-repo repo --from-key-file key")
-        .ends(5)
-        .says("--copy-chunker-from");
+        .ends(0)
+        .says("--copy-chunker-from")
+        .prints("1 snapshot, 0 there already");
+    home.bulla("check -r other --key-file other.key --read-data").ends(0);
     home.bulla("copy -r other --key-file other.key --from-repo none --from-key-file key").ends(10);
     home.bulla("copy -r other --key-file other.key --from-repo repo --from-key-file other.key").ends(12);
     home.bulla("copy --from-repo repo --from-key-file key").ends(5).says("same repository");

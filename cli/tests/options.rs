@@ -195,6 +195,8 @@ fn limits_hold_back_and_unknown_options_are_refused() {
         home.bulla(&format!("snapshots {wrong}")).ends(2);
     }
     home.bulla("snapshots -o s3.storage-class=x").ends(2).says("there is no option \"s3.storage-class\"");
-    home.bulla("init -r new --key-file-out nk -o nonsense").ends(2).says("there is no option \"nonsense\"");
+    home.bulla("init -r new --key-file-out nk -o nonsense=1").ends(2).says("there is no option \"nonsense\"");
+    home.bulla("init -r new --key-file-out nk -o nonsense").ends(2).says("write key=value");
+    home.bulla("init -r new --key-file-out nk --pack-size 1K").ends(2).says("is not from");
     assert!(!home.path("new").exists() && !home.path("nk").exists());
 }

@@ -111,22 +111,28 @@ fn verbs_cost_requests_by_the_pack_and_not_by_the_file() {
     assert_at_most(&proxy, "prune after one forget", 80);
 }
 
-/// 40 MiB over a link on which each request costs 150 ms and a second carries 10 MB.
+/// The link of the test, or `BULLA_LINK=MILLISECONDS,MEGABYTES` (a second): round trip and rate.
+fn link() -> Link {
+    let text = std::env::var("BULLA_LINK").unwrap_or_else(|_| "150,10".into());
+    let numbers: Vec<u64> = text.split(',').map(|n| n.parse().unwrap()).collect();
+    Link { round_trip: Duration::from_millis(numbers[0]), rate: numbers[1] * 1_000_000 }
+}
+
+/// Twelve seconds' worth of new data over a link on which each request costs 150 ms and a second carries 10 MB.
 #[test]
 fn backup_and_restore_use_four_fifths_of_a_slow_link() {
     let Some(server) = S3::seaweed() else { return };
-    let url = server.url();
+    let (url, link) = (server.url(), link());
     store(&url).prepare().unwrap();
-    let link = Link { round_trip: Duration::from_millis(150), rate: 10_000_000 };
     let (proxy, dir, cache) =
         (Proxy::new(server.port, link), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let size: u64 = 120 << 20;
-    for n in 0..120 {
+    let files = 12 * link.rate >> 20;
+    for n in 0..files {
         std::fs::write(dir.path().join(n.to_string()), noise(&n.to_string(), 1 << 20)).unwrap();
     }
     Repository::init(store(&url).backend(), &InitOptions::default(), &secret(), machine(cache.path(), 1))
         .unwrap();
-    let share = |began: Instant| size as f64 / 10e6 / began.elapsed().as_secs_f64();
+    let share = |began: Instant| (files << 20) as f64 / link.rate as f64 / began.elapsed().as_secs_f64();
     let began = Instant::now();
     let repository = open(&through(&proxy, &server, &url), machine(cache.path(), 2));
     let snapshot =

@@ -16,8 +16,8 @@ use std::ffi::OsString;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Without snapshots, all that the filters let through are copied. What is there already is not fetched; a copy that was cut
-off goes on where it was. Both repositories must have the same chunk ids: make the new one with
-bulla init --copy-chunker-from URL.")]
+off goes on where it was. Into a repository made with bulla init --copy-chunker-from URL chunks are copied as they are;
+into others contents are cut again.")]
 pub(crate) struct Args {
     /// Snapshots of the other repository: ids, beginnings of ids, latest, latest~N
     #[arg(value_name = "SNAPSHOT")]

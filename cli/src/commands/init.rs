@@ -47,6 +47,10 @@ pub(crate) struct Args {
     /// How much is compressed together, 4K to 8M: more is smaller, less is faster to read a little of [default: 4M]
     #[arg(long, value_name = "SIZE", value_parser = frame_size)]
     pub(crate) frame_size: Option<u32>,
+    /// Size at which a pack of file contents is complete, 1M to 256M: larger ones are fewer objects and requests, and more
+    /// memory and time for each [default: 8M]
+    #[arg(long, value_name = "SIZE", value_parser = pack_size)]
+    pub(crate) pack_size: Option<u64>,
 }
 
 /// The sizes of chunks as typed; an average alone has a quarter and four times of it around.
@@ -60,6 +64,13 @@ fn chunker(text: &str) -> Result<ChunkerParams, String> {
     };
     params.validate().map_err(|e| e.to_string())?;
     Ok(params)
+}
+
+fn pack_size(text: &str) -> Result<u64, String> {
+    let range = 1 << 20..=256 << 20;
+    let bytes = parse_size(text)?;
+    let outside = || format!("{text} is not from {} to {}", size(*range.start()), size(*range.end()));
+    range.contains(&bytes).then_some(bytes).ok_or_else(outside)
 }
 
 fn frame_size(text: &str) -> Result<u32, String> {
@@ -117,6 +128,7 @@ pub(crate) fn create(context: &Context<'_>, opened: Opened, args: &Args) -> Outc
         parity: args.parity,
         chunker: args.chunker.unwrap_or(default.chunker),
         data_frame: args.frame_size.unwrap_or(default.data_frame),
+        data_pack: args.pack_size.unwrap_or(default.data_pack),
         ..default
     };
     let more = key.as_ref().filter(|k| !is_key(&first, k)).map(copy);

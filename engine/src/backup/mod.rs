@@ -5,17 +5,17 @@
 //! (SPEC 14). A crash anywhere leaves older snapshots as they were and at worst some packs nobody refers to.
 
 pub mod decide;
-mod fold;
+pub(crate) mod fold;
 mod gaps;
 pub(crate) mod known;
 mod lineage;
 pub(crate) mod look;
-mod pipeline;
+pub(crate) mod pipeline;
 mod produce;
 mod resume;
-mod scan;
-mod store;
-mod work;
+pub(crate) mod scan;
+pub(crate) mod store;
+pub(crate) mod work;
 
 pub use lineage::Parent;
 

@@ -73,6 +73,11 @@ impl<'a> Gather<'a> {
         Self { from, index, done: HashSet::new(), roots: HashSet::new() }
     }
 
+    /// What is read from.
+    pub(super) fn source(&self) -> (&Repository, &Index) {
+        (self.from, &self.index)
+    }
+
     /// The trees below `pinned` are whole in the target while the run is announced. If one of those that were copied before
     /// is not among them, its snapshot died: nobody knows what it alone had.
     pub(super) fn keep_only(&mut self, pinned: &[ChunkId]) {

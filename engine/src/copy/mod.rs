@@ -1,11 +1,12 @@
-//! Copies snapshots into another repository that shares this one's chunk ids (`InitOptions::like`): chunks are moved, not
-//! cut again, and keep their ids, so the trees are the same trees.
+//! Copies snapshots into another repository. Where that one shares this one's chunk ids (`InitOptions::like`) chunks are
+//! moved ([`gather`]): they keep their ids, so the trees are the same trees. Elsewhere contents are cut again ([`resplit`]).
 //!
 //! Kept true: every chunk is identified on the way; a snapshot is committed only when all it needs is there (SPEC 14), so a
 //! copy that is cut off leaves packs and no snapshot, and the next one goes on with what they hold; what is there already,
 //! under any snapshot, is not fetched.
 
 mod gather;
+mod resplit;
 
 use crate::backup::look::Looked;
 use crate::error::{Error, Result};
@@ -20,6 +21,7 @@ use bulla_repo_format::record::{Pin, RunKind};
 use bulla_repo_format::snapshot::Snapshot;
 use bulla_repo_format::{PackName, RunId};
 use gather::{Gather, Moved};
+use resplit::{Cut, Target};
 use std::collections::{HashMap, HashSet};
 
 /// How to copy.
@@ -72,10 +74,11 @@ pub fn run(
         let text = "it is the same repository; to heal it from a copy: bulla repair packs --from";
         return Err(Error::Refused(text.into()));
     }
-    if !share_chunks(from, to) {
-        let text = "the repositories have different chunk ids, so nothing could be moved as it is; make the target with \
-                    `bulla init --copy-chunker-from`";
-        return Err(Error::Refused(text.into()));
+    let shared = share_chunks(from, to);
+    if !shared {
+        let text = "the repositories have different chunk ids: contents are read whole, cut again and stored anew; a target \
+                    made with `bulla init --copy-chunker-from` gets chunks as they are";
+        observer.event(&Event::Notice(text));
     }
     let there: HashMap<RunId, Snapshot> =
         to.snapshots()?.into_iter().filter_map(|s| Some((s.origin?, s))).collect();
@@ -84,13 +87,15 @@ pub fn run(
         options,
         observer,
         gather: Gather::new(from, from.open_index()?),
+        cut: (!shared).then(Cut::default),
         pins: Vec::new(),
         report: CopyReport::default(),
     };
     let mut order: Vec<&Snapshot> = snapshots.iter().collect();
     order.sort_by_key(|s| (s.start, s.id));
     for snapshot in order {
-        match there.get(&snapshot.id).filter(|s| s.tree == snapshot.tree) {
+        // An edition of a repaired snapshot names its origin, too, and has another tree.
+        match there.get(&snapshot.id).filter(|s| !shared || s.tree == snapshot.tree) {
             Some(copy) => {
                 job.report.present.push(snapshot.id);
                 job.pins.push(Pin { snapshot: copy.id, tree: copy.tree });
@@ -106,13 +111,15 @@ struct Copy<'a> {
     options: &'a CopyOptions,
     observer: &'a dyn Observer,
     gather: Gather<'a>,
+    /// What files were cut into, where they must be cut again.
+    cut: Option<Cut>,
     /// Snapshots of the target that hold what was copied before.
     pins: Vec<Pin>,
     report: CopyReport,
 }
 
 enum Attempt {
-    Done(Option<RunId>, Moved, u64),
+    Done(Option<Pin>, Moved, u64),
     Condemned(Vec<PackName>),
 }
 
@@ -121,13 +128,13 @@ impl Copy<'_> {
         let mut excluded = HashSet::new();
         for _ in 0..ATTEMPTS {
             match self.attempt(snapshot, &excluded)? {
-                Attempt::Done(id, moved, stored) => {
+                Attempt::Done(pin, moved, stored) => {
                     self.report.chunks += moved.chunks;
                     self.report.bytes += moved.bytes;
                     self.report.requests += moved.requests;
                     self.report.stored += stored;
-                    self.report.copied.push((snapshot.clone(), id));
-                    self.pins.extend(id.map(|id| Pin { snapshot: id, tree: snapshot.tree }));
+                    self.report.copied.push((snapshot.clone(), pin.map(|p| p.snapshot)));
+                    self.pins.extend(pin);
                     return Ok(());
                 }
                 Attempt::Condemned(packs) => {
@@ -163,17 +170,32 @@ impl Copy<'_> {
         if !options.dry_run {
             self.gather.keep_only(&self.pins.iter().map(|p| p.tree).collect::<Vec<_>>());
         }
-        let (gather, observer) = (&mut self.gather, self.observer);
-        let ((moved, entered), stored) = std::thread::scope(|scope| {
-            let upload = scope.spawn(|| uploader.run());
-            let moved = gather.tree(snapshot.tree, &known, (&data, &meta), options.dry_run, observer);
-            uploads.hang_up();
-            let bug =
-                || Error::Refused("an uploader stopped on a bug in bulla; nothing was committed".into());
-            // The uploader's error is the one that counts; the gatherer then only knows that it hung up.
-            let stored = upload.join().unwrap_or_else(|_| Err(bug()))?;
-            Ok::<_, Error>((moved?, stored))
-        })?;
+        let observer = self.observer;
+        let (tree, moved, entered, known, stored) = match &mut self.cut {
+            None => {
+                let ((moved, entered), stored) = std::thread::scope(|scope| {
+                    let upload = scope.spawn(|| uploader.run());
+                    let moved =
+                        self.gather.tree(snapshot.tree, &known, (&data, &meta), options.dry_run, observer);
+                    uploads.hang_up();
+                    let bug = || {
+                        Error::Refused("an uploader stopped on a bug in bulla; nothing was committed".into())
+                    };
+                    // The uploader's error is the one that counts; the gatherer then only knows that it hung up.
+                    let stored = upload.join().unwrap_or_else(|_| Err(bug()))?;
+                    Ok::<_, Error>((moved?, stored))
+                })?;
+                (snapshot.tree, moved, entered, known, stored)
+            }
+            Some(cut) => {
+                let target = Target { repository: to, data, meta };
+                let ends = (|| uploads.hang_up(), || uploader.run());
+                let source = self.gather.source();
+                let (tree, moved, known, stored) =
+                    cut.tree(source, snapshot.tree, known, target, observer, ends)?;
+                (tree, moved, HashSet::new(), known, stored)
+            }
+        };
         let Some(mut run) = run else {
             // The next tree would not move it again.
             self.gather.committed(snapshot.tree, entered);
@@ -194,9 +216,9 @@ impl Copy<'_> {
             return Err(Error::Interrupted);
         }
         to.certify()?;
-        let copy = Snapshot { parent: None, ..to.new_edition(snapshot, run.id())? };
-        let id = run.commit(copy)?.id;
-        self.gather.committed(snapshot.tree, entered);
-        Ok(Attempt::Done(Some(id), moved, stored))
+        let copy = Snapshot { parent: None, tree, ..to.new_edition(snapshot, run.id())? };
+        let pin = Pin { snapshot: run.commit(copy)?.id, tree };
+        self.gather.committed(tree, entered);
+        Ok(Attempt::Done(Some(pin), moved, stored))
     }
 }
