@@ -117,7 +117,7 @@ impl S3 {
         std::fs::create_dir(dir.path().join("data")).unwrap();
         let [port, s3_grpc, filer, filer_grpc, master, master_grpc, volume, volume_grpc] = ports();
         let options = [
-            "server -dir=data -ip=127.0.0.1 -ip.bind=127.0.0.1 -s3 -s3.config=s3.json -volume.max=16"
+            "server -dir=data -ip=127.0.0.1 -ip.bind=127.0.0.1 -s3 -s3.config=s3.json -volume.max=64"
                 .to_owned(),
             "-master.volumeSizeLimitMB=64 -master.telemetry=false -s3.port.iceberg=0 -s3.port.lance=0"
                 .to_owned(),
