@@ -14,6 +14,8 @@ use ureq::{Agent, Body, SendBody};
 const CONNECT: Duration = Duration::from_secs(30);
 /// Without a byte in either direction a connection is dead.
 const SILENCE: Duration = Duration::from_secs(60);
+/// Memory that is taken before a byte has come.
+const ROOM: u64 = 16 << 20;
 /// The most that is read of an answer that says what went wrong.
 const COMPLAINT: u64 = 64 << 10;
 
@@ -159,7 +161,8 @@ impl Answer {
         if let Some(size) = length.filter(|l| *l > limit) {
             return Err(Failure::new(Kind::TooLong { size }, format!("it has {size} bytes")));
         }
-        let room = usize::try_from(length.unwrap_or(0)).unwrap_or(0);
+        // What a server says of a length is no reason to take the memory at once.
+        let room = usize::try_from(length.unwrap_or(0).min(ROOM)).unwrap_or(0);
         let mut out = Vec::with_capacity(room);
         let mut reader = self.response.into_body().into_reader().take(limit.saturating_add(1));
         reader.read_to_end(&mut out).map_err(|e| Failure::passing(format!("the answer broke off: {e}")))?;

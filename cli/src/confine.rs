@@ -37,6 +37,8 @@ enum Reach {
     Files,
     /// Connections to this port, and to name servers.
     Port(u16),
+    /// Connections to wherever: a proxy stands in between.
+    Anywhere,
     /// Programs, to which the rest of the bounds applies, and whatever they connect to: an `ssh` or rclone that has to be
     /// started again when the network was gone.
     Programs,
@@ -72,7 +74,10 @@ impl Enforced {
 impl Bounds {
     /// For a command that reads a repository: the repository read-only, cache and state writable.
     pub(crate) fn reader(location: &Location, env: &Env) -> Self {
-        let port = |url: &url::Url| Reach::Port(url.port_or_known_default().unwrap_or(443));
+        let port = |url: &url::Url| match proxied() {
+            true => Reach::Anywhere,
+            false => Reach::Port(url.port_or_known_default().unwrap_or(443)),
+        };
         let mut bounds = match location {
             // An area may be a link to another disk, and a rule holds for what is below its directory.
             Location::Local(root) => {
@@ -134,10 +139,12 @@ impl Bounds {
             .set_compatibility(CompatLevel::BestEffort)
             .handle_access(AccessFs::from_all(KNOWN))?;
         let mut read = AccessFs::ReadFile | AccessFs::ReadDir;
-        if self.reach == Reach::Programs {
-            read |= AccessFs::Execute;
-        } else {
-            all = all.handle_access(AccessNet::from_all(KNOWN))?.scope(Scope::from_all(KNOWN))?;
+        match self.reach {
+            Reach::Programs => read |= AccessFs::Execute,
+            Reach::Anywhere => all = all.scope(Scope::from_all(KNOWN))?,
+            Reach::Files | Reach::Port(_) => {
+                all = all.handle_access(AccessNet::from_all(KNOWN))?.scope(Scope::from_all(KNOWN))?;
+            }
         }
         let write = AccessFs::from_all(KNOWN) & !AccessFs::Execute;
         let mut rules = all.create()?;
@@ -159,6 +166,12 @@ impl Bounds {
             RulesetStatus::NotEnforced => Enforced::Not,
         })
     }
+}
+
+/// True if one of the usual variables names a proxy.
+fn proxied() -> bool {
+    let names = ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
+    names.iter().any(|name| crate::context::variable(name).is_some())
 }
 
 /// A rule for what is there; what is not there needs none. A file takes only the rights that files have.
@@ -224,6 +237,27 @@ mod tests {
             // Who comes later is no freer.
             let there = outside.join("there");
             std::thread::spawn(move || denied(fs::read(there).map(drop))).join().unwrap();
+        });
+    }
+
+    #[test]
+    fn of_the_network_only_the_port_of_the_store_is_within_reach() {
+        let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (store, other) = (listen(), listen());
+        let bounds = Bounds { reach: Reach::Port(store.local_addr().unwrap().port()), ..Bounds::default() };
+        confined(bounds, move || {
+            std::net::TcpStream::connect(store.local_addr().unwrap()).unwrap();
+            let denied = std::net::TcpStream::connect(other.local_addr().unwrap());
+            assert_eq!(denied.unwrap_err().kind(), PermissionDenied);
+            assert_eq!(
+                std::process::Command::new("/bin/true").status().unwrap_err().kind(),
+                PermissionDenied
+            );
+        });
+        let dir = tempfile::tempdir().unwrap();
+        confined(Bounds { reach: Reach::Programs, ..Bounds::default() }.reading("/"), move || {
+            assert!(std::process::Command::new("/bin/true").status().unwrap().success());
+            assert_eq!(fs::write(dir.path().join("new"), b"x").unwrap_err().kind(), PermissionDenied);
         });
     }
 

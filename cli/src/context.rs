@@ -22,6 +22,8 @@ pub(crate) struct Context<'a> {
     /// The global options.
     pub(crate) global: &'a Global,
     width: Option<u16>,
+    /// Copies of a distant store's metadata may be used.
+    copies: bool,
 }
 
 /// An environment variable that is set and not empty.
@@ -32,12 +34,17 @@ pub(crate) fn variable(name: &str) -> Option<OsString> {
 impl<'a> Context<'a> {
     /// The context of one run.
     pub(crate) fn new(ui: &'a Ui, global: &'a Global) -> Self {
-        Self { ui, global, width: None }
+        Self { ui, global, width: None, copies: true }
     }
 
     /// The same with another number of worker threads.
     pub(crate) fn with_width(&self, width: Option<u16>) -> Self {
-        Self { ui: self.ui, global: self.global, width }
+        Self { width, ..*self }
+    }
+
+    /// The same for who wants to know what a distant store has: nothing is taken from copies on this machine.
+    pub(crate) fn without_copies(&self) -> Self {
+        Self { copies: false, ..*self }
     }
 
     /// Where the repository is.
@@ -128,7 +135,7 @@ impl<'a> Context<'a> {
     /// The world for the engine.
     pub(crate) fn env(&self) -> Env {
         let mut env = Env::system(machine(), user());
-        env.cache = self.cache_dir();
+        env.cache = self.cache_dir().filter(|_| self.copies || matches!(self.directory(), Ok(Some(_))));
         env.state = self.state_dir();
         env.width = self.width.map_or(env.width, usize::from);
         env

@@ -90,6 +90,17 @@ fn the_quick_start_on_a_host_with_ssh_runs_as_it_stands() {
     // What lies there is a repository like any other.
     let local = format!("bulla -r {there}/host1 --key-file host1.key check --read-data");
     assert!(succeeds(&typed(&home.path(""), &[], &local)).contains("no damage found"));
+    // Trees are in the cache of this machine, but a check asks what the store has.
+    let pack = std::fs::read_dir(home.path("there/host1/meta")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&pack).unwrap();
+    bytes[150] ^= 1;
+    std::fs::remove_file(&pack).unwrap();
+    std::fs::write(&pack, bytes).unwrap();
+    let script = "bulla -r sftp:backup@nas:DIR/host1 --key-file host1.key ".replace("DIR", &there);
+    let run = |word: &str| typed(&home.path(""), &[&server.bin()], &format!("{script}{word}"));
+    succeeds(&run("ls latest"));
+    assert_eq!(run("check").status.code(), Some(4));
+    assert_eq!(run("ls latest --no-cache").status.code(), Some(4));
 }
 
 /// RECOVERY.txt of a repository that rclone put elsewhere says how it becomes a directory again.

@@ -83,7 +83,7 @@ fn longest(text: &str) -> Result<Duration, String> {
 
 /// Checks.
 pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
-    let repository = context.open_after(|location, env| {
+    let repository = context.without_copies().open_after(|location, env| {
         let mut bounds = Bounds::reader(location, env);
         if let Location::Local(root) = location {
             bounds = Local::new(root).written_for(Area::Records).into_iter().fold(bounds, Bounds::writing);

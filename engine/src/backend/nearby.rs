@@ -6,8 +6,7 @@
 //! damaged goes and is fetched again. A copy holds what the store holds, sealed. A cache that cannot be written costs
 //! time, never correctness.
 
-use super::{Backend, Capabilities, Put, Result, Stat};
-use bulla_repo_format::limits::PACK_SIZE_MAX;
+use super::{Backend, BackendError, Capabilities, Put, Result, Stat};
 use bulla_repo_format::{Area, ObjectName};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -19,6 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Copies open at once.
 const OPEN: usize = 128;
+/// No copy is made of a tree pack above this: it lies in memory when it is fetched, and a store may lie about its size.
+const COPIED: u64 = 64 << 20;
 /// The hash behind the bytes of a copy.
 const HASH: usize = 32;
 
@@ -96,7 +97,10 @@ impl Nearby {
             return Ok(Some(file.clone()));
         }
         if self.copy(name).is_none() {
-            let bytes = self.inner.get(name, PACK_SIZE_MAX)?;
+            let bytes = match self.inner.get(name, COPIED) {
+                Err(BackendError::TooLong { .. }) => return Ok(None),
+                other => other?,
+            };
             if self.keep(name, &[&bytes]).is_err() {
                 return Ok(None);
             }
@@ -224,7 +228,7 @@ impl Backend for Nearby {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::{BackendError, Memory};
+    use crate::backend::Memory;
     use bulla_repo_format::{PackName, RunId};
 
     fn new(memory: &Arc<Memory>, dir: &Path) -> Nearby {
@@ -264,6 +268,16 @@ mod tests {
         memory.put(&name, &[b"0123456789"]).unwrap();
         assert_eq!(new(&memory, dir.path()).get_range(&name, 2, 3).unwrap(), b"234", "fetched again");
         store.delete(&name).unwrap();
+        assert!(!store.path(&name).exists());
+    }
+
+    #[test]
+    fn of_a_pack_that_is_too_large_parts_are_read_and_no_copy_is_made() {
+        let (memory, dir) = (Arc::new(Memory::new()), tempfile::tempdir().unwrap());
+        let name = ObjectName::Meta(PackName::new([1; 32]));
+        memory.put(&name, &[&vec![7; usize::try_from(COPIED).unwrap() + 1]]).unwrap();
+        let store = new(&memory, dir.path());
+        assert_eq!(store.get_range(&name, COPIED - 1, 2).unwrap(), [7, 7]);
         assert!(!store.path(&name).exists());
     }
 
