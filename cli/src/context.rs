@@ -120,6 +120,17 @@ impl<'a> Context<'a> {
         Ok(Repository::open(self.limited(store), &secret, env)?)
     }
 
+    /// Opens another repository with the secret of this one.
+    pub(crate) fn open_at(&self, location: &Location) -> Outcome<Repository> {
+        let store = self.store_at(location, &[])?.backend();
+        if !Repository::exists(&*store)? {
+            let place = store.describe().place;
+            return Err(bulla_engine::Error::NoRepository { place }.into());
+        }
+        let secret = crate::secret::current(self)?;
+        Ok(Repository::open(self.limited(store), &secret, self.env())?)
+    }
+
     /// Opens the repository that another one is made or filled from.
     pub(crate) fn open_source(&self, url: &OsString, secret: &FromSecret) -> Outcome<Repository> {
         let location = Location::parse(url).map_err(Failure::Usage)?;

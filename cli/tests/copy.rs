@@ -46,3 +46,35 @@ fn what_cannot_be_copied_or_not_as_it_is_is_said() {
     home.bulla("copy --from-repo repo --from-key-file key").ends(5).says("same repository");
     home.bulla("copy -r other --key-file other.key --from-repo repo --from-key-file key none").ends(1);
 }
+
+/// One reading, three repositories, of which one is away for a while.
+#[test]
+fn a_backup_is_copied_to_others_and_one_that_was_away_catches_up() {
+    let mut home = Home::empty();
+    home.write("password", b"the same for all\n");
+    std::process::Command::new("chmod").arg("600").arg(home.path("password")).status().unwrap();
+    home.set("BULLA_PASSWORD_FILE", "password");
+    home.write("src/file", b"one");
+    home.bulla("init -r first").ends(0);
+    for name in ["second", "third"] {
+        let init = format!("init -r {name} --copy-chunker-from first --from-password-file password");
+        home.bulla(&init).ends(0);
+    }
+    let backup = "backup -r first --copy-to second --copy-to third src";
+    home.bulla(backup).ends(0).prints("snapshot ").says("copied 1 snapshot to second");
+    std::fs::rename(home.path("third"), home.path("away")).unwrap();
+    home.write("src/file", b"two");
+    home.bulla(backup).ends(3).prints("snapshot ").says("a copy is behind").says("no repository at third");
+    home.bulla("snapshots -r second").ends(0).prints("2 snapshots");
+    std::fs::rename(home.path("away"), home.path("third")).unwrap();
+    home.write("src/file", b"three");
+    home.bulla(backup).ends(0).says("copied 1 snapshot to second").says("copied 2 snapshots to third");
+    for name in ["second", "third"] {
+        home.bulla(&format!("snapshots -r {name}")).ends(0).prints("3 snapshots");
+        home.bulla(&format!("restore latest -r {name} -t back-{name}")).ends(0);
+        assert_eq!(home.read(&format!("back-{name}{}", home.shown("src/file"))), b"three");
+        home.bulla(&format!("check -r {name} --read-data")).ends(0);
+    }
+    home.bulla("backup -r first --copy-to b2:x src").ends(2).says("no b2: backend");
+    home.bulla("snapshots -r first").ends(0).prints("3 snapshots");
+}

@@ -1,7 +1,7 @@
 //! `bulla backup`: paths, a stream or a command's output into a snapshot.
 
 use super::sources::{self, Running, StreamArgs};
-use super::{comma_list, init};
+use super::{comma_list, copies, init};
 use crate::context::{Context, variable};
 use crate::exit::{Code, Failure, HINT_ROLLBACK, Outcome, keep};
 use crate::ui::format::{between, count, duration, parse_size, parse_time, size};
@@ -15,6 +15,7 @@ use bulla_engine::format::frame::Compression;
 use bulla_engine::format::tree::Timestamp;
 use bulla_engine::repository::{Repository, SnapshotFilter};
 use clap::ValueEnum;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,10 @@ pub(crate) struct Args {
     /// Files read at the same time [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     read_concurrency: Option<u16>,
+    /// Copy the snapshot to this repository as well, and what it lacks of the same host and paths; it opens with the same
+    /// secret. One that cannot be reached is behind until the next backup, and the exit code is 3. May be repeated
+    #[arg(long, value_name = "URL", conflicts_with = "dry_run")]
+    copy_to: Vec<OsString>,
     /// Do everything but store
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -159,6 +164,7 @@ impl From<Level> for Compression {
 /// Backs up.
 pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     let compression = compression(args)?;
+    let targets = copies::parse(&args.copy_to)?;
     let started = Instant::now();
     sources::check(args)?;
     let context = &context.with_width(args.read_concurrency);
@@ -203,13 +209,16 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     if let Some(alarm) = &report.alarm {
         context.ui.warn(&format!("{alarm}; {HINT_ROLLBACK}"));
     }
-    let partial = report.statistics.errors > 0 || opened.missing > 0;
+    let told = tell(context, args, &report, started.elapsed());
+    let made = report.snapshot.as_ref().filter(|_| !targets.is_empty());
+    let behind = made.map_or(0, |made| copies::to_each(context, &repository, made, &targets));
+    let partial = report.statistics.errors > 0 || opened.missing > 0 || behind > 0;
     let code = match (&report.alarm, partial) {
         (Some(_), _) => Code::Anomaly,
         (None, true) => Code::Partial,
         (None, false) => Code::Done,
     };
-    keep(code, tell(context, args, &report, started.elapsed()))
+    keep(code, told)
 }
 
 fn compression(args: &Args) -> Outcome<Compression> {

@@ -3,6 +3,7 @@
 mod backup;
 mod cat;
 mod check;
+mod copies;
 mod copy;
 mod forget;
 mod generate;
