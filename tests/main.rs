@@ -14,6 +14,7 @@ mod damage;
 mod distant;
 mod faults;
 mod features;
+mod find;
 mod forged;
 mod gaps;
 mod incremental;

@@ -8,6 +8,7 @@ mod codes;
 mod content;
 mod copy;
 mod fidelity;
+mod find;
 mod full;
 mod help;
 mod home;

@@ -126,7 +126,7 @@ fn backup_and_restore_use_four_fifths_of_a_slow_link() {
     store(&url).prepare().unwrap();
     let (proxy, dir, cache) =
         (Proxy::new(server.port, link), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let files = 12 * link.rate >> 20;
+    let files = (12 * link.rate) >> 20;
     for n in 0..files {
         std::fs::write(dir.path().join(n.to_string()), noise(&n.to_string(), 1 << 20)).unwrap();
     }

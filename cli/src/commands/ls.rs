@@ -143,7 +143,11 @@ fn list(
     let recursive = everything || args.recursive;
     let (mut sorted, mut told) = (Vec::new(), Ok(()));
     let tell = |e: &Entry, out: &mut Results| {
-        if context.ui.json { out.document(&NodeDocument::from(e)) } else { out.line(line(e, args)) }
+        if context.ui.json {
+            out.document(&NodeDocument::from(e))
+        } else {
+            out.line(line(e, args.long, args.human_readable))
+        }
     };
     let listed = browse::list(repository, snapshot, dir, recursive, &mut |entry| {
         if entry.is_dir() && !dir.is_empty() && entry.path() == dir {
@@ -175,9 +179,10 @@ fn sort(entries: &mut [Entry], by: Sort) {
     }
 }
 
-fn line(e: &Entry, args: &Args) -> String {
+/// An entry as `ls` prints it.
+pub(super) fn line(e: &Entry, long: bool, human_readable: bool) -> String {
     let mut path = format!("/{}", escape(&e.path()));
-    if !args.long {
+    if !long {
         return path;
     }
     if let EntryKind::Symlink { target } = &e.kind {
@@ -186,7 +191,7 @@ fn line(e: &Entry, args: &Args) -> String {
     if e.flags.read_error {
         path.push_str(" (could not be read)");
     }
-    let bytes = if args.human_readable { size(e.size()) } else { e.size().to_string() };
+    let bytes = if human_readable { size(e.size()) } else { e.size().to_string() };
     let letter = kind_of(&e.kind).1;
     format!(
         "{} {:>5} {:>5} {bytes:>12} {} {path}",

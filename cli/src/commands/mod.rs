@@ -5,6 +5,7 @@ mod cat;
 mod check;
 mod copies;
 mod copy;
+mod find;
 mod forget;
 mod generate;
 mod help;
@@ -31,7 +32,7 @@ use std::path::PathBuf;
 
 /// The words, in the groups of `bulla --help`.
 pub(crate) const GROUPS: &[(&str, &[&str])] = &[
-    ("Back up and restore", &["init", "backup", "snapshots", "ls", "cat", "restore", "copy"]),
+    ("Back up and restore", &["init", "backup", "snapshots", "ls", "find", "cat", "restore", "copy"]),
     ("Keep it safe", &["check", "repair", "key", "rescue-kit"]),
     ("Let go of the old", &["forget", "prune", "undelete", "protect", "unprotect"]),
     ("About this program", &["version", "generate", "help"]),
@@ -48,6 +49,8 @@ pub(crate) enum Command {
     Snapshots(snapshots::Args),
     /// List the files of a snapshot
     Ls(ls::Args),
+    /// Find files by name in all snapshots
+    Find(find::Args),
     /// Print a file of a snapshot, or an internal object as JSON
     Cat(cat::Args),
     /// Write a snapshot, or a part of it, into a directory
@@ -89,6 +92,7 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Outcome {
         Command::Ls(args) => ls::run(context, args),
         Command::Cat(args) => cat::run(context, args),
         Command::Restore(args) => restore::run(context, args),
+        Command::Find(args) => find::run(context, args),
         Command::Copy(args) => copy::run(context, args),
         Command::Check(args) => check::run(context, args),
         Command::Forget(args) => forget::run(context, args),

@@ -11,6 +11,7 @@ use bulla_repo_format::tree::{
 };
 use bulla_repo_format::{ChunkId, FormatError};
 use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// An inner node on the way down.
@@ -35,6 +36,10 @@ pub struct TreeReader<'r> {
     scope: Vec<u8>,
     buffer: Vec<u8>,
     visited: Option<Vec<ChunkId>>,
+    /// Leaves that need not be read again.
+    skip: Option<HashSet<ChunkId>>,
+    /// The node entered last.
+    current: Option<ChunkId>,
     nodes: u64,
 }
 
@@ -55,6 +60,8 @@ impl<'r> TreeReader<'r> {
             scope: path.to_vec(),
             buffer: Vec::new(),
             visited: None,
+            skip: None,
+            current: None,
             nodes: 0,
         }
     }
@@ -63,6 +70,22 @@ impl<'r> TreeReader<'r> {
     pub fn record_visited(mut self) -> Self {
         self.visited = Some(Vec::new());
         self
+    }
+
+    /// Leaves out what lies in these leaves; [`TreeReader::skipped`] gives the set back.
+    pub(crate) fn skipping(mut self, leaves: HashSet<ChunkId>) -> Self {
+        self.skip = Some(leaves);
+        self
+    }
+
+    /// The leaves left out.
+    pub(crate) fn skipped(self) -> HashSet<ChunkId> {
+        self.skip.unwrap_or_default()
+    }
+
+    /// The leaf that the entries given now lie in.
+    pub(crate) fn leaf(&self) -> Option<ChunkId> {
+        self.current
     }
 
     /// Ids of the nodes read since the last call.
@@ -127,6 +150,9 @@ impl<'r> TreeReader<'r> {
                 self.stack.pop();
                 continue;
             };
+            if self.skip.as_ref().is_some_and(|skip| skip.contains(&child.id)) {
+                continue;
+            }
             // The range of a child ends where its next sibling begins.
             let next = inner.children.last();
             if may_hold(&self.scope, &child, next) {
@@ -154,6 +180,7 @@ impl<'r> TreeReader<'r> {
 
     fn node(&mut self, id: &ChunkId) -> Result<Node> {
         self.nodes += 1;
+        self.current = Some(*id);
         self.chunks.read(ChunkKind::Meta, id, &mut self.buffer)?;
         if let Some(visited) = &mut self.visited {
             visited.push(*id);

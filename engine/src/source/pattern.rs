@@ -98,6 +98,11 @@ impl PatternSet {
         self.decide(path, Pattern::covers_last)
     }
 
+    /// True when a pattern matches `path` itself, whatever lies above it: for who looks for entries.
+    pub fn matches_itself(&self, path: &[u8]) -> bool {
+        self.decide(path, Pattern::covers_last)
+    }
+
     /// True when something below the directory `path` may match.
     pub fn could_match_below(&self, path: &[u8]) -> bool {
         self.fold(
