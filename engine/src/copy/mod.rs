@@ -19,7 +19,7 @@ use bulla_repo_format::frame::Compression;
 use bulla_repo_format::pack::PackKind;
 use bulla_repo_format::record::{Pin, RunKind};
 use bulla_repo_format::snapshot::Snapshot;
-use bulla_repo_format::{PackName, RunId};
+use bulla_repo_format::{ChunkId, PackName, RunId};
 use gather::{Gather, Moved};
 use resplit::{Cut, Target};
 use std::collections::{HashMap, HashSet};
@@ -49,6 +49,10 @@ pub struct CopyReport {
     /// Bytes of packs and index runs in the target.
     pub stored: u64,
 }
+
+/// Snapshots of the target that are pinned because their trees need not be walked again. Each costs two requests when a run
+/// begins; when there are more, all are let go and one tree is walked whole.
+const PINS: usize = 8;
 
 /// Attempts before a snapshot is left to the next copy.
 const ATTEMPTS: usize = 3;
@@ -80,8 +84,8 @@ pub fn run(
                     made with `bulla init --copy-chunker-from` gets chunks as they are";
         observer.event(&Event::Notice(text));
     }
-    let there: HashMap<RunId, Snapshot> =
-        to.snapshots()?.into_iter().filter_map(|s| Some((s.origin?, s))).collect();
+    let there: HashMap<RunId, ChunkId> =
+        to.snapshots()?.into_iter().filter_map(|s| Some((s.origin?, s.tree))).collect();
     let mut job = Copy {
         to,
         options,
@@ -95,11 +99,8 @@ pub fn run(
     order.sort_by_key(|s| (s.start, s.id));
     for snapshot in order {
         // An edition of a repaired snapshot names its origin, too, and has another tree.
-        match there.get(&snapshot.id).filter(|s| !shared || s.tree == snapshot.tree) {
-            Some(copy) => {
-                job.report.present.push(snapshot.id);
-                job.pins.push(Pin { snapshot: copy.id, tree: copy.tree });
-            }
+        match there.get(&snapshot.id).filter(|tree| !shared || **tree == snapshot.tree) {
+            Some(_) => job.report.present.push(snapshot.id),
             None => job.snapshot(snapshot)?,
         }
     }
@@ -153,6 +154,9 @@ impl Copy<'_> {
 
     fn attempt(&mut self, snapshot: &Snapshot, excluded: &HashSet<PackName>) -> Result<Attempt> {
         let (to, options) = (self.to, self.options);
+        if self.pins.len() > PINS {
+            self.pins.clear();
+        }
         let mut run = None;
         if !options.dry_run {
             let (opened, dead) = Run::open(to, RunKind::Writer, &self.pins)?;
