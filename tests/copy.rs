@@ -1,5 +1,6 @@
 //! Copies between repositories with different keys and the same chunk ids.
 
+use crate::beside::Interposed;
 use crate::support::{
     backup, contents, copy_of, env, in_memory, noise, on_disk, open, populate, secret, small,
 };
@@ -300,4 +301,62 @@ fn a_copy_after_a_prune_of_the_target_is_whole() {
         }
         sound(&to);
     }
+}
+
+/// A whole prune of the target, or one after all its snapshots were let go, happens between two requests of a copy that
+/// relies on what lies there unneeded: what is committed is whole.
+#[test]
+fn a_prune_of_the_target_inside_a_copy_at_any_request() {
+    let ((from, _), dir) = (in_memory(), tempfile::tempdir().unwrap());
+    let taken = two(&from, dir.path());
+    let options = || prune::PruneOptions {
+        grace: 0,
+        run_expiry: i64::MAX,
+        max_unused: prune::MaxUnused::Bytes(0),
+        ..prune::PruneOptions::default()
+    };
+    let let_go = |memory: &Arc<Memory>, seed: u64| {
+        let to = open(memory.clone(), seed).unwrap();
+        for copy in to.snapshots().unwrap() {
+            forget::forget(&to, &copy.id, true, "test").unwrap();
+        }
+        to
+    };
+    let (mut committed, mut refused) = (0, 0);
+    for (ids, all_go) in BOTH.into_iter().flat_map(|ids| [(ids, false), (ids, true)]) {
+        let begun = Arc::new(Memory::new());
+        let to = target(&from, ids, begun.clone());
+        copy::run(&from, &to, &[taken[0].0.clone()], &CopyOptions::default(), &Silent).unwrap();
+        let_go(&begun, 400);
+        for at in 0.. {
+            let there = copy_of(&begun);
+            let memory = there.clone();
+            let hook = move || {
+                let to = if all_go { let_go(&memory, 401) } else { open(memory.clone(), 401).unwrap() };
+                for _ in 0..2 {
+                    prune::run(&to, &options(), &Silent).unwrap();
+                }
+            };
+            let store = Interposed::new(there.clone(), at, hook);
+            let context = format!("{ids:?}, all let go: {all_go}, before request {at}");
+            let done = open(store.clone(), 402 + at)
+                .and_then(|to| copy::run(&from, &to, &all(&from), &CopyOptions::default(), &Silent));
+            match done {
+                Ok(_) => committed += 1,
+                Err(Error::Voided { .. } | Error::Refused(_)) => refused += 1,
+                Err(e) => panic!("{context}: {e}"),
+            }
+            let to = open(there, 9000 + at).unwrap();
+            for copy in to.snapshots().unwrap() {
+                let held = &taken.iter().find(|(s, _)| Some(s.id) == copy.origin).unwrap().1;
+                assert_eq!(&contents(&to, &copy).unwrap(), held, "{context}");
+            }
+            sound(&to);
+            if !store.struck() {
+                break;
+            }
+        }
+    }
+    println!("{committed} copies committed, {refused} refused");
+    assert!(committed > 100, "{committed}");
 }
