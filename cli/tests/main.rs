@@ -10,6 +10,7 @@ mod fidelity;
 mod full;
 mod help;
 mod home;
+mod hosts;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod inject;
 mod json;
