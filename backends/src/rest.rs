@@ -185,6 +185,8 @@ impl Store for Rest {
         let answer = self.send("DELETE", &address(path), &[], None)?;
         match answer.status() {
             200 | 204 | 404 => Ok(()),
+            // An append-only server says so whether or not anything is there.
+            401 | 403 => Err(answer.complaint()),
             // Some servers answer so to what is absent.
             _ => match self.stat(path) {
                 Ok(None) => Ok(()),

@@ -127,9 +127,10 @@ fn judge(e: &Error) -> (Code, Option<&'static str>) {
         {
             (Code::Failed, Some("it is mounted read-only: reading works there, writing does not"))
         }
-        Error::Backend(BackendError::Denied { .. }) => {
-            (Code::Failed, Some("check owner and mode of the repository"))
-        }
+        Error::Backend(BackendError::Denied { .. }) => (
+            Code::Failed,
+            Some("check owner and mode of the repository, or what your key for the store may do"),
+        ),
         Error::Object { source: FormatError::Foreign { .. }, .. } => {
             (Code::Failed, Some("this is not a bulla repository, or a newer bulla wrote it"))
         }

@@ -12,6 +12,7 @@ mod find;
 mod full;
 mod help;
 mod home;
+mod hosts;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod inject;
 mod json;

@@ -1,5 +1,6 @@
 //! Stores at a distance, each a real server that the test starts.
 
+mod append_only;
 mod conformance;
 mod cost;
 mod faults;

@@ -20,6 +20,12 @@ use tempfile::TempDir;
 /// Ends what it started when its input does: when the test ends, or is killed.
 const KEEPER: &str = r#""$@" </dev/null & read _; kill -9 $!; wait $!"#;
 const BUCKET: &str = "backups";
+const LOCKED: &str = "locked";
+/// What makes [`LOCKED`] keep every version for a day, and its MD5.
+const LOCK_RULE: &str = "<ObjectLockConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
+    <ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention><Mode>COMPLIANCE</Mode><Days>1</Days>\
+    </DefaultRetention></Rule></ObjectLockConfiguration>";
+const LOCK_RULE_MD5: &str = "Ms0qM6MDXP5BYyCiloSlng==";
 pub(crate) const KEY: &str = "test-key";
 pub(crate) const SECRET: &str = "test-secret-that-shows-nowhere";
 
@@ -107,13 +113,28 @@ pub(crate) struct S3 {
 impl S3 {
     /// SeaweedFS: conditional puts, object lock.
     pub(crate) fn seaweed() -> Option<Self> {
+        Self::seaweed_with(&[])
+    }
+
+    /// The same, where for each of `policies` there is one more key, of this name, that may do what the policy says.
+    pub(crate) fn seaweed_with(policies: &[(&str, &str)]) -> Option<Self> {
         let program = find("weed")?;
         let dir = tempfile::tempdir().unwrap();
-        let identity = format!(
-            r#"{{"identities":[{{"name":"t","credentials":[{{"accessKey":"{KEY}","secretKey":"{SECRET}"}}],
-            "actions":["Admin","Read","Write","List","Tagging"]}}]}}"#
-        );
-        std::fs::write(dir.path().join("s3.json"), identity).unwrap();
+        let who = |name: &str, may: &str| {
+            format!(
+                r#"{{"name":"{name}","credentials":[{{"accessKey":"{name}","secretKey":"{SECRET}"}}],{may}}}"#
+            )
+        };
+        let mut identities = vec![who(KEY, r#""actions":["Admin","Read","Write","List","Tagging"]"#)];
+        identities.extend(policies.iter().map(|(n, _)| who(n, &format!(r#""policyNames":["{n}"]"#))));
+        let quoted = |text: &str| text.replace('"', "\\\"").replace('\n', " ");
+        let policies: Vec<String> = policies
+            .iter()
+            .map(|(name, text)| format!(r#"{{"name":"{name}","content":"{}"}}"#, quoted(text)))
+            .collect();
+        let config =
+            format!(r#"{{"identities":[{}],"policies":[{}]}}"#, identities.join(","), policies.join(","));
+        std::fs::write(dir.path().join("s3.json"), config).unwrap();
         std::fs::create_dir(dir.path().join("data")).unwrap();
         let [port, s3_grpc, filer, filer_grpc, master, master_grpc, volume, volume_grpc] = ports();
         let options = [
@@ -161,11 +182,78 @@ impl S3 {
         Self { _running: running, port, prefixes: AtomicU32::new(0) }
     }
 
+    /// The URL of a new bucket in which each version of an object stays for a day, whoever asks to delete it.
+    pub(crate) fn locked(&self) -> String {
+        let bucket = bucket_at(self.port, LOCKED);
+        let credentials = Credentials::new(KEY, SECRET);
+        let lock = [("x-amz-bucket-object-lock-enabled", "true")];
+        let made = ask("PUT", bucket.create_bucket(&credentials), &[], &lock, Some(b""));
+        assert_eq!(made.0, 200, "{}", made.1);
+        let headers = [("content-md5", LOCK_RULE_MD5)];
+        let action = bucket.create_bucket(&credentials);
+        let ruled = ask("PUT", action, &[("object-lock", "")], &headers, Some(LOCK_RULE.as_bytes()));
+        assert_eq!(ruled.0, 200, "{}", ruled.1);
+        format!("s3:http://127.0.0.1:{}/{LOCKED}/a", self.port)
+    }
+
+    /// All versions of the objects in the locked bucket, delete markers among them.
+    pub(crate) fn versions(&self) -> Vec<Version> {
+        let bucket = bucket_at(self.port, LOCKED);
+        let credentials = Credentials::new(KEY, SECRET);
+        let (status, text) =
+            ask("GET", bucket.get_object(Some(&credentials), ""), &[("versions", "")], &[], None);
+        assert_eq!(status, 200, "{text}");
+        assert!(text.contains("<IsTruncated>false<"), "more than a page");
+        let mut out = Vec::new();
+        for (tag, marker) in [("<Version>", false), ("<DeleteMarker>", true)] {
+            for part in text.split(tag).skip(1) {
+                let within = |tag: &str| {
+                    let (_, rest) = part.split_once(&format!("<{tag}>")).unwrap();
+                    rest.split_once('<').unwrap().0.to_owned()
+                };
+                out.push(Version { key: within("Key"), id: within("VersionId"), marker });
+            }
+        }
+        out
+    }
+
+    /// Asks, as who may do everything, for one version to be deleted.
+    pub(crate) fn delete_version(&self, version: &Version) -> u16 {
+        let (bucket, credentials) = (bucket_at(self.port, LOCKED), Credentials::new(KEY, SECRET));
+        let action = bucket.delete_object(Some(&credentials), &version.key);
+        ask("DELETE", action, &[("versionId", &version.id)], &[], None).0
+    }
+
     /// The URL of a new prefix in a bucket.
     pub(crate) fn url(&self) -> String {
         let number = self.prefixes.fetch_add(1, Ordering::Relaxed);
         format!("s3:http://127.0.0.1:{}/{BUCKET}/a/{number}", self.port)
     }
+}
+
+/// One version of an object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Version {
+    pub(crate) key: String,
+    pub(crate) id: String,
+    /// It says that the object was deleted.
+    pub(crate) marker: bool,
+}
+
+/// Signs and sends what rusty-s3 has no action for; status and body.
+fn ask<'a, A: S3Action<'a>>(
+    method: &'static str,
+    mut action: A,
+    query: &[(&'a str, &'a str)],
+    headers: &[(&'a str, &'a str)],
+    body: Option<&[u8]>,
+) -> (u16, String) {
+    query.iter().for_each(|(name, value)| action.query_mut().insert(*name, *value));
+    headers.iter().for_each(|(name, value)| action.headers_mut().insert(*name, *value));
+    let (url, parts) = (action.sign(Duration::from_secs(60)), body.map(|b| [b]));
+    let body = parts.as_ref().map(|p| p.as_slice());
+    let answer = Http::new(None, 1).unwrap().send(&Ask { method, url: url.as_str(), headers, body }).unwrap();
+    (answer.status(), String::from_utf8(answer.body(1 << 20).unwrap()).unwrap())
 }
 
 fn bucket_at(port: u16, name: &str) -> Bucket {
@@ -226,8 +314,13 @@ pub(crate) fn store(url: &str) -> Opened {
 
 /// The same with options.
 pub(crate) fn store_with(url: &str, options: &[&str]) -> Opened {
+    store_as(KEY, url, options)
+}
+
+/// The same as who has another key.
+pub(crate) fn store_as(key: &str, url: &str, options: &[&str]) -> Opened {
     let variable = |name: &str| match name {
-        "AWS_ACCESS_KEY_ID" => Some(KEY.to_owned()),
+        "AWS_ACCESS_KEY_ID" => Some(key.to_owned()),
         "AWS_SECRET_ACCESS_KEY" => Some(SECRET.to_owned()),
         _ => None,
     };

@@ -102,6 +102,7 @@ pub fn run(repository: &Repository, options: &PruneOptions, observer: &dyn Obser
     if options.dry_run {
         return Collector { repository, options, observer, copies: true }.rehearse();
     }
+    require_deletes(repository)?;
     // What attempts that failed have let die or expired is done all the same.
     let mut done = PruneReport::default();
     let mut collect = |copies| {
@@ -123,6 +124,25 @@ pub fn run(repository: &Repository, options: &PruneOptions, observer: &dyn Obser
         observer.event(&Event::Warning(&format!("the reserve for a full store could not be kept: {e}")));
     }
     Ok(report)
+}
+
+/// Fails where only additions are allowed: a prune there would end snapshots and copy chunks, and then free nothing. Asked
+/// with the name of a pack that nobody has ever made, so that a yes costs nothing. A store may still refuse later; what is
+/// done until then is what an interrupted prune leaves.
+fn require_deletes(repository: &Repository) -> Result<()> {
+    let nobodys = ObjectName::Pack(PackName::new(repository.env().random()));
+    match repository.backend().delete(&nobodys) {
+        // Of a medium that is mounted read-only the error itself says more.
+        Err(BackendError::Denied { place, source, .. })
+            if source.kind() != std::io::ErrorKind::ReadOnlyFilesystem =>
+        {
+            Err(Error::Refused(format!(
+                "a prune has to delete, and {place} does not let it ({source}); nothing was changed. Prune as somebody who \
+                 may delete there"
+            )))
+        }
+        other => Ok(other?),
+    }
 }
 
 /// Begins again when another collector has ended this one's run, or has changed what it had looked at.
