@@ -1,5 +1,5 @@
 //! Copies snapshots into another repository. Where that one shares this one's chunk ids (`InitOptions::like`) chunks are
-//! moved ([`gather`]): they keep their ids, so the trees are the same trees. Elsewhere contents are cut again ([`resplit`]).
+//! moved (`gather`): they keep their ids, so the trees are the same trees. Elsewhere contents are cut again (`resplit`).
 //!
 //! Kept true: every chunk is identified on the way; a snapshot is committed only when all it needs is there (SPEC 14), so a
 //! copy that is cut off leaves packs and no snapshot, and the next one goes on with what they hold; what is there already,
@@ -8,6 +8,7 @@
 mod gather;
 mod resplit;
 
+use crate::backup::known::Known;
 use crate::backup::look::Looked;
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer};
@@ -205,16 +206,9 @@ impl Copy<'_> {
             self.gather.committed(snapshot.tree, entered);
             return Ok(Attempt::Done(None, moved, discard.bytes()));
         };
-        let foreign = known.foreign_packs()?;
-        if !foreign.is_empty() {
-            // What others put and this run has seen may not be durable yet, the index runs that list it neither.
-            to.backend().settle()?;
-            let names: Vec<PackName> = foreign.iter().map(|p| p.name).collect();
-            run.announce(&self.pins, true, &names)?;
-            let bad = run.unreliable(&foreign)?;
-            if !bad.is_empty() {
-                return Ok(Attempt::Condemned(bad));
-            }
+        let bad = self.verify(&mut run, &known)?;
+        if !bad.is_empty() {
+            return Ok(Attempt::Condemned(bad));
         }
         if observer.interrupted() {
             return Err(Error::Interrupted);
@@ -224,5 +218,18 @@ impl Copy<'_> {
         let pin = Pin { snapshot: run.commit(copy)?.id, tree };
         self.gather.committed(tree, entered);
         Ok(Attempt::Done(Some(pin), moved, stored))
+    }
+
+    /// Announces the packs of others that this run relies on, and gives those that nobody may rely on (SPEC 14, w3).
+    fn verify(&self, run: &mut Run<'_>, known: &Known<'_>) -> Result<Vec<PackName>> {
+        let foreign = known.foreign_packs()?;
+        if foreign.is_empty() {
+            return Ok(Vec::new());
+        }
+        // What others put and this run has seen may not be durable yet, the index runs that list it neither.
+        self.to.backend().settle()?;
+        let names: Vec<PackName> = foreign.iter().map(|p| p.name).collect();
+        run.announce(&self.pins, true, &names)?;
+        run.unreliable(&foreign)
     }
 }
