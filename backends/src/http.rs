@@ -126,6 +126,10 @@ impl Read for Parts<'_> {
 fn failure(e: &ureq::Error) -> Failure {
     use ureq::Error as E;
     match e {
+        // rustls tells so through I/O, and no other attempt will meet another certificate.
+        E::Io(e) if e.to_string().contains("certificate") => {
+            Failure::last(format!("TLS: {e}; --cacert names the authority to trust"))
+        }
         E::Io(e) => Failure::passing(format!("the connection failed: {e}")),
         E::Timeout(phase) => Failure::passing(format!("no answer in time ({phase})")),
         E::HostNotFound => Failure::passing("the host was not found"),

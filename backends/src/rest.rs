@@ -8,7 +8,7 @@
 //! not to check that names are SHA-256 sums (`--no-verify-upload`): ours are not.
 
 use crate::http::{Answer, Ask, Http, date, range};
-use crate::store::{Attempt, Failure, Mode, Page, Part, Put, Stat, Store};
+use crate::store::{Attempt, Failure, Mode, Page, Part, Put, Stat, Store, contested};
 use base64::Engine as _;
 use serde::Deserialize;
 use url::Url;
@@ -114,11 +114,6 @@ fn percent_decode(text: &str) -> Vec<u8> {
         }
     }
     out
-}
-
-/// Areas in which two writers may come to the same name with different bytes.
-fn contested(path: &str) -> bool {
-    ["config/", "records/", "snap/"].iter().any(|area| path.starts_with(area))
 }
 
 impl Store for Rest {

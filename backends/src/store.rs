@@ -122,3 +122,8 @@ pub trait Store: Send + Sync {
     /// Operations that are worth having under way at once.
     fn connections(&self) -> usize;
 }
+
+/// True in areas in which two writers may come to the same name with different bytes. Everywhere else a name belongs to one.
+pub(crate) fn contested(path: &str) -> bool {
+    ["config/", "records/", "snap/"].iter().any(|area| path.starts_with(area))
+}

@@ -6,3 +6,4 @@ mod cost;
 mod faults;
 mod proxy;
 mod servers;
+mod tls;

@@ -118,8 +118,31 @@ impl S3 {
 
     /// The same, where for each of `policies` there is one more key, of this name, that may do what the policy says.
     pub(crate) fn seaweed_with(policies: &[(&str, &str)]) -> Option<Self> {
-        let program = find("weed")?;
+        Self::seaweed_in(tempfile::tempdir().unwrap(), policies, "")
+    }
+
+    /// The same behind TLS, with a certificate of an authority that nobody knows: its file, and the port.
+    pub(crate) fn seaweed_with_tls() -> Option<(Self, PathBuf, u16)> {
+        let openssl = find("openssl")?;
         let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("names"), "subjectAltName=IP:127.0.0.1").unwrap();
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout";
+        for line in [
+            format!("req -x509 {key} ca.key -out ca.pem -subj /CN=authority -days 2"),
+            format!("req {key} s3.key -out s3.csr -subj /CN=server"),
+            "x509 -req -in s3.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out s3.pem -days 2 -extfile names".into(),
+        ] {
+            let made = Command::new(&openssl).args(line.split(' ')).current_dir(dir.path()).output().unwrap();
+            assert!(made.status.success(), "{line}: {}", String::from_utf8_lossy(&made.stderr));
+        }
+        let authority = dir.path().join("ca.pem");
+        let [port] = ports();
+        let more = format!(" -s3.port.https={port} -s3.cert.file=s3.pem -s3.key.file=s3.key");
+        Some((Self::seaweed_in(dir, &[], &more)?, authority, port))
+    }
+
+    fn seaweed_in(dir: TempDir, policies: &[(&str, &str)], more: &str) -> Option<Self> {
+        let program = find("weed")?;
         let who = |name: &str, may: &str| {
             format!(
                 r#"{{"name":"{name}","credentials":[{{"accessKey":"{name}","secretKey":"{SECRET}"}}],{may}}}"#
@@ -146,7 +169,7 @@ impl S3 {
                 "-s3.port={port} -s3.port.grpc={s3_grpc} -filer.port={filer} -filer.port.grpc={filer_grpc}"
             ),
             format!("-master.port={master} -master.port.grpc={master_grpc}"),
-            format!("-volume.port={volume} -volume.port.grpc={volume_grpc}"),
+            format!("-volume.port={volume} -volume.port.grpc={volume_grpc}{more}"),
         ]
         .join(" ");
         let arguments: Vec<&str> = options.split(' ').collect();
@@ -169,8 +192,9 @@ impl S3 {
             &address,
             "--auth-key",
             &key,
+            // With its cache it tells, for a while after a put, of an object that is not whole.
             "--vfs-cache-mode",
-            "full",
+            "off",
             "data",
         ];
         Some(Self::ready("rclone serve s3", Running::start(&program, dir, &arguments), port))
@@ -319,6 +343,15 @@ pub(crate) fn store_with(url: &str, options: &[&str]) -> Opened {
 
 /// The same as who has another key.
 pub(crate) fn store_as(key: &str, url: &str, options: &[&str]) -> Opened {
+    opened(key, url, options, None)
+}
+
+/// The store at `url`, where this authority is trusted and no other.
+pub(crate) fn store_trusting(url: &str, authority: &Path) -> Opened {
+    opened(KEY, url, &[], Some(authority))
+}
+
+fn opened(key: &str, url: &str, options: &[&str], authorities: Option<&Path>) -> Opened {
     let variable = |name: &str| match name {
         "AWS_ACCESS_KEY_ID" => Some(key.to_owned()),
         "AWS_SECRET_ACCESS_KEY" => Some(SECRET.to_owned()),
@@ -331,8 +364,9 @@ pub(crate) fn store_as(key: &str, url: &str, options: &[&str]) -> Opened {
     let settings = Settings {
         options: Options::parse(words).unwrap(),
         variables: Variables::new(&variable),
-        authorities: None,
-        notice: None,
+        authorities: authorities.map(Path::to_owned),
+        // Shown if the test fails.
+        notice: Some(Box::new(|text| println!("{text}"))),
     };
     open(&Location::parse(OsStr::new(url)).unwrap(), settings).unwrap()
 }

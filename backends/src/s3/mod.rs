@@ -8,7 +8,7 @@
 pub mod credentials;
 
 use crate::http::{Answer, Ask, Http, date, range};
-use crate::store::{Attempt, Failure, Kind, Mode, Page, Part, Put, Stat, Store};
+use crate::store::{Attempt, Failure, Kind, Mode, Page, Part, Put, Stat, Store, contested};
 use base64::Engine as _;
 use md5::{Digest, Md5};
 use rusty_s3::actions::{ListObjectsV2, S3Action};
@@ -171,11 +171,6 @@ fn explain(mut failure: Failure) -> Failure {
     };
     failure.text.push_str(hint);
     failure
-}
-
-/// Areas in which two writers may come to the same name with different bytes. Everywhere else a name belongs to one.
-fn contested(path: &str) -> bool {
-    ["config/", "records/", "snap/"].iter().any(|area| path.starts_with(area))
 }
 
 impl Store for S3 {
