@@ -216,7 +216,8 @@ fn judge(scene: &Scene, early: &[String], taken: &[(Taken, Value)]) {
     let mut listed: Vec<&str> =
         listed.as_array().unwrap().iter().map(|s| s["id"].as_str().unwrap()).collect();
     let mut expected: Vec<&str> = taken.iter().map(|((id, ..), _)| id.as_str()).collect();
-    (listed.sort_unstable(), expected.sort_unstable());
+    listed.sort_unstable();
+    expected.sort_unstable();
     assert_eq!(listed, expected, "forgotten first were {early:?}");
     std::thread::scope(|scope| {
         for half in taken.chunks(taken.len() / 2) {
