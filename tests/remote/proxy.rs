@@ -38,7 +38,7 @@ impl Cuts {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         let z = z ^ (z >> 31);
-        1 + (z >> 2) % if z % 4 == 0 { self.most.saturating_mul(16) } else { self.most }
+        1 + (z >> 2) % if z.is_multiple_of(4) { self.most.saturating_mul(16) } else { self.most }
     }
 }
 
