@@ -324,8 +324,11 @@ fn buried(base: &Memory) -> (Arc<Memory>, Vec<ObjectName>) {
             let index = open(memory.clone(), 96).unwrap().open_index().unwrap();
             let listed = [Area::Packs, Area::Meta].map(|area| memory.list(area).unwrap()).concat();
             let is_buried = |n: &ObjectName| matches!(n, ObjectName::Pack(p) | ObjectName::Meta(p) if index.is_deleted(p));
-            let names = listed.into_iter().map(|(n, _)| n).filter(is_buried).collect();
-            return (memory, names);
+            let names: Vec<_> = listed.into_iter().map(|(n, _)| n).filter(is_buried).collect();
+            // Before any grave a prune asks with a name that nobody has whether it may delete.
+            if !names.is_empty() {
+                return (memory, names);
+            }
         }
     }
     unreachable!()
