@@ -227,7 +227,7 @@ fn tree_build() -> Case {
     Case {
         name: "build a tree",
         reference: "one short blake3 an entry",
-        at_most: 2.70,
+        at_most: 2.42,
         ours: Box::new(ours),
         plain: Box::new(plain),
     }
@@ -244,7 +244,7 @@ fn tree_read() -> Case {
     Case {
         name: "read a tree",
         reference: "two allocations an entry",
-        at_most: 6.05,
+        at_most: 5.7,
         ours: Box::new(ours),
         plain: Box::new(plain),
     }
@@ -329,7 +329,7 @@ fn index_look_up() -> Case {
     Case {
         name: "look up chunks",
         reference: "binary search",
-        at_most: 1.54,
+        at_most: 1.33,
         ours: Box::new(ours),
         plain: Box::new(plain),
     }

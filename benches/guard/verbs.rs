@@ -161,7 +161,7 @@ fn no_change() -> Case {
     Case {
         name: "no change",
         reference: "a walk",
-        at_most: 1.82,
+        at_most: 1.68,
         ours: Box::new(ours),
         plain: Box::new(plain),
     }
