@@ -227,7 +227,7 @@ fn tree_build() -> Case {
     Case {
         name: "build a tree",
         reference: "one short blake3 an entry",
-        at_most: 2.42,
+        at_most: 1.86,
         ours: Box::new(ours),
         plain: Box::new(plain),
     }
@@ -329,7 +329,7 @@ fn index_look_up() -> Case {
     Case {
         name: "look up chunks",
         reference: "binary search",
-        at_most: 1.33,
+        at_most: 1.03,
         ours: Box::new(ours),
         plain: Box::new(plain),
     }

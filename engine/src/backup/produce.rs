@@ -73,7 +73,7 @@ impl<'r> Previous<'r> {
         self.damage.get_or_insert(e);
     }
 
-    /// The parent's entry of the same path. Paths come in order, so each tree is read once.
+    /// Takes the parent's entry of the same path. Paths come in order, so each tree is read once.
     fn find(&mut self, entry: &Entry, known: &Known<'_>) -> Result<Option<Entry>> {
         loop {
             match self.next.as_ref().map(|p| p.compare(entry)) {
@@ -136,6 +136,16 @@ impl Previous<'_> {
     }
 }
 
+/// What the parent has under a path.
+enum Before {
+    /// Nothing.
+    Nothing,
+    /// Something that must be read again.
+    Other,
+    /// The same: what a look at the file does not tell.
+    Same { kind: EntryKind, xattrs: Block },
+}
+
 /// Walks and feeds.
 pub struct Producer<'a, 'r> {
     shared: &'a Shared<'r>,
@@ -185,20 +195,20 @@ impl<'a, 'r> Producer<'a, 'r> {
     }
 
     fn entry(&mut self, found: Box<Found>, feed: &mut Feed<'_>) -> Result<()> {
-        let (before, unchanged) = self.before(&found.entry, feed)?;
-        let outcome = match (&before, unchanged) {
-            (_, true) => EntryOutcome::Unmodified,
-            (Some(_), false) if found.entry.flags.implied => EntryOutcome::Unmodified,
-            (Some(_), false) => EntryOutcome::Changed,
-            (None, _) => EntryOutcome::New,
+        let outcome = match self.before(&found.entry, feed)? {
+            // Most entries of most runs: nothing of them is copied.
+            Before::Same { kind, xattrs } => {
+                let entry = Entry { kind, xattrs, ..found.entry };
+                let outcome = EntryOutcome::Unmodified;
+                let finished = Finished { entry, xattrs: None, filled: Filled::Complete, outcome };
+                return self.push(Item { finished, found: None }, 0, feed);
+            }
+            Before::Other if found.entry.flags.implied => EntryOutcome::Unmodified,
+            Before::Other => EntryOutcome::Changed,
+            Before::Nothing => EntryOutcome::New,
         };
         let mut finished =
             Finished { entry: found.entry.clone(), xattrs: None, filled: Filled::Complete, outcome };
-        if let (true, Some(before)) = (unchanged, before) {
-            finished.entry.kind = before.kind;
-            finished.entry.xattrs = before.xattrs;
-            return self.push(Item { finished, found: None }, 0, feed);
-        }
         let EntryKind::File { size, .. } = found.entry.kind else {
             return self.push(Item { finished, found: Some(found) }, 0, feed);
         };
@@ -229,22 +239,25 @@ impl<'a, 'r> Producer<'a, 'r> {
         self.links.insert((found.dev, e.inode), looks) == Some(looks)
     }
 
-    /// The parent's entry of the same path, and whether it can stand for this one.
-    fn before(&mut self, entry: &Entry, feed: &Feed<'_>) -> Result<(Option<Entry>, bool)> {
-        let (Some(p), known) = (&mut self.previous, &self.shared.known) else { return Ok((None, false)) };
-        let before = p.find(entry, known)?;
-        let unchanged = match &before {
-            Some(b) if is_unchanged(entry, b, p.scan, p.comparison) => {
-                !known.doubtful() || p.intact(b, known)?
+    /// What the parent has under the entry's path, and whether it can stand for it.
+    fn before(&mut self, entry: &Entry, feed: &Feed<'_>) -> Result<Before> {
+        let (Some(p), known) = (&mut self.previous, &self.shared.known) else { return Ok(Before::Nothing) };
+        let before = match p.find(entry, known)? {
+            None => Before::Nothing,
+            Some(b)
+                if is_unchanged(entry, &b, p.scan, p.comparison)
+                    && (!known.doubtful() || p.intact(&b, known)?) =>
+            {
+                Before::Same { kind: b.kind, xattrs: b.xattrs }
             }
-            _ => false,
+            Some(_) => Before::Other,
         };
         if let Some(e) = p.damage.take().filter(|_| !std::mem::replace(&mut p.told, true)) {
             feed.warn(&format!(
                 "the snapshot to compare with is damaged, what is missing is read again: {e}"
             ));
         }
-        Ok((before, unchanged))
+        Ok(before)
     }
 
     fn push(&mut self, item: Item, bytes: u64, feed: &mut Feed<'_>) -> Result<()> {

@@ -16,6 +16,44 @@ struct Key {
     name: Vec<u8>,
 }
 
+/// A key where it lies.
+#[derive(Clone, Copy)]
+struct KeyRef<'k> {
+    parent: &'k Arc<[u8]>,
+    name: &'k [u8],
+}
+
+impl Key {
+    fn view(&self) -> KeyRef<'_> {
+        KeyRef { parent: &self.parent, name: &self.name }
+    }
+}
+
+impl KeyRef<'_> {
+    fn to_key(self) -> Key {
+        Key { parent: self.parent.clone(), name: self.name.to_vec() }
+    }
+
+    /// Overwrites `key` where it lies: a key per entry would be an allocation per entry.
+    fn store(self, key: &mut Key) {
+        if !Arc::ptr_eq(&key.parent, self.parent) {
+            key.parent = self.parent.clone();
+        }
+        key.name.clear();
+        key.name.extend_from_slice(self.name);
+    }
+}
+
+/// Keys of a node under construction.
+#[derive(Clone)]
+struct Keys {
+    /// Of the first and the last entry below it.
+    first: Key,
+    last: Key,
+    /// The key written last, for prefix compression.
+    written: Key,
+}
+
 /// A finished node, as its parent will list it. `last` is the key of the last entry below it.
 #[derive(Clone)]
 struct Done {
@@ -35,8 +73,8 @@ struct Level {
     bytes: u64,
     /// Bytes of the parent paths written, each where it is not that of the key before.
     paths: usize,
-    /// First and last key of the entries below, and the key written last (for prefix compression).
-    keys: Option<(Key, Key, Key)>,
+    /// None while it is empty.
+    keys: Option<Keys>,
     /// The only child so far, which is passed up as it is if no second one comes.
     only: Option<Done>,
 }
@@ -77,18 +115,16 @@ impl TreeBuilder {
 
     /// Appends an entry, which must sort after the last one.
     pub fn push<E: From<FormatError>>(&mut self, entry: &Entry, sink: NodeSink<'_, E>) -> Result<(), E> {
-        let key = Key { parent: entry.parent.clone(), name: entry.name.clone() };
-        if let Some(last) = &self.last {
-            let order = compare_key((&last.parent, &last.name), (&key.parent, &key.name));
-            ensure(order == Ordering::Less, "tree", "entries are not in order")?;
+        let key = KeyRef { parent: &entry.parent, name: &entry.name };
+        match &mut self.last {
+            Some(last) => {
+                let order = compare_key((&last.parent, &last.name), (key.parent, key.name));
+                ensure(order == Ordering::Less, "tree", "entries are not in order")?;
+                key.store(last);
+            }
+            None => self.last = Some(key.to_key()),
         }
-        let mut body = std::mem::take(&mut self.scratch);
-        body.clear();
-        self.put_key(0, &mut body, &key);
-        entry.put_body(&mut body);
-        let mut full = self.append(0, &body, &key, &key, 1, entry.size());
-        self.scratch = body;
-        self.last = Some(key);
+        let mut full = self.append(0, key, key, (1, entry.size()), |body| entry.put_body(body));
         let mut level = 0;
         while full {
             let Some(child) = self.close(level, sink)? else { break };
@@ -132,37 +168,48 @@ impl TreeBuilder {
         }
     }
 
-    /// State resets at each boundary: the first key of a node is written whole.
-    fn put_key(&self, level: usize, body: &mut Vec<u8>, key: &Key) {
-        let written = self.levels.get(level).and_then(|l| l.keys.as_ref()).map(|(_, _, w)| &w.parent[..]);
-        put_key(body, written.unwrap_or_default(), &key.parent, &key.name);
-    }
-
-    /// Adds encoded bytes whose own key is `key` and whose last entry is `last`; true when the node ends there.
-    fn append(&mut self, level: usize, body: &[u8], key: &Key, last: &Key, entries: u64, bytes: u64) -> bool {
+    /// Adds what `put` writes under `key` and whose last entry is `last`, with its sums of entries and bytes; true when the
+    /// node ends there. State resets at each boundary: the first key of a node is written whole.
+    fn append(
+        &mut self,
+        level: usize,
+        key: KeyRef<'_>,
+        last: KeyRef<'_>,
+        (entries, bytes): (u64, u64),
+        put: impl FnOnce(&mut Vec<u8>),
+    ) -> bool {
         let hash = self.split_hash(level, last);
         let Some(l) = self.levels.get_mut(level) else { return false };
-        l.body.put(body);
+        let before = l.body.len();
+        let written: &[u8] = l.keys.as_ref().map_or(&[], |k| &k.written.parent);
+        let same = l.keys.is_some() && *written == **key.parent;
+        put_key(&mut l.body, written, key.parent, key.name);
+        put(&mut l.body);
         l.count += 1;
         l.entries += entries;
         l.bytes = l.bytes.saturating_add(bytes);
-        let same = l.keys.as_ref().is_some_and(|(_, _, written)| written.parent == key.parent);
         l.paths += if same { 0 } else { key.parent.len() };
-        let first = l.keys.take().map_or_else(|| key.clone(), |(first, ..)| first);
-        l.keys = Some((first, last.clone(), key.clone()));
+        match &mut l.keys {
+            Some(keys) => {
+                last.store(&mut keys.last);
+                key.store(&mut keys.written);
+            }
+            None => l.keys = Some(Keys { first: key.to_key(), last: last.to_key(), written: key.to_key() }),
+        }
         let size = l.body.len();
         // hash < len * 2^64 / mean, without the division
-        let drawn = u128::from(hash) * u128::from(NODE_SPLIT_MEAN) < (body.len() as u128) << 64;
+        let drawn = u128::from(hash) * u128::from(NODE_SPLIT_MEAN) < ((size - before) as u128) << 64;
         (size >= NODE_SPLIT_MIN && drawn) || size >= NODE_SPLIT_MAX || l.paths >= NODE_PATHS_SPLIT
     }
 
-    fn split_hash(&self, level: usize, key: &Key) -> u64 {
-        let mut h = blake3::Hasher::new_keyed(self.split.expose());
-        h.update(&[u8::try_from(level).unwrap_or(u8::MAX)])
-            .update(&key.parent)
-            .update(b"/")
-            .update(&key.name);
-        let [a, b, c, d, e, f, g, i, ..] = *h.finalize().as_bytes();
+    /// In one piece, because the parts of most keys together are one block of the hash.
+    fn split_hash(&mut self, level: usize, key: KeyRef<'_>) -> u64 {
+        self.scratch.clear();
+        self.scratch.put_u8(u8::try_from(level).unwrap_or(u8::MAX));
+        self.scratch.put(key.parent);
+        self.scratch.put_u8(b'/');
+        self.scratch.put(key.name);
+        let [a, b, c, d, e, f, g, i, ..] = *blake3::keyed_hash(self.split.expose(), &self.scratch).as_bytes();
         u64::from_le_bytes([a, b, c, d, e, f, g, i])
     }
 
@@ -170,12 +217,12 @@ impl TreeBuilder {
         while self.levels.len() <= level {
             self.levels.push(Level::default());
         }
-        let mut body = Vec::with_capacity(128);
-        self.put_key(level, &mut body, &child.first);
-        body.put(child.id.as_bytes());
-        body.put_varint(child.entries);
-        body.put_varint(child.bytes);
-        let full = self.append(level, &body, &child.first, &child.last, child.entries, child.bytes);
+        let (first, last, sums) = (child.first.view(), child.last.view(), (child.entries, child.bytes));
+        let full = self.append(level, first, last, sums, |body| {
+            body.put(child.id.as_bytes());
+            body.put_varint(child.entries);
+            body.put_varint(child.bytes);
+        });
         if let Some(l) = self.levels.get_mut(level) {
             l.only = if l.count == 1 { Some(child) } else { None };
         }
@@ -192,7 +239,7 @@ impl TreeBuilder {
         if l.only.is_some() {
             return Ok(l.only);
         }
-        let Some((first, last, _)) = l.keys else { return Ok(None) };
+        let Some(Keys { first, last, .. }) = l.keys else { return Ok(None) };
         let mut node = Vec::with_capacity(l.body.len() + 12);
         if level == 0 {
             node.put_u8(LEAF);

@@ -14,6 +14,8 @@ pub(super) const INNER: u8 = 2;
 pub(super) const LIST_LEAF: u8 = 3;
 pub(super) const LIST_INNER: u8 = 4;
 const BLOCK: u8 = 5;
+/// Bytes of the shortest entry: a directory of one letter, every number below 128.
+const ENTRY_MIN: usize = 15;
 
 /// What entries and nodes are ordered by: parent path and name.
 pub type Key = (Arc<[u8]>, Vec<u8>);
@@ -132,7 +134,9 @@ fn bound_paths(paths: &mut usize, before: &Arc<[u8]>, path: &Arc<[u8]>) -> Resul
 fn decode_leaf(mut r: Reader<'_>) -> Result<Node> {
     let n = r.varint()?;
     ensure(n <= r.remaining() as u64, WHAT, "counts do not fit its length")?;
-    let mut entries: Vec<Entry> = Vec::new();
+    // What a node says of itself asks for no more memory than its bytes can fill.
+    let mut entries: Vec<Entry> =
+        Vec::with_capacity(usize::try_from(n).unwrap_or(0).min(r.remaining() / ENTRY_MIN));
     let (mut parent, mut paths): (Arc<[u8]>, usize) = (Arc::from([]), 0);
     for _ in 0..n {
         let (p, name) = read_key(&mut r, &parent)?;
