@@ -160,11 +160,11 @@ impl<'a, 'r> Fold<'a, 'r> {
                 self.segment_bytes += refs.iter().map(|r| u64::from(r.len)).sum::<u64>();
                 self.segments.extend(refs);
             }
-            Done::Error(e) => self.source_error(e),
+            Done::Error(e) => self.source_error(&e),
             Done::Entries(list) => {
                 self.segment_bytes = 0;
-                for finished in list {
-                    self.entry(finished)?;
+                for mut finished in list {
+                    self.entry(&mut finished)?;
                 }
             }
         }
@@ -208,28 +208,28 @@ impl<'a, 'r> Fold<'a, 'r> {
         Ok((built, folded))
     }
 
-    fn source_error(&mut self, e: SourceError) {
+    fn source_error(&mut self, e: &SourceError) {
         self.statistics.errors += 1;
-        self.observer.event(&Event::SourceError(&e));
+        self.observer.event(&Event::SourceError(e));
         if self.errors.len() < ERRORS_KEPT {
             self.errors.push((e.path.clone(), format!("cannot {}: {}", e.verb, e.reason)));
         }
     }
 
-    fn entry(&mut self, finished: Finished) -> Result<()> {
-        let Finished { mut entry, xattrs, filled, outcome } = finished;
-        if let Filled::Linked(found) = filled {
-            if !self.follow(&mut entry) {
-                return self.alone(entry, found, outcome);
-            }
-            return self.entry(Finished { entry, xattrs, filled: Filled::Complete, outcome });
+    /// Taken where it lies, because an entry is some hundred bytes and most need nothing.
+    fn entry(&mut self, finished: &mut Finished) -> Result<()> {
+        let Finished { entry, xattrs, filled, outcome } = finished;
+        if let Filled::Linked(found) = filled
+            && !self.follow(entry)
+        {
+            return self.alone(entry, found.take(), *outcome);
         }
-        if let Some(encoded) = xattrs {
+        if let Some(encoded) = xattrs.take() {
             entry.xattrs = match self.block(encoded)? {
                 Some(block) => block,
                 None => {
                     let path = display_path(&entry.parent, &entry.name);
-                    self.source_error(SourceError::new(
+                    self.source_error(&SourceError::new(
                         "store",
                         path,
                         "its extended attributes are above 1 MiB",
@@ -240,33 +240,33 @@ impl<'a, 'r> Fold<'a, 'r> {
         }
         match filled {
             Filled::Complete | Filled::Linked(_) => {}
-            Filled::Refs { refs, holes } => self.fill(&mut entry, &refs, &holes)?,
+            Filled::Refs { refs, holes } => self.fill(entry, refs, holes)?,
             Filled::Segments { holes } => {
                 let refs = std::mem::take(&mut self.segments);
-                self.fill(&mut entry, &refs, &holes)?;
+                self.fill(entry, &refs, holes)?;
             }
             Filled::Unreadable(e) => {
                 self.segments.clear();
                 self.source_error(e);
-                if !unread(&mut entry) {
+                if !unread(entry) {
                     return Ok(());
                 }
             }
         }
         if entry.flags.changed_during_read {
             let path = display_path(&entry.parent, &entry.name);
-            self.source_error(SourceError::new(
+            self.source_error(&SourceError::new(
                 "read a steady version of",
                 path,
                 "it changed while it was read",
             ));
         }
-        self.remember(&entry);
-        self.count(&entry, outcome);
+        self.remember(entry);
+        self.count(entry, *outcome);
         let (known, meta) = (&self.shared.known, self.meta);
         let (packer, places, counter) =
             (&mut self.packer, &mut self.places, &mut self.statistics.meta_bytes_new);
-        self.builder.push(&entry, &mut |id, node| store_node(known, meta, packer, places, counter, id, &node))
+        self.builder.push(entry, &mut |id, node| store_node(known, meta, packer, places, counter, id, &node))
     }
 
     /// Stores a metadata block, outside the entry if it is large; `None` when it is above all limits.
@@ -318,13 +318,13 @@ impl<'a, 'r> Fold<'a, 'r> {
     }
 
     /// Reads a member whose group has nothing to follow: the earlier one vanished, was replaced or failed.
-    fn alone(&mut self, entry: Entry, found: Option<Box<Found>>, outcome: EntryOutcome) -> Result<()> {
-        let finished = Finished { entry, xattrs: None, filled: Filled::Complete, outcome };
+    fn alone(&mut self, entry: &Entry, found: Option<Box<Found>>, outcome: EntryOutcome) -> Result<()> {
+        let finished = Finished { entry: entry.clone(), xattrs: None, filled: Filled::Complete, outcome };
         let work = Work::Batch(vec![Item { finished, found }]);
         let done = work.execute(&mut Storer::new(self.shared)?)?;
         if let Done::Entries(list) = done {
-            for finished in list {
-                self.entry(finished)?;
+            for mut finished in list {
+                self.entry(&mut finished)?;
             }
         }
         Ok(())
