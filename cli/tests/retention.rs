@@ -56,3 +56,22 @@ fn prune_frees_and_the_rest_restores() {
     home.bulla("check --read-data").ok();
     home.bulla("restore latest --target third --verify").ok();
 }
+
+#[test]
+fn a_dry_run_of_prune_says_what_a_store_will_charge_for() {
+    let home = Home::with_repository();
+    let ids = history(&home);
+    home.bulla(&format!("forget --now --yes {}", ids[0])).ok();
+    let said = |line: &str| -> serde_json::Value { serde_json::from_str(&home.bulla(line).ok()).unwrap() };
+    let would = said("prune --dry-run --json --grace 0 --max-unused 0");
+    let shown = home.bulla("prune --dry-run --grace 0 --max-unused 0").ok();
+    let done = said("prune --json --grace 0 --max-unused 0");
+    let number = |of: &serde_json::Value, key: &str| of[key].as_u64().unwrap();
+    let [unneeded, partly] = ["packs_unneeded", "packs_partly_needed"].map(|key| number(&would, key));
+    assert!(partly > 0, "{would}");
+    assert_eq!(number(&done, "packs_deleted"), unneeded + partly, "{done}");
+    let [fetch, copy] = ["bytes_to_fetch", "bytes_to_copy"].map(|key| number(&would, key));
+    assert!(0 < copy && copy < fetch && fetch <= number(&done, "bytes_deleted"), "{would} {done}");
+    assert!(number(&done, "chunks_copied") > 0, "{done}");
+    assert!(shown.contains(&format!("{} packs would be deleted", unneeded + partly)), "{shown}");
+}

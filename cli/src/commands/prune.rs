@@ -139,6 +139,8 @@ struct Summary {
     bytes_stored: u64,
     bytes_unused: u64,
     bytes_to_free: u64,
+    bytes_to_fetch: u64,
+    bytes_to_copy: u64,
     packs_left: Vec<String>,
     lost_chunks: u64,
 }
@@ -160,6 +162,8 @@ fn tell_json(context: &Context<'_>, report: &PruneReport, dry_run: bool) -> Outc
         bytes_stored: report.stored_bytes,
         bytes_unused: report.plan.unused(),
         bytes_to_free: report.plan.freed(),
+        bytes_to_fetch: report.plan.fetched(),
+        bytes_to_copy: report.plan.copied(),
         packs_left: report.left.iter().map(|(object, _)| object.clone()).collect(),
         lost_chunks: report.lost_chunks,
     })
@@ -186,6 +190,14 @@ fn tell(context: &Context<'_>, report: &PruneReport, dry_run: bool) -> Outcome<(
             "about {} {would} freed, {} unused would stay",
             size(plan.freed()),
             size(plan.unused())
+        ))?;
+        // What a store that charges for requests and traffic will charge for.
+        out.line(format_args!(
+            "at most {} {would} fetched from {} and about {} stored again; {} {would} deleted",
+            size(plan.fetched()),
+            count(plan.repack.len() as u64, "pack"),
+            size(plan.copied()),
+            count((plan.delete.len() + plan.repack.len()) as u64, "pack"),
         ))?;
         return out.finish();
     }

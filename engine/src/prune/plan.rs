@@ -56,6 +56,14 @@ impl Plan {
     pub fn freed(&self) -> u64 {
         self.delete.iter().map(|p| p.size).sum::<u64>() + self.repack.iter().map(PackUse::unused).sum::<u64>()
     }
+    /// Bytes of the packs that are read for copying; what is fetched is at most that.
+    pub fn fetched(&self) -> u64 {
+        self.repack.iter().map(|p| p.size).sum()
+    }
+    /// Bytes that are stored again before packs are deleted, estimated.
+    pub fn copied(&self) -> u64 {
+        self.repack.iter().map(|p| p.size - p.unused()).sum()
+    }
     /// Unused bytes that stay.
     pub fn unused(&self) -> u64 {
         self.keep.iter().map(PackUse::unused).sum()
