@@ -7,13 +7,14 @@ const FUNCTION_MAX: usize = 70;
 const BANNED: [&str; 6] = ["util", "utils", "helpers", "common", "misc", "types"];
 
 /// Which crate may import which.
-const ARROWS: [(&str, &[&str]); 4] = [
+const ARROWS: [(&str, &[&str]); 5] = [
     ("repo-format", &["bulla_engine", "bulla_backends", "bulla_manager"]),
     (
         "engine",
         &["bulla_backends", "bulla_manager", "clap", "indicatif", "serde_json", "std::env::var", "println!"],
     ),
     ("backends", &["bulla_manager", "clap"]),
+    ("manager", &["bulla_backends", "bulla_repo_format", "clap", "std::env::var", "println!"]),
     ("cli", &["bulla_repo_format"]),
 ];
 

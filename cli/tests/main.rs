@@ -20,6 +20,7 @@ mod kill;
 mod names;
 mod options;
 mod parity;
+mod policy;
 mod quick_start;
 mod remote;
 mod repair;

@@ -12,6 +12,7 @@ mod help;
 mod init;
 mod key;
 mod ls;
+mod policy;
 mod protect;
 mod prune;
 mod repair;
@@ -35,6 +36,7 @@ pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Back up and restore", &["init", "backup", "snapshots", "ls", "find", "cat", "restore", "copy"]),
     ("Keep it safe", &["check", "repair", "key", "rescue-kit"]),
     ("Let go of the old", &["forget", "prune", "undelete", "protect", "unprotect"]),
+    ("Say what is promised", &["policy"]),
     ("About this program", &["version", "generate", "help"]),
 ];
 
@@ -69,6 +71,8 @@ pub(crate) enum Command {
     Protect(protect::Protect),
     /// End a snapshot's protection
     Unprotect(protect::Which),
+    /// Say what a retention policy promises, and play it day by day
+    Policy(policy::Args),
     /// Put right what is damaged
     Repair(repair::Args),
     /// List, add, change and remove the keys of a repository
@@ -100,6 +104,7 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Outcome {
         Command::Undelete(args) => protect::undelete(context, args),
         Command::Protect(args) => protect::protect(context, args),
         Command::Unprotect(args) => protect::unprotect(context, args),
+        Command::Policy(args) => policy::run(context, args),
         Command::Repair(args) => repair::run(context, args),
         Command::Key(args) => key::run(context, args),
         Command::RescueKit(args) => rescue_kit::run(context, args),

@@ -88,24 +88,7 @@ fn zone_of(text: &str) -> Result<TimeZone, String> {
 impl RetentionArgs {
     /// For the engine. An empty policy is a mistake in the command line.
     pub(crate) fn policy(&self) -> Outcome<Policy> {
-        let policy = Policy {
-            keep_last: self.keep_last,
-            keep_hourly: self.keep_hourly,
-            keep_daily: self.keep_daily,
-            keep_weekly: self.keep_weekly,
-            keep_monthly: self.keep_monthly,
-            keep_yearly: self.keep_yearly,
-            keep_within: self.keep_within,
-            keep_within_hourly: self.keep_within_hourly,
-            keep_within_daily: self.keep_within_daily,
-            keep_within_weekly: self.keep_within_weekly,
-            keep_within_monthly: self.keep_within_monthly,
-            keep_within_yearly: self.keep_within_yearly,
-            keep_tags: self.keep_tag.iter().map(|set| set.0.clone()).collect(),
-            group_by: self.group_by,
-            allow_remove_all: self.unsafe_allow_remove_all,
-            trust_client_times: self.unsafe_trust_client_times,
-        };
+        let policy = self.over(Policy::default());
         if policy.is_empty() {
             return Err(Failure::Usage(
                 "nothing says what to keep: give at least one --keep-… rule, as in --keep-daily 7 --keep-monthly 12m"
@@ -113,6 +96,30 @@ impl RetentionArgs {
             ));
         }
         Ok(policy)
+    }
+
+    /// Another policy with the rules that were given in place of its own.
+    pub(crate) fn over(&self, base: Policy) -> Policy {
+        let mut keep_tags = base.keep_tags;
+        keep_tags.extend(self.keep_tag.iter().map(|set| set.0.clone()));
+        Policy {
+            keep_last: self.keep_last.or(base.keep_last),
+            keep_hourly: self.keep_hourly.or(base.keep_hourly),
+            keep_daily: self.keep_daily.or(base.keep_daily),
+            keep_weekly: self.keep_weekly.or(base.keep_weekly),
+            keep_monthly: self.keep_monthly.or(base.keep_monthly),
+            keep_yearly: self.keep_yearly.or(base.keep_yearly),
+            keep_within: self.keep_within.or(base.keep_within),
+            keep_within_hourly: self.keep_within_hourly.or(base.keep_within_hourly),
+            keep_within_daily: self.keep_within_daily.or(base.keep_within_daily),
+            keep_within_weekly: self.keep_within_weekly.or(base.keep_within_weekly),
+            keep_within_monthly: self.keep_within_monthly.or(base.keep_within_monthly),
+            keep_within_yearly: self.keep_within_yearly.or(base.keep_within_yearly),
+            keep_tags,
+            group_by: self.group_by,
+            allow_remove_all: self.unsafe_allow_remove_all,
+            trust_client_times: self.unsafe_trust_client_times,
+        }
     }
 
     /// True if any rule is given: then the policy is meant, and not only snapshots that are named.

@@ -29,7 +29,7 @@ pub(crate) fn run(context: &Context<'_>, _: &Args) -> Outcome {
         repository_format: bulla_engine::format::MAGIC[5],
         os: std::env::consts::OS,
         arch: std::env::consts::ARCH,
-        backends: &["local"],
+        backends: &["local", "s3", "sftp", "rest", "rclone"],
     };
     if context.ui.json {
         context.ui.document(&v)?;

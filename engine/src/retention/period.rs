@@ -23,8 +23,18 @@ const LARGEST: i32 = 99_999;
 impl Period {
     const NOTHING: Self = Self { years: 0, months: 0, weeks: 0, days: 0, hours: 0 };
 
+    /// True if on no day this period reaches back less far than `other`: 12m is as long as 1y, 365d is shorter.
+    pub fn covers(&self, other: &Self) -> bool {
+        let first = jiff::civil::date(2023, 1, 1);
+        // Four years have every length that a month or a year can have, but for 2100.
+        (0..1461).filter_map(|day| first.checked_add(Span::new().days(day)).ok()).all(|day| {
+            let noon = day.at(12, 0, 0, 0).to_zoned(jiff::tz::TimeZone::UTC);
+            noon.is_ok_and(|noon| self.before(&noon) <= other.before(&noon))
+        })
+    }
+
     /// The instant this long before `end`; the beginning of time if there is none.
-    pub(crate) fn before(&self, end: &Zoned) -> Timestamp {
+    pub fn before(&self, end: &Zoned) -> Timestamp {
         let span = || -> Result<Span, jiff::Error> {
             let span = Span::new().try_years(self.years)?.try_months(self.months)?;
             span.try_weeks(self.weeks)?.try_days(self.days)?.try_hours(self.hours)
@@ -132,6 +142,19 @@ mod tests {
         assert_eq!(before("24h", "2026-10-25T12:00[Europe/Berlin]"), "2026-10-24T13:00+02:00");
         // A day before a time is a time that does not exist: the one after the gap.
         assert_eq!(before("1d", "2026-03-30T02:30[Europe/Berlin]"), "2026-03-29T03:30+02:00");
+    }
+
+    #[test]
+    fn a_period_covers_what_is_never_longer() {
+        let covers = |a: &str, b: &str| a.parse::<Period>().unwrap().covers(&b.parse().unwrap());
+        for (long, short) in
+            [("12m", "1y"), ("1y", "12m"), ("366d", "1y"), ("1y", "365d"), ("4w", "28d"), ("3m", "89d")]
+        {
+            assert!(covers(long, short), "{long} {short}");
+        }
+        for (short, long) in [("365d", "1y"), ("3m", "12m"), ("89d", "3m"), ("27d", "4w"), ("6m", "6y")] {
+            assert!(!covers(short, long), "{short} {long}");
+        }
     }
 
     #[test]
