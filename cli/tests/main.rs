@@ -5,6 +5,7 @@
 mod bad_input;
 mod beside;
 mod codes;
+mod config;
 mod content;
 mod copy;
 mod fidelity;

@@ -3,6 +3,7 @@
 mod backup;
 mod cat;
 mod check;
+mod config;
 mod copies;
 mod copy;
 mod find;
@@ -36,7 +37,7 @@ pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Back up and restore", &["init", "backup", "snapshots", "ls", "find", "cat", "restore", "copy"]),
     ("Keep it safe", &["check", "repair", "key", "rescue-kit"]),
     ("Let go of the old", &["forget", "prune", "undelete", "protect", "unprotect"]),
-    ("Say what is promised", &["policy"]),
+    ("Say what is promised", &["config", "policy"]),
     ("About this program", &["version", "generate", "help"]),
 ];
 
@@ -71,6 +72,8 @@ pub(crate) enum Command {
     Protect(protect::Protect),
     /// End a snapshot's protection
     Unprotect(protect::Which),
+    /// Check the configuration of jobs, show it, begin one
+    Config(config::Args),
     /// Say what a retention policy promises, and play it day by day
     Policy(policy::Args),
     /// Put right what is damaged
@@ -104,6 +107,7 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Outcome {
         Command::Undelete(args) => protect::undelete(context, args),
         Command::Protect(args) => protect::protect(context, args),
         Command::Unprotect(args) => protect::unprotect(context, args),
+        Command::Config(args) => config::run(context, args),
         Command::Policy(args) => policy::run(context, args),
         Command::Repair(args) => repair::run(context, args),
         Command::Key(args) => key::run(context, args),

@@ -1,5 +1,6 @@
 //! `bulla policy`: what a retention policy promises, and whether it keeps its word, day by day, before it is used.
 
+use super::config::ConfigArgs;
 use super::retention::RetentionArgs;
 use crate::context::Context;
 use crate::exit::{Code, Failure, Outcome};
@@ -38,8 +39,19 @@ struct Which {
     /// What the data is under: gdpr, hipaa, sox, pci-dss (several: all of them); not legal advice
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     compliance: Vec<Compliance>,
+    /// The policy of this job, and what its data is under
+    #[arg(long, value_name = "NAME", conflicts_with = "preset")]
+    job: Option<String>,
+    #[command(flatten)]
+    files: ConfigArgs,
     #[command(flatten)]
     retention: RetentionArgs,
+}
+
+/// A policy and what it has to hold against.
+struct Meant {
+    policy: Policy,
+    compliance: Vec<Compliance>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -80,15 +92,32 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
 }
 
 impl Which {
-    fn policy(&self) -> Outcome<Policy> {
-        match self.preset {
-            Some(preset) => Ok(self.retention.over(preset.policy())),
-            None => self.retention.policy(),
-        }
+    fn meant(&self) -> Outcome<Meant> {
+        let mut compliance = self.compliance.clone();
+        let policy = match (self.preset, &self.job) {
+            (Some(preset), _) => self.retention.over(preset.policy()),
+            (None, Some(name)) => {
+                let (config, _) = self.files.read()?.sound()?;
+                let job = config.jobs.get(name).ok_or_else(|| {
+                    let names: Vec<&str> = config.jobs.keys().map(String::as_str).collect();
+                    Failure::Usage(format!("no job is named {name:?}; there are {}", names.join(", ")))
+                })?;
+                let (_, retention) = config.retention_of(&job.value).ok_or_else(|| {
+                    Failure::Usage(format!("job {name} keeps everything: it has no retention"))
+                })?;
+                let terms = retention.compliance.iter().chain(&job.value.compliance).map(|at| at.value);
+                compliance.extend(terms.filter(|c| !self.compliance.contains(c)));
+                self.retention.over(retention.policy)
+            }
+            (None, None) => self.retention.policy()?,
+        };
+        Ok(Meant { policy, compliance })
     }
+}
 
-    fn shortfalls(&self, policy: &Policy) -> Vec<Short> {
-        self.compliance.iter().filter_map(|c| c.shortfall(policy)).collect()
+impl Meant {
+    fn shortfalls(&self) -> Vec<Short> {
+        self.compliance.iter().filter_map(|c| c.shortfall(&self.policy)).collect()
     }
 }
 
@@ -120,9 +149,10 @@ struct Shown {
 }
 
 fn show(context: &Context<'_>, which: &Which) -> Outcome {
-    let policy = which.policy()?;
+    let meant = which.meant()?;
+    let policy = &meant.policy;
     let term = |c: &Compliance| {
-        let short = c.shortfall(&policy);
+        let short = c.shortfall(policy);
         Term {
             name: c.name(),
             min: c.min().map(|p| p.to_string()),
@@ -135,17 +165,17 @@ fn show(context: &Context<'_>, which: &Which) -> Outcome {
     let shown = Shown {
         message_type: "policy",
         schema_version: SCHEMA,
-        rules: rules(&policy).iter().map(|(unit, keep)| (unit.to_string(), keep.to_string())).collect(),
-        reach: Reach::of(&policy).to_string(),
-        compliance: which.compliance.iter().map(term).collect(),
+        rules: rules(policy).iter().map(|(unit, keep)| (unit.to_string(), keep.to_string())).collect(),
+        reach: Reach::of(policy).to_string(),
+        compliance: meant.compliance.iter().map(term).collect(),
     };
     if context.ui.json {
         context.ui.document(&shown)?;
-        return verdict(&which.shortfalls(&policy));
+        return verdict(&meant.shortfalls());
     }
     let mut out = context.ui.results();
     let mut table = Table::new(&["Rule", "Keeps", "Promises"]);
-    for (unit, keep) in rules(&policy) {
+    for (unit, keep) in rules(policy) {
         let promises = match keep {
             bulla_engine::retention::Keep::Count(_) => "no time: counts slots, whenever they were",
             _ => "always one from before it, once there was one",
@@ -161,7 +191,7 @@ fn show(context: &Context<'_>, which: &Which) -> Outcome {
         out.line(format!("{}: {min}{hot}: {met} ({})", term.name, term.note))?;
     }
     out.finish()?;
-    verdict(&which.shortfalls(&policy))
+    verdict(&meant.shortfalls())
 }
 
 /// One day of the JSON lines.
@@ -188,12 +218,12 @@ struct RuleLine {
 }
 
 fn play(context: &Context<'_>, args: &Simulate) -> Outcome {
-    let policy = args.which.policy()?;
+    let meant = args.which.meant()?;
     let zone = args.which.retention.time_zone();
     let from = args.from.unwrap_or_else(|| Zoned::now().with_time_zone(zone.clone()).date());
     let end = from.saturating_add(Span::new().years(args.years));
     let days = from.until(end).map_or(0, |span| span.get_days().unsigned_abs());
-    let play = Play { policy: policy.clone(), from, days, runs_a_day: args.runs_a_day, zone };
+    let play = Play { policy: meant.policy.clone(), from, days, runs_a_day: args.runs_a_day, zone };
     let refused = |e: bulla_engine::retention::Refusal| Failure::from(bulla_engine::Error::from(e));
     let bytes_of = |day: &Day| args.size.map(|size| stored(&day.kept, size, args.change / 100.0));
     let mut seen = Vec::new();
@@ -203,7 +233,7 @@ fn play(context: &Context<'_>, args: &Simulate) -> Outcome {
         let name = |(unit, keep)| format!("{unit} {keep}");
         judged.push((kept.unit.zip(kept.keep).map(name).unwrap_or_default(), kept));
     }
-    for compliance in &args.which.compliance {
+    for compliance in &meant.compliance {
         if let Some(min) = compliance.min() {
             judged.push((format!("all, for {compliance}"), play.against(min).map_err(refused)?));
         }
@@ -215,7 +245,7 @@ fn play(context: &Context<'_>, args: &Simulate) -> Outcome {
     } else {
         print_years(context, args, &play, &seen, &judged, bytes_of)?;
     }
-    verdict(&args.which.shortfalls(&policy))
+    verdict(&meant.shortfalls())
 }
 
 /// The moments of a day's snapshots, in the zone of its end.

@@ -1,0 +1,44 @@
+//! A configuration as it is written: each value with its name and its place.
+
+use super::section::Source;
+use super::{File, Place};
+use std::cell::RefCell;
+use toml::de::{DeTable, DeValue};
+
+/// One value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its dotted name.
+    pub key: String,
+    /// As it is written.
+    pub value: String,
+    /// Where.
+    pub place: Place,
+}
+
+/// All values of files, in the order of the files and of the names in each. What is no TOML is left out.
+pub fn entries(files: &[File]) -> Vec<Entry> {
+    let mut out = Vec::new();
+    for file in files {
+        let mistakes = RefCell::new(Vec::new());
+        let source = Source { path: &file.path, text: &file.text, mistakes: &mistakes };
+        collect(&source, DeTable::parse_recoverable(&file.text).0.get_ref(), "", &mut out);
+    }
+    out
+}
+
+fn collect(source: &Source<'_>, table: &DeTable<'_>, above: &str, out: &mut Vec<Entry>) {
+    for (name, slot) in table {
+        let name: &str = name.get_ref();
+        let plain =
+            name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') && !name.is_empty();
+        let name = if plain { name.to_owned() } else { format!("{name:?}") };
+        let key = if above.is_empty() { name } else { format!("{above}.{name}") };
+        if let DeValue::Table(inner) = slot.get_ref() {
+            collect(source, inner, &key, out);
+        } else {
+            let value = source.text.get(slot.span()).unwrap_or_default().to_owned();
+            out.push(Entry { key, value, place: source.place(slot.span()) });
+        }
+    }
+}

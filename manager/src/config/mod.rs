@@ -1,0 +1,197 @@
+//! The configuration of the manager: what is backed up, where to, how long it is kept, and what is promised about it.
+//!
+//! It is read from texts that the caller has found. All mistakes are told at once. A key that nobody heeds is a mistake,
+//! and so is a contradiction: nothing is guessed, nothing averaged. No secret stands in it, only where one is.
+
+mod entries;
+mod mistake;
+mod read;
+mod rules;
+mod section;
+mod value;
+
+pub use entries::{Entry, entries};
+pub use mistake::{Mistake, Place};
+pub use section::At;
+pub use value::{Length, Schedule};
+
+use crate::policy::Compliance;
+use bulla_engine::retention::Policy;
+use jiff::tz::TimeZone;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A text with the file it is from.
+#[derive(Debug, Clone)]
+pub struct File {
+    /// Its path, for messages.
+    pub path: PathBuf,
+    /// What is in it.
+    pub text: String,
+}
+
+/// All of it.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// This machine.
+    pub host: Host,
+    /// Where repositories are, by name.
+    pub destinations: BTreeMap<String, At<Destination>>,
+    /// What is kept how long, by name.
+    pub retentions: BTreeMap<String, At<Retention>>,
+    /// What is backed up, by name.
+    pub jobs: BTreeMap<String, At<Job>>,
+}
+
+/// This machine.
+#[derive(Debug, Clone, Default)]
+pub struct Host {
+    /// Where it stands.
+    pub site: Option<At<String>>,
+    /// Whose hours and days its schedules and slots are; UTC without it.
+    pub zone: Option<At<TimeZone>>,
+}
+
+/// Where a secret is; never what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretRef {
+    /// In a file.
+    File(PathBuf),
+    /// In a credential that systemd lays down for the unit.
+    Systemd(String),
+    /// Printed by a command.
+    Command(Vec<String>),
+}
+
+/// What kind of medium a repository lies on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Media {
+    /// Flash.
+    Ssd,
+    /// Magnetic disks.
+    Hdd,
+    /// Tape.
+    Tape,
+    /// Somebody's object store.
+    Cloud,
+}
+
+/// A repository.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    /// Its URL, as for `--repo`.
+    pub url: At<String>,
+    /// What opens it: a key file.
+    pub key: Option<At<SecretRef>>,
+    /// Or a password.
+    pub password: Option<At<SecretRef>>,
+    /// What it lies on.
+    pub media: Option<At<Media>>,
+    /// Where that stands.
+    pub site: Option<At<String>>,
+    /// True if what this machine may do there cannot delete.
+    pub append_only: bool,
+}
+
+/// What is kept how long.
+#[derive(Debug, Clone)]
+pub struct Retention {
+    /// The rules.
+    pub policy: Policy,
+    /// What the data is under.
+    pub compliance: Vec<At<Compliance>>,
+}
+
+/// How much depends on a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// It would be a pity.
+    Standard,
+    /// It would cost.
+    Important,
+    /// The business would end.
+    Critical,
+}
+
+/// What is backed up.
+#[derive(Debug, Clone)]
+pub enum JobSource {
+    /// Files and directories.
+    Paths {
+        /// Which.
+        paths: Vec<At<String>>,
+        /// Patterns of what is left out.
+        exclude: Vec<At<String>>,
+        /// Stay on the file systems of the paths.
+        one_file_system: bool,
+        /// Paths without which the source is not there.
+        must_exist: Vec<At<String>>,
+    },
+    /// What a command prints.
+    Command {
+        /// Program and arguments; no shell.
+        command: Vec<At<String>>,
+        /// The name of the file that it becomes.
+        name: At<String>,
+    },
+}
+
+/// How much is proved after a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verify {
+    /// Nothing.
+    Off,
+    /// That all that is referred to is there.
+    Structure,
+    /// And that what was written reads back.
+    New,
+}
+
+/// A thing that is backed up, and what is promised about it.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// What people call it.
+    pub system: Option<At<String>>,
+    /// How much depends on it.
+    pub class: Class,
+    /// How long a restore may take.
+    pub rto: Option<At<Length>>,
+    /// How much work may be lost: how old the newest proven backup may be.
+    pub rpo: Option<At<Length>>,
+    /// Whom to ask.
+    pub owner: Option<At<String>>,
+    /// What is backed up.
+    pub source: At<JobSource>,
+    /// Where to: names of destinations.
+    pub to: Vec<At<String>>,
+    /// When.
+    pub schedule: Option<At<Schedule>>,
+    /// The name of a retention, or of a preset.
+    pub retention: Option<At<String>>,
+    /// What the data is under, besides what its retention says.
+    pub compliance: Vec<At<Compliance>>,
+    /// What is proved after each run.
+    pub verify: Verify,
+}
+
+/// What [`Config::read`] found.
+#[derive(Debug, Clone, Default)]
+pub struct Read {
+    /// What could be read.
+    pub config: Config,
+    /// All that is wrong, in the order of files and lines; warnings as well.
+    pub mistakes: Vec<Mistake>,
+}
+
+impl Read {
+    /// True if it may be used.
+    pub fn is_sound(&self) -> bool {
+        self.mistakes.iter().all(Mistake::is_warning)
+    }
+}
+
+/// A commented configuration to begin with; as it stands it is sound.
+pub const STARTER: &str = include_str!("starter.toml");
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,283 @@
+//! From tables to values: which keys there are, and what each means. The schema is what this asks for.
+
+use super::mistake::{Mistake, Place};
+use super::section::{At, Section, Source};
+use super::{
+    Class, Config, Destination, File, Host, Job, JobSource, Media, Read, Retention, SecretRef, Verify, rules,
+};
+use crate::policy::{Compliance, Preset, place};
+use bulla_engine::retention::Unit;
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use toml::de::DeTable;
+
+impl Config {
+    /// Reads files that together are one configuration, and judges it as a whole.
+    pub fn read(files: &[File]) -> Read {
+        let mistakes = RefCell::new(Vec::new());
+        let mut config = Self::default();
+        for file in files {
+            let source = Source { path: &file.path, text: &file.text, mistakes: &mistakes };
+            let (table, errors) = DeTable::parse_recoverable(&file.text);
+            for e in errors {
+                let place = source.place(e.span().unwrap_or(0..0));
+                let mistake = Mistake {
+                    place,
+                    code: "E-TOML-01",
+                    what: e.message().to_owned(),
+                    fix: "correct the TOML".to_owned(),
+                };
+                mistakes.borrow_mut().push(mistake);
+            }
+            let mut section = Section::new(&source, String::new(), Some(table.get_ref()), 0..0);
+            config.add(&mut section);
+            section.finish();
+        }
+        let mut mistakes = mistakes.into_inner();
+        rules::judge(&config, &mut mistakes);
+        mistakes.sort();
+        Read { config, mistakes }
+    }
+
+    /// The JSON Schema of a file.
+    pub fn schema() -> Value {
+        let mistakes = RefCell::new(Vec::new());
+        let source = Source { path: Path::new(""), text: "", mistakes: &mistakes };
+        let mut section = Section::new(&source, String::new(), None, 0..0);
+        Self::default().add(&mut section);
+        let mut schema = section.finish();
+        if let Some(object) = schema.as_object_mut() {
+            object.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
+            object.insert("title".to_owned(), json!("bulla's configuration"));
+        }
+        schema
+    }
+
+    fn add(&mut self, section: &mut Section<'_>) {
+        let host = section.table("host", "This machine", |s| Some(host(s)));
+        if let Some(host) = host {
+            let twice = self.host.site.is_some() && host.value.site.is_some()
+                || self.host.zone.is_some() && host.value.zone.is_some();
+            if twice {
+                section.wrong(
+                    host.place.clone(),
+                    "E-KEY-04",
+                    "the host is described twice",
+                    "keep one of them",
+                );
+            }
+            self.host = Host {
+                site: host.value.site.or(self.host.site.take()),
+                zone: host.value.zone.or(self.host.zone.take()),
+            };
+        }
+        let destinations = section.named("destination", "Where repositories are", destination);
+        merge(section, &mut self.destinations, destinations, "destination");
+        let retentions = section.named("retention", "What is kept how long", retention);
+        merge(section, &mut self.retentions, retentions, "retention");
+        let jobs = section.named("job", "What is backed up", job);
+        merge(section, &mut self.jobs, jobs, "job");
+    }
+}
+
+/// A name may be given once, in whatever file.
+fn merge<T>(
+    section: &Section<'_>,
+    into: &mut BTreeMap<String, At<T>>,
+    found: Vec<(String, At<T>)>,
+    kind: &str,
+) {
+    for (name, at) in found {
+        if let Some(first) = into.get(&name) {
+            let what = format!("{kind} {name} is described a second time, first at {}", first.place);
+            section.wrong(at.place, "E-KEY-04", what, "give one of them another name");
+        } else {
+            into.insert(name, at);
+        }
+    }
+}
+
+fn host(s: &mut Section<'_>) -> Host {
+    let zone = s.parsed::<Zone>("timezone", "Whose hours and days, like Europe/Berlin; UTC without it");
+    Host {
+        site: s.text("site", "Where the machine stands"),
+        zone: zone.map(|at| At { value: at.value.0, place: at.place }),
+    }
+}
+
+struct Zone(TimeZone);
+
+impl FromStr for Zone {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let none = |_| format!("no time zone is named {text:?}; say UTC, or one like Europe/Berlin");
+        TimeZone::get(text).map(Self).map_err(none)
+    }
+}
+
+fn destination(s: &mut Section<'_>) -> Option<Destination> {
+    let url = s.text("url", "The repository: a path, or an s3:, sftp:, rest: or rclone: URL");
+    let url = s.require("url", url, "\"/mnt/backup/bulla\"");
+    let key = secret(s, "key", "Where the key file is");
+    let password = secret(s, "password", "Where the password is");
+    if !s.has("key") && !s.has("password") {
+        s.lacks("E-SEC-03", "says of no key and no password where it is", "write key = { file = \"…\" }");
+    } else if s.has("key") && s.has("password") {
+        s.lacks("E-SEC-03", "has a key and a password", "keep the one that opens the repository");
+    }
+    let media = [("ssd", Media::Ssd), ("hdd", Media::Hdd), ("tape", Media::Tape), ("cloud", Media::Cloud)];
+    let media = s.word("media", "What it lies on", &media);
+    let site = s.text("site", "Where that stands");
+    let append_only = s.flag("append_only", "This machine cannot delete there").is_some_and(|at| at.value);
+    Some(Destination { url: url?, key, password, media, site, append_only })
+}
+
+fn secret(s: &mut Section<'_>, key: &'static str, doc: &str) -> Option<At<SecretRef>> {
+    if let Some(place) = s.text_under(key) {
+        let what = format!("a {key} never stands in a configuration");
+        s.wrong(
+            place,
+            "E-SEC-01",
+            what,
+            format!("put it in a file and write {key} = {{ file = \"…\" }}; change the one you wrote here"),
+        );
+        return None;
+    }
+    s.table(key, doc, |s| {
+        let file = s.text("file", "A file that only its owner can read");
+        let systemd = s.text("systemd", "The name of a credential that systemd lays down");
+        let command = s.texts("command", "Program and arguments that print it; no shell");
+        let words = |list: Vec<At<String>>| SecretRef::Command(list.into_iter().map(|at| at.value).collect());
+        let mut found = [
+            file.map(|at| SecretRef::File(at.value.into())),
+            systemd.map(|at| SecretRef::Systemd(at.value)),
+            command.map(words),
+        ]
+        .into_iter()
+        .flatten();
+        let (first, second) = (found.next(), found.next());
+        if first.is_none() || second.is_some() {
+            s.lacks("E-SEC-03", "has to name one place", "write one of file, systemd, command");
+        }
+        first
+    })
+}
+
+fn compliance(s: &mut Section<'_>) -> Vec<At<Compliance>> {
+    let mut out = Vec::new();
+    for text in s.texts("compliance", "What the data is under: gdpr, hipaa, sox, pci-dss").unwrap_or_default()
+    {
+        match text.value.parse() {
+            Ok(value) => out.push(At { value, place: text.place }),
+            Err(why) => s.wrong(text.place, "E-VAL-01", why, "write one of them"),
+        }
+    }
+    out
+}
+
+const UNITS: [(Unit, &str, &str); 6] = [
+    (Unit::Last, "last", "The newest: how many"),
+    (Unit::Hourly, "hourly", "Of each hour the newest: a window like 24h, or how many"),
+    (Unit::Daily, "daily", "Of each day the newest: a window like 7d, or how many"),
+    (Unit::Weekly, "weekly", "Of each week the newest: a window like 4w, or how many"),
+    (Unit::Monthly, "monthly", "Of each month the newest: a window like 12m, or how many"),
+    (Unit::Yearly, "yearly", "Of each year the newest: a window like 7y, or how many"),
+];
+
+fn retention(s: &mut Section<'_>) -> Option<Retention> {
+    let preset = s.parsed::<Preset>("preset", "The rules for a kind of data, changed by those beside it");
+    let mut policy = preset.map(|at| at.value.policy()).unwrap_or_default();
+    for (unit, key, doc) in UNITS {
+        let Some(text) = s.number_or_text(key, doc) else { continue };
+        match text.value.parse() {
+            Ok(keep) => *place(&mut policy, unit) = Some(keep),
+            Err(why) => s.wrong(text.place, "E-VAL-01", format!("{key}: {why}"), "write another value"),
+        }
+    }
+    let compliance = compliance(s);
+    if policy.is_empty() {
+        s.lacks("E-RET-01", "keeps nothing", "write preset = \"user-data\", or rules such as daily = \"7d\"");
+        return None;
+    }
+    Some(Retention { policy, compliance })
+}
+
+fn job(s: &mut Section<'_>) -> Option<Job> {
+    let class =
+        [("standard", Class::Standard), ("important", Class::Important), ("critical", Class::Critical)];
+    let verify = [("off", Verify::Off), ("structure", Verify::Structure), ("new", Verify::New)];
+    let system = s.text("system", "What people call it");
+    let class = s.word("class", "How much depends on it", &class).map_or(Class::Standard, |at| at.value);
+    let rto = s.parsed("rto", "How long a restore may take, like 2h");
+    let rpo = s.parsed("rpo", "How old the newest backup may be, like 1d2h");
+    let owner = s.text("owner", "Whom to ask");
+    let found = s.table("source", "What is backed up", source);
+    let found = s.require("source", found, "{ paths = [\"/home\"] }");
+    let to = s.texts("to", "Where to: names of destinations");
+    let to = s.require("to", to, "[\"disk\"]");
+    let schedule = s.parsed("schedule", "When: five fields of cron");
+    let retention = s.text("retention", "How long it is kept: a retention's name, or a preset's");
+    let compliance = compliance(s);
+    let verify = s.word(
+        "verify",
+        "What is proved after each run: off, structure, new (what was written reads back)",
+        &verify,
+    );
+    let verify = verify.map_or(Verify::New, |at| at.value);
+    let (source, to) = (found?, to?);
+    Some(Job { system, class, rto, rpo, owner, source, to, schedule, retention, compliance, verify })
+}
+
+fn source(s: &mut Section<'_>) -> Option<JobSource> {
+    let paths = s.texts("paths", "Files and directories");
+    let exclude = s.texts("exclude", "Patterns of what is left out").unwrap_or_default();
+    let one_file_system =
+        s.flag("one_file_system", "Stay on the file systems of the paths").is_some_and(|at| at.value);
+    let must_exist = s.texts("must_exist", "Paths without which the source is not there").unwrap_or_default();
+    let command = s.texts("command", "Program and arguments whose output is backed up; no shell");
+    let name = s.text("as", "The name of the file that a command's output becomes");
+    match (paths, command) {
+        (Some(paths), None) if !paths.is_empty() => {
+            if name.is_some() {
+                s.lacks(
+                    "E-SRC-01",
+                    "names a file for a command's output, and has no command",
+                    "leave as out",
+                );
+            }
+            Some(JobSource::Paths { paths, exclude, one_file_system, must_exist })
+        }
+        (None, Some(command)) if !command.is_empty() => {
+            let Some(name) = name else {
+                s.lacks("E-SRC-01", "has a command and no name for its output", "write as = \"dump\"");
+                return None;
+            };
+            Some(JobSource::Command { command, name })
+        }
+        _ => {
+            s.lacks(
+                "E-SRC-01",
+                "has to say one thing to back up",
+                "write either paths or command, not empty",
+            );
+            None
+        }
+    }
+}
+
+impl Config {
+    /// Files that hold secrets, with where each is named.
+    pub fn secret_files(&self) -> Vec<(PathBuf, Place)> {
+        let secrets = self.destinations.values().flat_map(|d| [&d.value.key, &d.value.password]);
+        let file = |secret: &At<SecretRef>| match &secret.value {
+            SecretRef::File(path) => Some((path.clone(), secret.place.clone())),
+            _ => None,
+        };
+        secrets.flatten().filter_map(file).collect()
+    }
+}

@@ -1,0 +1,271 @@
+//! What a configuration as a whole must not say. Each rule has its code; what it needs beyond the text (files, stores) is
+//! judged elsewhere.
+
+use super::mistake::{Mistake, meant};
+use super::section::At;
+use super::{Class, Config, Job, JobSource, Length, Retention, Verify};
+use crate::policy::{Compliance, Preset, rules};
+use bulla_engine::retention::{Keep, Unit};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use std::fmt::Display;
+use std::path::{Component, Path, PathBuf};
+
+/// Adds what is wrong.
+pub(super) fn judge(config: &Config, mistakes: &mut Vec<Mistake>) {
+    let mut judge = Judge { config, mistakes };
+    for (name, retention) in &config.retentions {
+        judge.terms(&format!("retention {name}"), retention, &retention.value, &[]);
+    }
+    for (name, job) in &config.jobs {
+        judge.names(name, job);
+        judge.promises(name, job);
+        judge.copies(name, job);
+        judge.source(name, job);
+        if let Some((at, retention)) = config.retention_of(&job.value) {
+            judge.terms(&format!("job {name}"), at, &retention, &job.value.compliance);
+            judge.pace(name, job, at, &retention);
+        }
+    }
+}
+
+impl Config {
+    /// The retention of a job: one that is described, or a preset; with the place where the job names it.
+    pub fn retention_of<'j>(&self, job: &'j Job) -> Option<(&'j At<String>, Retention)> {
+        let name = job.retention.as_ref()?;
+        let preset = || {
+            name.value.parse::<Preset>().ok().map(|p| Retention { policy: p.policy(), compliance: vec![] })
+        };
+        self.retentions.get(&name.value).map(|at| at.value.clone()).or_else(preset).map(|found| (name, found))
+    }
+}
+
+struct Judge<'a> {
+    config: &'a Config,
+    mistakes: &'a mut Vec<Mistake>,
+}
+
+impl Judge<'_> {
+    fn say<T>(&mut self, at: &At<T>, code: &'static str, what: impl Display, fix: impl Display) {
+        let mistake = Mistake { place: at.place.clone(), code, what: what.to_string(), fix: fix.to_string() };
+        // A retention of many jobs is wrong once.
+        if !self.mistakes.contains(&mistake) {
+            self.mistakes.push(mistake);
+        }
+    }
+
+    /// Names that are used exist.
+    fn names(&mut self, name: &str, job: &At<Job>) {
+        let destinations = || self.config.destinations.keys().map(String::as_str).collect::<Vec<_>>();
+        let known = destinations();
+        for to in job.value.to.iter().filter(|to| !self.config.destinations.contains_key(&to.value)) {
+            let what = format!("job {name} goes to {:?}, and no destination is named so", to.value);
+            self.say(to, "E-REF-01", what, meant(&to.value, known.clone()));
+        }
+        if job.value.to.is_empty() {
+            self.say(
+                job,
+                "E-DST-01",
+                format!("job {name} goes nowhere"),
+                "name a destination in to = [\"…\"]",
+            );
+        }
+        if let Some(retention) =
+            job.value.retention.as_ref().filter(|_| self.config.retention_of(&job.value).is_none())
+        {
+            let names: Vec<&str> = self
+                .config
+                .retentions
+                .keys()
+                .map(String::as_str)
+                .chain(Preset::ALL.map(Preset::name))
+                .collect();
+            let what = format!(
+                "job {name} is kept by {:?}, and no retention or preset is named so",
+                retention.value
+            );
+            self.say(retention, "E-REF-01", what, meant(&retention.value, names));
+        }
+    }
+
+    /// What has to be promised about something important.
+    fn promises(&mut self, name: &str, job: &At<Job>) {
+        let j = &job.value;
+        if j.class >= Class::Important {
+            for (key, missing, example) in [("rto", j.rto.is_none(), "2h"), ("rpo", j.rpo.is_none(), "1d2h")]
+            {
+                if missing {
+                    let what = format!("job {name} is important and has no {key}");
+                    self.say(
+                        job,
+                        "E-JOB-04",
+                        what,
+                        format!("write {key} = \"{example}\", what you need and not what you have"),
+                    );
+                }
+            }
+        }
+        if j.schedule.is_none() {
+            let fix = "write schedule = \"30 1 * * *\", or run it yourself";
+            self.say(job, "W-SCH-01", format!("job {name} has no schedule"), fix);
+        }
+        if j.class == Class::Critical && j.verify < Verify::New {
+            let what = format!("job {name} is critical and what it writes is not read back");
+            self.say(job, "E-VER-01", what, "write verify = \"new\"");
+        }
+    }
+
+    /// Copies on one site are lost together.
+    fn copies(&mut self, name: &str, job: &At<Job>) {
+        let found = job.value.to.iter().filter_map(|to| self.config.destinations.get(&to.value));
+        let sites: Vec<_> = found.map(|d| d.value.site.as_ref().map(|at| &at.value)).collect();
+        let home = self.config.host.site.as_ref().map(|at| &at.value);
+        let elsewhere = sites.iter().any(|site| site.is_some() && *site != home) && home.is_some();
+        if job.value.class == Class::Critical && !sites.is_empty() && !elsewhere {
+            let what = format!(
+                "job {name} is critical and no destination is known to be on another site than this machine"
+            );
+            self.say(
+                job,
+                "E-DST-02",
+                what,
+                "add a destination elsewhere, and say site = \"…\" of the host and of it",
+            );
+        }
+    }
+
+    /// A source that holds its own backup grows for ever; a compressed one is stored whole each time.
+    fn source(&mut self, name: &str, job: &At<Job>) {
+        match &job.value.source.value {
+            JobSource::Paths { paths, exclude, .. } => {
+                for to in job.value.to.iter().filter_map(|to| self.config.destinations.get(&to.value)) {
+                    let Some(place) = local(&to.value.url.value) else { continue };
+                    let inside = |path: &&At<String>| {
+                        plain(Path::new(&path.value)).is_some_and(|p| place.starts_with(p))
+                    };
+                    let left_out = exclude
+                        .iter()
+                        .any(|e| plain(Path::new(&e.value)).is_some_and(|e| place.starts_with(e)));
+                    if let Some(path) = paths.iter().find(inside).filter(|_| !left_out) {
+                        let what = format!(
+                            "job {name} backs up {}, and its destination {} lies in it",
+                            path.value,
+                            place.display()
+                        );
+                        self.say(
+                            path,
+                            "E-SRC-06",
+                            what,
+                            format!("write exclude = [\"{}\"], or move it", place.display()),
+                        );
+                    }
+                }
+                for path in paths.iter().filter(|p| !Path::new(&p.value).is_absolute()) {
+                    let what =
+                        format!("job {name} backs up {:?}, which depends on where it is started", path.value);
+                    self.say(path, "E-SRC-02", what, "write the whole path, from /");
+                }
+            }
+            JobSource::Command { command, .. } => {
+                let words: Vec<&str> = command.iter().map(|at| at.value.as_str()).collect();
+                if let Some((at, fix)) = command.first().zip(compressed(&words)) {
+                    let what =
+                        format!("job {name} backs up compressed data, in which nothing is found again");
+                    self.say(at, "W-SRC-02", what, fix);
+                }
+            }
+        }
+    }
+
+    /// A policy shorter than what the data is under.
+    fn terms<T>(&mut self, whose: &str, at: &At<T>, retention: &Retention, more: &[At<Compliance>]) {
+        for compliance in retention.compliance.iter().chain(more) {
+            if let Some(short) = compliance.value.shortfall(&retention.policy) {
+                let what = format!(
+                    "{whose}: {} wants {}, and this keeps {}",
+                    compliance.value, short.min, short.reach
+                );
+                self.say(
+                    at,
+                    "E-CMP-01",
+                    what,
+                    format!("the smallest change: {} = \"{}\"", short.fix.0, short.fix.1),
+                );
+            }
+        }
+    }
+
+    /// Runs come often enough for what is promised and kept.
+    fn pace(&mut self, name: &str, job: &At<Job>, at: &At<String>, retention: &Retention) {
+        let Some(schedule) = &job.value.schedule else { return };
+        let zone = self.config.host.zone.as_ref().map_or(TimeZone::UTC, |zone| zone.value.clone());
+        // A year with both changes of the clock; any other has the same gaps.
+        let from = Timestamp::from_second(1_767_225_600).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(zone);
+        let Some((_, longest)) = schedule.value.gaps(&from) else { return };
+        if let Some(rpo) = job.value.rpo.as_ref().filter(|rpo| rpo.value < longest) {
+            let what = format!(
+                "job {name} promises to lose no more than {}, and {longest} may pass between runs",
+                rpo.value
+            );
+            self.say(rpo, "E-RET-05", what, "let it run more often, or promise less");
+        }
+        let finest = rules(&retention.policy)
+            .into_iter()
+            .find(|(unit, keep)| *unit != Unit::Last && !matches!(keep, Keep::Count(0)));
+        if let Some((unit, _)) = finest.filter(|(unit, _)| hours(*unit).is_some_and(|slot| slot < longest)) {
+            let what = format!("job {name} keeps {unit} backups, and {longest} may pass between runs");
+            self.say(at, "E-RET-03", what, "let it run more often, or take that rule away");
+        }
+    }
+}
+
+/// The longest a slot can be; gaps may be as long.
+fn hours(unit: Unit) -> Option<Length> {
+    let hours = match unit {
+        Unit::Last => return None,
+        Unit::Hourly => 1,
+        Unit::Daily => 25,
+        Unit::Weekly => 7 * 24 + 1,
+        Unit::Monthly => 31 * 24 + 1,
+        Unit::Yearly => 366 * 24 + 1,
+    };
+    Some(Length::of_seconds(hours * 3600))
+}
+
+/// The directory of a local repository.
+fn local(url: &str) -> Option<PathBuf> {
+    let path = url.strip_prefix("file:").map_or(url, |p| p.strip_prefix("//").unwrap_or(p));
+    plain(Path::new(path))
+}
+
+/// An absolute path without dots.
+fn plain(path: &Path) -> Option<PathBuf> {
+    if !path.is_absolute() {
+        return None;
+    }
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => _ = out.pop(),
+            Component::CurDir => {}
+            other => out.push(other),
+        }
+    }
+    Some(out)
+}
+
+/// What to change in a command that is known to compress.
+fn compressed(words: &[&str]) -> Option<&'static str> {
+    let program = Path::new(words.first()?).file_name()?.to_str()?;
+    let has = |word: &str| words.contains(&word);
+    let custom = has("-Fc") || has("-Fd") || has("--format=custom") || has("--format=c");
+    let off = has("-Z0") || has("--compress=0") || has("--compress=none");
+    match program {
+        "pg_dump" if custom && !off => Some("add \"-Z0\": bulla compresses"),
+        "gzip" | "pigz" | "xz" | "bzip2" | "zstd" => Some("leave the compressor out: bulla compresses"),
+        "tar" if has("-z") || has("-J") || has("-czf") || has("--gzip") || has("--zstd") => {
+            Some("leave the compression out: bulla compresses")
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,281 @@
+//! A table of TOML while it is read. Reading says which keys there are, so three things follow from the same lines of
+//! code: the values, the keys nobody knows, and, reading nothing, the JSON Schema.
+
+use super::mistake::{Mistake, Place, meant};
+use serde_json::{Map, Value, json};
+use std::cell::RefCell;
+use std::fmt::Display;
+use std::ops::Range;
+use std::path::Path;
+use std::str::FromStr;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// A value and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct At<T> {
+    /// The value.
+    pub value: T,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// A file while it is read.
+pub(super) struct Source<'a> {
+    pub(super) path: &'a Path,
+    pub(super) text: &'a str,
+    pub(super) mistakes: &'a RefCell<Vec<Mistake>>,
+}
+
+impl Source<'_> {
+    pub(super) fn place(&self, span: Range<usize>) -> Place {
+        let before = self.text.get(..span.start).unwrap_or_default();
+        Place { file: self.path.to_owned(), line: before.matches('\n').count() + 1 }
+    }
+}
+
+/// A table of a file; without one, only what could be in it is said.
+pub(super) struct Section<'a> {
+    source: &'a Source<'a>,
+    /// Its dotted name, empty for the file.
+    name: String,
+    table: Option<&'a DeTable<'a>>,
+    span: Range<usize>,
+    known: Vec<&'static str>,
+    /// Any key may be in it.
+    open: bool,
+    properties: Map<String, Value>,
+    required: Vec<&'static str>,
+    others: Option<Value>,
+}
+
+type Slot<'a> = &'a Spanned<DeValue<'a>>;
+
+impl<'a> Section<'a> {
+    pub(super) fn new(
+        source: &'a Source<'a>,
+        name: String,
+        table: Option<&'a DeTable<'a>>,
+        span: Range<usize>,
+    ) -> Self {
+        let (known, properties, required) = (Vec::new(), Map::new(), Vec::new());
+        Self { source, name, table, span, known, open: false, properties, required, others: None }
+    }
+
+    /// Where the table begins.
+    pub(super) fn place(&self) -> Place {
+        self.source.place(self.span.clone())
+    }
+
+    /// True when only keys are asked for.
+    pub(super) fn describes(&self) -> bool {
+        self.table.is_none()
+    }
+
+    pub(super) fn wrong(&self, place: Place, code: &'static str, what: impl Display, fix: impl Display) {
+        let mistake = Mistake { place, code, what: what.to_string(), fix: fix.to_string() };
+        self.source.mistakes.borrow_mut().push(mistake);
+    }
+
+    /// A mistake of the table itself.
+    pub(super) fn lacks(&self, code: &'static str, what: impl Display, fix: impl Display) {
+        if !self.describes() {
+            self.wrong(self.place(), code, format!("{} {what}", self.name), fix);
+        }
+    }
+
+    /// True if the key is there.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.is_some_and(|t| t.get(key).is_some())
+    }
+
+    fn slot(&mut self, key: &'static str, doc: &str, mut schema: Value) -> Option<Slot<'a>> {
+        if let Some(object) = schema.as_object_mut() {
+            object.insert("description".to_owned(), doc.into());
+        }
+        self.known.push(key);
+        self.properties.insert(key.to_owned(), schema);
+        self.table?.get(key)
+    }
+
+    fn key(&self, key: &str) -> String {
+        if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
+    }
+
+    fn mistyped(&self, key: &str, slot: Slot<'_>, wanted: &str) {
+        let what = format!("{} is of type {}", self.key(key), slot.get_ref().type_str());
+        self.wrong(self.source.place(slot.span()), "E-KEY-02", what, format!("write {wanted}"));
+    }
+
+    /// Text.
+    pub(super) fn text(&mut self, key: &'static str, doc: &str) -> Option<At<String>> {
+        let slot = self.slot(key, doc, json!({"type": "string"}))?;
+        let Some(text) = slot.get_ref().as_str() else {
+            self.mistyped(key, slot, "text, in quotes");
+            return None;
+        };
+        Some(At { value: text.to_owned(), place: self.source.place(slot.span()) })
+    }
+
+    /// Text of which a value is made.
+    pub(super) fn parsed<T: FromStr<Err = String>>(&mut self, key: &'static str, doc: &str) -> Option<At<T>> {
+        let text = self.text(key, doc)?;
+        match text.value.parse() {
+            Ok(value) => Some(At { value, place: text.place }),
+            Err(why) => {
+                self.wrong(
+                    text.place,
+                    "E-VAL-01",
+                    format!("{}: {why}", self.key(key)),
+                    "write another value",
+                );
+                None
+            }
+        }
+    }
+
+    /// One of some words.
+    pub(super) fn word<T: Copy>(
+        &mut self,
+        key: &'static str,
+        doc: &str,
+        words: &[(&'static str, T)],
+    ) -> Option<At<T>> {
+        let names = || words.iter().map(|(name, _)| *name);
+        let slot = self.slot(key, doc, json!({"enum": names().collect::<Vec<_>>()}))?;
+        let place = self.source.place(slot.span());
+        let Some(text) = slot.get_ref().as_str() else {
+            self.mistyped(key, slot, "text, in quotes");
+            return None;
+        };
+        let found = words.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+        if found.is_none() {
+            let what = format!("{} cannot be {text:?}", self.key(key));
+            self.wrong(place.clone(), "E-VAL-01", what, meant(text, names().collect::<Vec<_>>()));
+        }
+        found.map(|value| At { value, place })
+    }
+
+    /// True or false.
+    pub(super) fn flag(&mut self, key: &'static str, doc: &str) -> Option<At<bool>> {
+        let slot = self.slot(key, doc, json!({"type": "boolean"}))?;
+        let Some(value) = slot.get_ref().as_bool() else {
+            self.mistyped(key, slot, "true or false");
+            return None;
+        };
+        Some(At { value, place: self.source.place(slot.span()) })
+    }
+
+    /// A list of texts.
+    pub(super) fn texts(&mut self, key: &'static str, doc: &str) -> Option<Vec<At<String>>> {
+        let slot = self.slot(key, doc, json!({"type": "array", "items": {"type": "string"}}))?;
+        let texts = slot.get_ref().as_array().map(|items| {
+            let text = |item: &Spanned<DeValue<'_>>| {
+                let place = self.source.place(item.span());
+                item.get_ref().as_str().map(|t| At { value: t.to_owned(), place })
+            };
+            items.iter().map(text).collect::<Option<Vec<_>>>()
+        });
+        if !matches!(texts, Some(Some(_))) {
+            self.mistyped(key, slot, "a list of texts: [\"…\", \"…\"]");
+        }
+        texts.flatten()
+    }
+
+    /// A number or text, as text: rules of retention.
+    pub(super) fn number_or_text(&mut self, key: &'static str, doc: &str) -> Option<At<String>> {
+        let slot = self.slot(key, doc, json!({"type": ["integer", "string"]}))?;
+        let place = self.source.place(slot.span());
+        let value = slot.get_ref();
+        match value.as_str().or_else(|| value.as_integer().map(|i| i.as_str())) {
+            Some(text) => Some(At { value: text.to_owned(), place }),
+            None => {
+                self.mistyped(key, slot, "a number or text");
+                None
+            }
+        }
+    }
+
+    /// A table below this one.
+    pub(super) fn table<T>(
+        &mut self,
+        key: &'static str,
+        doc: &str,
+        read: impl Fn(&mut Section<'a>) -> Option<T>,
+    ) -> Option<At<T>> {
+        let mut blank = Section::new(self.source, String::new(), None, 0..0);
+        read(&mut blank);
+        let slot = self.slot(key, doc, blank.finish())?;
+        let Some(table) = slot.get_ref().as_table() else {
+            self.mistyped(key, slot, "a table: { … }");
+            return None;
+        };
+        let mut section = Section::new(self.source, self.key(key), Some(table), slot.span());
+        let value = read(&mut section);
+        section.finish();
+        value.map(|value| At { value, place: self.source.place(slot.span()) })
+    }
+
+    /// Where a text stands under a key that must not be one.
+    pub(super) fn text_under(&mut self, key: &'static str) -> Option<Place> {
+        let slot = self.table?.get(key).filter(|slot| slot.get_ref().is_str())?;
+        self.known.push(key);
+        Some(self.source.place(slot.span()))
+    }
+
+    /// A table of tables, with names of the user's choice.
+    pub(super) fn named<T>(
+        &mut self,
+        key: &'static str,
+        doc: &str,
+        read: impl Fn(&mut Section<'a>) -> Option<T>,
+    ) -> Vec<(String, At<T>)> {
+        let found = self.table(key, doc, |section| {
+            let mut out = Vec::new();
+            section.open = true;
+            let mut blank = Section::new(section.source, String::new(), None, 0..0);
+            read(&mut blank);
+            section.others = Some(blank.finish());
+            for (name, slot) in section.table.into_iter().flatten() {
+                let place = section.source.place(name.span());
+                let name = name.get_ref().to_string();
+                let Some(table) = slot.get_ref().as_table() else {
+                    section.mistyped(&name, slot, "a table: { … }");
+                    continue;
+                };
+                let mut inner = Section::new(section.source, section.key(&name), Some(table), slot.span());
+                let value = read(&mut inner);
+                inner.finish();
+                out.extend(value.map(|value| (name, At { value, place })));
+            }
+            Some(out)
+        });
+        found.map(|at| at.value).unwrap_or_default()
+    }
+
+    /// A key that must be there: says so if it is not.
+    pub(super) fn require<T>(&mut self, key: &'static str, value: Option<T>, example: &str) -> Option<T> {
+        self.required.push(key);
+        if value.is_none() && !self.has(key) {
+            self.lacks("E-KEY-03", format!("has no {key}"), format!("write {key} = {example}"));
+        }
+        value
+    }
+
+    /// Says which keys nobody knows, and gives the schema of the table.
+    pub(super) fn finish(self) -> Value {
+        for (key, _) in self.table.into_iter().flatten().filter(|_| !self.open) {
+            let name: &str = key.get_ref();
+            if !self.known.contains(&name) {
+                let what = format!("no key is named {}", self.key(name));
+                self.wrong(self.source.place(key.span()), "E-KEY-01", what, meant(name, self.known.clone()));
+            }
+        }
+        json!({
+            "type": "object",
+            "properties": self.properties,
+            "required": self.required,
+            "additionalProperties": self.others.unwrap_or(Value::Bool(false)),
+        })
+    }
+}

@@ -1,0 +1,167 @@
+//! Each mistake by its code, and that all of them are told at once.
+
+use super::*;
+
+fn read(text: &str) -> Read {
+    Config::read(&[File { path: "c.toml".into(), text: text.to_owned() }])
+}
+
+/// `code line`, and the text of each.
+fn told(text: &str) -> Vec<(String, String)> {
+    read(text).mistakes.iter().map(|m| (format!("{} {}", m.code, m.place.line), m.to_string())).collect()
+}
+
+const DISK: &str = "[destination.disk]\nurl = \"/mnt/b\"\nkey = { file = \"/k\" }\nsite = \"here\"\n";
+
+/// A job as it should be, with lines put in place of its own by their keys.
+fn with_job(lines: &[&str]) -> String {
+    let sound = [
+        "source = { paths = [\"/srv\"] }",
+        "to = [\"disk\"]",
+        "schedule = \"30 1 * * *\"",
+        "retention = \"user-data\"",
+        "rpo = \"1d2h\"",
+    ];
+    let key = |line: &str| line.split(" =").next().unwrap().to_owned();
+    let mut all: Vec<&str> = sound.into_iter().filter(|s| !lines.iter().any(|l| key(l) == key(s))).collect();
+    all.extend(lines.iter().filter(|l| !l.ends_with("= none")));
+    format!("{DISK}[job.home]\n{}\n", all.join("\n"))
+}
+
+#[test]
+fn the_starter_is_sound() {
+    assert_eq!(told(STARTER), []);
+    let config = read(STARTER).config;
+    assert_eq!((config.jobs.len(), config.destinations.len()), (1, 1));
+    assert_eq!(told(&with_job(&[])), []);
+}
+
+#[test]
+fn each_mistake_has_its_code_and_its_fix() {
+    let high = ["class = \"critical\"", "rto = \"1h\""];
+    for (lines, code, said) in [
+        (&["scedule = \"30 1 * * *\""][..], "E-KEY-01", "did you mean schedule?"),
+        (&["owner = 7"], "E-KEY-02", "of type integer; write text, in quotes"),
+        (&["source = none"], "E-KEY-03", "has no source; write source ="),
+        (&["source = { paths = [] }"], "E-SRC-01", "either paths or command"),
+        (&["source = { command = [\"pg_dump\"] }"], "E-SRC-01", "write as ="),
+        (&["class = \"importent\""], "E-VAL-01", "did you mean important?"),
+        (&["rto = \"2 fortnights\""], "E-VAL-01", "no length of time"),
+        (&["schedule = \"30 1 * *\""], "E-VAL-01", "4 fields"),
+        (&["to = [\"disc\"]"], "E-REF-01", "did you mean disk?"),
+        (&["to = []"], "E-DST-01", "goes nowhere"),
+        (&["retention = \"user-date\""], "E-REF-01", "did you mean user-data?"),
+        (&["class = \"important\""], "E-JOB-04", "has no rto"),
+        (&["class = \"important\"", "rto = \"1h\"", "rpo = none"], "E-JOB-04", "has no rpo"),
+        (&high, "E-DST-02", "no destination is known to be on another site"),
+        (&["class = \"critical\"", "rto = \"1h\"", "verify = \"off\""], "E-VER-01", "write verify = \"new\""),
+        (&["rpo = \"23h\""], "E-RET-05", "1d may pass between runs"),
+        (&["retention = \"databases\""], "E-RET-03", "keeps hourly backups"),
+        (
+            &["retention = \"logs\"", "compliance = [\"pci-dss\"]"],
+            "E-CMP-01",
+            "the smallest change: monthly = \"12m\"",
+        ),
+        (&["compliance = [\"hippa\"]"], "E-VAL-01", "gdpr, hipaa, sox, pci-dss"),
+        (&["source = { paths = [\"/mnt\"] }"], "E-SRC-06", "its destination /mnt/b lies in it"),
+        (&["source = { paths = [\"srv\"] }"], "E-SRC-02", "write the whole path"),
+        (&["source = { command = [\"pg_dump\", \"-Fc\"], as = \"d\" }"], "W-SRC-02", "-Z0"),
+        (&["schedule = none"], "W-SCH-01", "has no schedule"),
+    ] {
+        let text = with_job(lines);
+        let found = told(&text);
+        let hit = found.iter().any(|(c, text)| c.starts_with(code) && text.contains(said));
+        assert!(hit, "{code} {said}\n{text}\n{found:#?}");
+        assert_eq!(read(&text).is_sound(), code.starts_with('W'), "{found:?}");
+    }
+}
+
+/// Once a year a day has 25 hours, where clocks are changed.
+#[test]
+fn days_are_those_of_the_host() {
+    let text = with_job(&["rpo = \"1d\""]);
+    assert_eq!(told(&text), []);
+    let found = told(&format!("[host]\ntimezone = \"Europe/Berlin\"\n{text}"));
+    assert!(found.iter().any(|(c, t)| c.starts_with("E-RET-05") && t.contains("1d1h may pass")), "{found:?}");
+}
+
+#[test]
+fn entries_are_what_is_written_and_where() {
+    let file = File { path: "c.toml".into(), text: with_job(&[]) };
+    let found: Vec<String> =
+        entries(&[file]).iter().map(|e| format!("{} {} {}", e.key, e.value, e.place)).collect();
+    assert!(found.contains(&"destination.disk.key.file \"/k\" c.toml:3".to_owned()), "{found:?}");
+    assert!(found.contains(&"job.home.to [\"disk\"] c.toml:7".to_owned()), "{found:?}");
+}
+
+#[test]
+fn what_is_right_is_not_called_wrong() {
+    for lines in [
+        &["source = { paths = [\"/mnt\"], exclude = [\"/mnt/b\"] }"][..],
+        &["source = { paths = [\"/mnt/bb\"] }"],
+        &["source = { command = [\"pg_dump\", \"-Fc\", \"-Z0\"], as = \"d\" }"],
+        &["retention = \"databases\"", "schedule = \"5 * * * *\""],
+        &[
+            "retention = \"databases\"",
+            "schedule = \"5 * * * *\"",
+            "compliance = [\"sox\", \"hipaa\", \"gdpr\"]",
+        ],
+    ] {
+        assert_eq!(told(&with_job(lines)), [], "{lines:?}");
+    }
+}
+
+#[test]
+fn secrets_are_places_and_nothing_else() {
+    let told_of = |key: &str| told(&format!("[destination.disk]\nurl = \"/b\"\n{key}\n"));
+    let literal = told_of("password = \"hunter2\"");
+    assert_eq!(literal.len(), 1, "{literal:?}");
+    assert!(literal[0].0 == "E-SEC-01 3" && !literal[0].1.contains("hunter2"), "{literal:?}");
+    for key in [
+        "",
+        "key = {}",
+        "key = { file = \"/a\", systemd = \"b\" }",
+        "key = { file = \"/a\" }\npassword = { file = \"/b\" }",
+    ] {
+        assert!(told_of(key).iter().any(|(code, _)| code.starts_with("E-SEC-03")), "{key}");
+    }
+    for key in ["file = \"/a\"", "systemd = \"a\"", "command = [\"pass\", \"show\"]"] {
+        assert_eq!(told_of(&format!("key = {{ {key} }}")), []);
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_in_order_with_their_lines() {
+    let text = "[host]\ntimezone = \"Europe/Berlyn\"\n[destination.a]\nkey = { file = \"/k\" }\nmedia = \"hd\"\n[job.x]\nto = [\"b\"]\n[jobs.y]\n";
+    let codes: Vec<String> = told(text).into_iter().map(|(code, _)| code).collect();
+    assert_eq!(codes, ["E-VAL-01 2", "E-KEY-03 3", "E-VAL-01 5", "E-KEY-03 6", "E-KEY-01 8"]);
+    let broken = told("[host\nsite = 1\n= 3\n[job.x]\ncolour = 1\n");
+    assert!(broken.iter().filter(|(c, _)| c.starts_with("E-TOML-01")).count() >= 2, "{broken:?}");
+}
+
+#[test]
+fn files_are_one_configuration_and_a_name_is_given_once() {
+    let file = |path: &str, text: &str| File { path: path.into(), text: text.to_owned() };
+    let job = with_job(&[]).replace(DISK, "");
+    let read = Config::read(&[file("a.toml", DISK), file("b.toml", &job)]);
+    assert_eq!(read.mistakes, []);
+    let read = Config::read(&[file("a.toml", DISK), file("b.toml", &job), file("c.toml", DISK)]);
+    assert_eq!(read.mistakes.len(), 1);
+    assert_eq!(
+        read.mistakes[0].to_string(),
+        "c.toml:1: E-KEY-04: destination disk is described a second time, first at a.toml:1; give one of them another name"
+    );
+}
+
+/// The schema is what the reader asks for: it knows all keys of the starter, and no others.
+#[test]
+fn the_schema_has_the_keys_that_are_read() {
+    let schema = Config::schema();
+    let job = &schema["properties"]["job"]["additionalProperties"];
+    assert_eq!(job["required"], serde_json::json!(["source", "to"]));
+    assert_eq!(job["properties"]["class"]["enum"], serde_json::json!(["standard", "important", "critical"]));
+    assert_eq!(job["additionalProperties"], serde_json::json!(false));
+    assert_eq!(job["properties"]["source"]["properties"]["paths"]["type"], "array");
+    let key = &schema["properties"]["destination"]["additionalProperties"]["properties"]["key"];
+    assert_eq!(key["properties"]["file"]["type"], "string");
+}
