@@ -48,3 +48,21 @@ fn a_backup_makes_its_repository_when_told_to() {
     home.bulla("backup --init -r new/repo --key-file rk d").ends(0).prints("compared with");
     home.bulla("init -r new/repo -p pw").ends(1).says("there is a repository").says("hint:");
 }
+
+/// The lines of the README's section on what will be kept, each as it stands there, with the exit code it says.
+#[test]
+fn the_readme_on_what_will_be_kept() {
+    let home = Home::empty();
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let section = readme.split("### What will be kept").nth(1).and_then(|s| s.split("```").nth(1)).unwrap();
+    let lines: Vec<&str> = section.lines().filter_map(|l| l.strip_prefix("bulla ")).collect();
+    assert_eq!(lines.len(), 7, "{lines:?}");
+    for line in lines {
+        let (command, comment) = line.split_once('#').unwrap_or((line, ""));
+        let ran = home.bulla(command).ends(if comment.contains("exit 2") { 2 } else { 0 });
+        if comment.contains("304 days") {
+            assert!(ran.out.contains("SHORT") && ran.out.contains(" 304 d"), "{}", ran.out);
+        }
+    }
+}

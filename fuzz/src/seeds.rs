@@ -33,7 +33,7 @@ pub fn load() -> HashMap<String, Vec<Vec<u8>>> {
 }
 
 /// What is no object: bytes to cut, patterns before a path, policies, commands.
-fn written() -> [(&'static str, Vec<Vec<u8>>); 4] {
+fn written() -> [(&'static str, Vec<Vec<u8>>); 5] {
     let mut noise = vec![0; 700];
     blake3::Hasher::new().update(b"seed").finalize_xof().fill(&mut noise);
     let patterns: [&[u8]; 6] = [
@@ -57,6 +57,7 @@ fn written() -> [(&'static str, Vec<Vec<u8>>); 4] {
         ("patterns", own(&patterns)),
         ("policy", own(&policies)),
         ("commands", own(&commands)),
+        ("jobs", own(&[bulla_manager::config::STARTER.as_bytes()])),
     ]
 }
 

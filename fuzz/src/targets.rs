@@ -52,6 +52,7 @@ pub const ALL: &[Target] = &[
     ("patterns", "patterns", text::patterns),
     ("lists", "patterns", text::lists),
     ("policy", "policy", text::policy),
+    ("jobs", "jobs", text::jobs),
     ("repository", "commands", model::repository),
 ];
 

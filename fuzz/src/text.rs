@@ -5,6 +5,7 @@ use bulla_engine::chunker::Chunker;
 use bulla_engine::format::chunker::ChunkerParams;
 use bulla_engine::retention::{Keep, Period};
 use bulla_engine::source::{FilesFrom, PatternSet, parse_exclude_file, parse_files_from};
+use bulla_manager::config::{Config, File, entries};
 
 /// SPEC 8: sizes of the first byte's choosing, cut where the rule says.
 pub fn chunker(b: &[u8]) -> bool {
@@ -248,4 +249,15 @@ pub fn policy(b: &[u8]) -> bool {
         assert_eq!(k.to_string().parse::<Keep>().as_ref(), Ok(k));
     }
     period.is_ok() || keep.is_ok()
+}
+
+/// A configuration: whatever is in it, what is wrong stands on one of its lines; a sound one says something.
+pub fn jobs(b: &[u8]) -> bool {
+    let file = [File { path: "fuzz".into(), text: String::from_utf8_lossy(b).into_owned() }];
+    let read = Config::read(&file);
+    let lines = 1 + file[0].text.matches('\n').count();
+    assert!(read.mistakes.iter().all(|m| (1..=lines).contains(&m.place.line)));
+    let named = read.config.jobs.len() + read.config.destinations.len();
+    assert!(entries(&file).len() >= named);
+    read.is_sound()
 }

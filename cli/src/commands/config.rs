@@ -80,29 +80,26 @@ impl Found {
     }
 }
 
+fn of_machine() -> PathBuf {
+    PathBuf::from("/etc/bulla/config.toml")
+}
+
+fn of_user() -> Option<PathBuf> {
+    let dir = variable("XDG_CONFIG_HOME").map(PathBuf::from);
+    let dir = dir.or_else(|| Some(PathBuf::from(variable("HOME")?).join(".config")));
+    dir.map(|dir| dir.join("bulla/config.toml"))
+}
+
 impl ConfigArgs {
     /// The main file: what was typed, else the user's, else the machine's.
     fn main(&self) -> PathBuf {
-        let user = variable("XDG_CONFIG_HOME")
-            .map(PathBuf::from)
-            .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".config")))
-            .map(|dir| dir.join("bulla/config.toml"));
-        match (&self.file, user) {
-            (Some(file), _) => file.clone(),
-            (None, Some(user)) if user.exists() => user,
-            _ => PathBuf::from("/etc/bulla/config.toml"),
-        }
+        self.file.clone().or_else(|| of_user().filter(|f| f.exists())).unwrap_or_else(of_machine)
     }
 
     /// Where a new one goes: root's is the machine's.
-    fn new(&self) -> PathBuf {
+    fn main_to_be(&self) -> PathBuf {
         let root = nix::unistd::geteuid().is_root();
-        let user = variable("XDG_CONFIG_HOME")
-            .map(PathBuf::from)
-            .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".config")))
-            .filter(|_| !root)
-            .map(|dir| dir.join("bulla/config.toml"));
-        self.file.clone().or(user).unwrap_or_else(|| PathBuf::from("/etc/bulla/config.toml"))
+        self.file.clone().or_else(|| of_user().filter(|_| !root)).unwrap_or_else(of_machine)
     }
 
     /// Finds and reads it.
@@ -231,7 +228,7 @@ fn show(context: &Context<'_>, files: &ConfigArgs, origin: bool) -> Outcome {
 }
 
 fn init(context: &Context<'_>, files: &ConfigArgs) -> Outcome {
-    let path = files.new();
+    let path = files.main_to_be();
     if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
         fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
     }

@@ -75,7 +75,7 @@ pub(crate) enum Command {
     /// Check the configuration of jobs, show it, begin one
     Config(config::Args),
     /// Say what a retention policy promises, and play it day by day
-    Policy(policy::Args),
+    Policy(Box<policy::Args>),
     /// Put right what is damaged
     Repair(repair::Args),
     /// List, add, change and remove the keys of a repository

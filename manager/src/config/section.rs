@@ -89,13 +89,25 @@ impl<'a> Section<'a> {
         self.table.is_some_and(|t| t.get(key).is_some())
     }
 
-    fn slot(&mut self, key: &'static str, doc: &str, mut schema: Value) -> Option<Slot<'a>> {
-        if let Some(object) = schema.as_object_mut() {
-            object.insert("description".to_owned(), doc.into());
-        }
+    /// The value of a key, which from now on is known. Schemas are made only where nothing is read.
+    fn slot(&mut self, key: &'static str, doc: &str, schema: impl FnOnce() -> Value) -> Option<Slot<'a>> {
         self.known.push(key);
-        self.properties.insert(key.to_owned(), schema);
-        self.table?.get(key)
+        let Some(table) = self.table else {
+            let mut schema = schema();
+            if let Some(object) = schema.as_object_mut() {
+                object.insert("description".to_owned(), doc.into());
+            }
+            self.properties.insert(key.to_owned(), schema);
+            return None;
+        };
+        table.get(key)
+    }
+
+    /// The schema of what a reader asks for.
+    fn schema<T>(source: &'a Source<'a>, read: impl Fn(&mut Section<'a>) -> Option<T>) -> Value {
+        let mut blank = Section::new(source, String::new(), None, 0..0);
+        read(&mut blank);
+        blank.finish()
     }
 
     fn key(&self, key: &str) -> String {
@@ -109,7 +121,7 @@ impl<'a> Section<'a> {
 
     /// Text.
     pub(super) fn text(&mut self, key: &'static str, doc: &str) -> Option<At<String>> {
-        let slot = self.slot(key, doc, json!({"type": "string"}))?;
+        let slot = self.slot(key, doc, || json!({"type": "string"}))?;
         let Some(text) = slot.get_ref().as_str() else {
             self.mistyped(key, slot, "text, in quotes");
             return None;
@@ -142,7 +154,7 @@ impl<'a> Section<'a> {
         words: &[(&'static str, T)],
     ) -> Option<At<T>> {
         let names = || words.iter().map(|(name, _)| *name);
-        let slot = self.slot(key, doc, json!({"enum": names().collect::<Vec<_>>()}))?;
+        let slot = self.slot(key, doc, || json!({"enum": names().collect::<Vec<_>>()}))?;
         let place = self.source.place(slot.span());
         let Some(text) = slot.get_ref().as_str() else {
             self.mistyped(key, slot, "text, in quotes");
@@ -158,7 +170,7 @@ impl<'a> Section<'a> {
 
     /// True or false.
     pub(super) fn flag(&mut self, key: &'static str, doc: &str) -> Option<At<bool>> {
-        let slot = self.slot(key, doc, json!({"type": "boolean"}))?;
+        let slot = self.slot(key, doc, || json!({"type": "boolean"}))?;
         let Some(value) = slot.get_ref().as_bool() else {
             self.mistyped(key, slot, "true or false");
             return None;
@@ -168,7 +180,7 @@ impl<'a> Section<'a> {
 
     /// A list of texts.
     pub(super) fn texts(&mut self, key: &'static str, doc: &str) -> Option<Vec<At<String>>> {
-        let slot = self.slot(key, doc, json!({"type": "array", "items": {"type": "string"}}))?;
+        let slot = self.slot(key, doc, || json!({"type": "array", "items": {"type": "string"}}))?;
         let texts = slot.get_ref().as_array().map(|items| {
             let text = |item: &Spanned<DeValue<'_>>| {
                 let place = self.source.place(item.span());
@@ -184,7 +196,7 @@ impl<'a> Section<'a> {
 
     /// A number or text, as text: rules of retention.
     pub(super) fn number_or_text(&mut self, key: &'static str, doc: &str) -> Option<At<String>> {
-        let slot = self.slot(key, doc, json!({"type": ["integer", "string"]}))?;
+        let slot = self.slot(key, doc, || json!({"type": ["integer", "string"]}))?;
         let place = self.source.place(slot.span());
         let value = slot.get_ref();
         match value.as_str().or_else(|| value.as_integer().map(|i| i.as_str())) {
@@ -203,9 +215,8 @@ impl<'a> Section<'a> {
         doc: &str,
         read: impl Fn(&mut Section<'a>) -> Option<T>,
     ) -> Option<At<T>> {
-        let mut blank = Section::new(self.source, String::new(), None, 0..0);
-        read(&mut blank);
-        let slot = self.slot(key, doc, blank.finish())?;
+        let source = self.source;
+        let slot = self.slot(key, doc, || Self::schema(source, &read))?;
         let Some(table) = slot.get_ref().as_table() else {
             self.mistyped(key, slot, "a table: { … }");
             return None;
@@ -233,9 +244,9 @@ impl<'a> Section<'a> {
         let found = self.table(key, doc, |section| {
             let mut out = Vec::new();
             section.open = true;
-            let mut blank = Section::new(section.source, String::new(), None, 0..0);
-            read(&mut blank);
-            section.others = Some(blank.finish());
+            if section.describes() {
+                section.others = Some(Self::schema(section.source, &read));
+            }
             for (name, slot) in section.table.into_iter().flatten() {
                 let place = section.source.place(name.span());
                 let name = name.get_ref().to_string();
@@ -262,7 +273,7 @@ impl<'a> Section<'a> {
         value
     }
 
-    /// Says which keys nobody knows, and gives the schema of the table.
+    /// Says which keys nobody knows; without a table, gives its schema.
     pub(super) fn finish(self) -> Value {
         for (key, _) in self.table.into_iter().flatten().filter(|_| !self.open) {
             let name: &str = key.get_ref();
@@ -270,6 +281,9 @@ impl<'a> Section<'a> {
                 let what = format!("no key is named {}", self.key(name));
                 self.wrong(self.source.place(key.span()), "E-KEY-01", what, meant(name, self.known.clone()));
             }
+        }
+        if !self.describes() {
+            return Value::Null;
         }
         json!({
             "type": "object",
