@@ -58,3 +58,13 @@ fn a_day_can_be_looked_at() {
         .ends(2)
         .says("not among the days");
 }
+
+/// What would take hours is refused before it does.
+#[test]
+fn a_play_without_end_is_refused() {
+    let home = Home::empty();
+    let line = "policy simulate --keep-hourly unlimited --runs-a-day 24 --years 100 --from 2026-01-01 --timezone UTC";
+    home.bulla(line).ends(2).says("more than 5000 snapshots would be kept on 2026-07-28");
+    // Where the calendar ends, so does the play.
+    home.bulla("policy simulate --preset logs --from 9999-12-01 --years 100 --timezone UTC").ok();
+}

@@ -4,11 +4,12 @@ use super::config::ConfigArgs;
 use super::retention::RetentionArgs;
 use crate::context::Context;
 use crate::exit::{Code, Failure, Outcome};
+use crate::ui::Results;
 use crate::ui::format::{count, parse_size, size};
 use crate::ui::json::SCHEMA;
 use crate::ui::table::Table;
 use bulla_engine::retention::Policy;
-use bulla_manager::policy::simulate::{Day, Kept, Play, stored};
+use bulla_manager::policy::simulate::{Day, Kept, Play, Stopped, stored};
 use bulla_manager::policy::{Compliance, Preset, Reach, Short, rules};
 use clap::Subcommand;
 use jiff::civil::Date;
@@ -224,26 +225,43 @@ fn play(context: &Context<'_>, args: &Simulate) -> Outcome {
     let end = from.saturating_add(Span::new().years(args.years));
     let days = from.until(end).map_or(0, |span| span.get_days().unsigned_abs());
     let play = Play { policy: meant.policy.clone(), from, days, runs_a_day: args.runs_a_day, zone };
-    let refused = |e: bulla_engine::retention::Refusal| Failure::from(bulla_engine::Error::from(e));
     let bytes_of = |day: &Day| args.size.map(|size| stored(&day.kept, size, args.change / 100.0));
-    let mut seen = Vec::new();
-    play.run(|day| seen.push(day.clone())).map_err(refused)?;
+    // Of many days only those that are shown stay in memory.
+    let last = from.saturating_add(Span::new().days(i64::from(days) - 1));
+    let wanted = |date: Date| match args.day {
+        Some(day) => date == day,
+        None => date == last || date.month() == 12 && date.day() == 31,
+    };
+    let (mut shown, mut said) = (Vec::new(), Ok(()));
+    let mut out = context.ui.json.then(|| context.ui.results());
+    play.run(|day| {
+        let date = day.end.date();
+        match &mut out {
+            Some(out) if args.day.is_none_or(|d| d == date) && said.is_ok() => {
+                said = out.document(&line_of(day, bytes_of(day)));
+            }
+            None if wanted(date) => shown.push(day.clone()),
+            _ => {}
+        }
+    })
+    .map_err(stopped)?;
+    said?;
     let mut judged: Vec<(String, Kept)> = Vec::new();
-    for kept in play.each_rule().map_err(refused)? {
+    for kept in play.each_rule().map_err(stopped)? {
         let name = |(unit, keep)| format!("{unit} {keep}");
         judged.push((kept.unit.zip(kept.keep).map(name).unwrap_or_default(), kept));
     }
     for compliance in &meant.compliance {
         if let Some(min) = compliance.min() {
-            judged.push((format!("all, for {compliance}"), play.against(min).map_err(refused)?));
+            judged.push((format!("all, for {compliance}"), play.against(min).map_err(stopped)?));
         }
     }
-    if context.ui.json {
-        print_json(context, args, &seen, &judged, bytes_of)?;
+    if let Some(out) = out {
+        print_rules(out, &judged)?;
     } else if let Some(date) = args.day {
-        print_day(context, &seen, date)?;
+        print_day(context, &shown, date)?;
     } else {
-        print_years(context, args, &play, &seen, &judged, bytes_of)?;
+        print_years(context, args, &play, &shown, &judged, bytes_of)?;
     }
     verdict(&meant.shortfalls())
 }
@@ -255,23 +273,24 @@ fn moments(day: &Day) -> Vec<Zoned> {
     day.kept.iter().filter_map(zoned).collect()
 }
 
-fn print_json(
-    context: &Context<'_>,
-    args: &Simulate,
-    seen: &[Day],
-    judged: &[(String, Kept)],
-    bytes_of: impl Fn(&Day) -> Option<u64>,
-) -> Outcome<()> {
-    let mut out = context.ui.results();
-    for day in seen.iter().filter(|d| args.day.is_none_or(|date| d.end.date() == date)) {
-        out.document(&DayLine {
-            message_type: "day",
-            schema_version: SCHEMA,
-            date: day.end.date().to_string(),
-            snapshots: moments(day).iter().map(|m| m.timestamp().to_string()).collect(),
-            bytes: bytes_of(day),
-        })?;
+fn line_of(day: &Day, bytes: Option<u64>) -> DayLine {
+    DayLine {
+        message_type: "day",
+        schema_version: SCHEMA,
+        date: day.end.date().to_string(),
+        snapshots: moments(day).iter().map(|m| m.timestamp().to_string()).collect(),
+        bytes,
     }
+}
+
+fn stopped(why: Stopped) -> Failure {
+    match why {
+        Stopped::Refused(refusal) => Failure::from(bulla_engine::Error::from(refusal)),
+        too_many => Failure::Usage(too_many.to_string()),
+    }
+}
+
+fn print_rules(mut out: Results, judged: &[(String, Kept)]) -> Outcome<()> {
     for (rule, kept) in judged {
         out.document(&RuleLine {
             message_type: "rule",
@@ -287,8 +306,8 @@ fn print_json(
     out.finish()
 }
 
-fn print_day(context: &Context<'_>, seen: &[Day], date: Date) -> Outcome<()> {
-    let Some(day) = seen.iter().find(|d| d.end.date() == date) else {
+fn print_day(context: &Context<'_>, shown: &[Day], date: Date) -> Outcome<()> {
+    let [day] = shown else {
         return Err(Failure::Usage(format!("{date} is not among the days that are played")));
     };
     let mut out = context.ui.results();
@@ -303,7 +322,7 @@ fn print_years(
     context: &Context<'_>,
     args: &Simulate,
     play: &Play,
-    seen: &[Day],
+    shown: &[Day],
     judged: &[(String, Kept)],
     bytes_of: impl Fn(&Day) -> Option<u64>,
 ) -> Outcome<()> {
@@ -338,9 +357,7 @@ fn print_years(
     let mut heads = vec!["At the end of", ">Snapshots", "Oldest"];
     heads.extend(args.size.map(|_| ">Together, estimated"));
     let mut table = Table::new(&heads);
-    let last_of_year =
-        |i: usize, day: &Day| seen.get(i + 1).is_none_or(|next| next.end.year() != day.end.year());
-    for (_, day) in seen.iter().enumerate().filter(|(i, day)| last_of_year(*i, day)) {
+    for day in shown {
         let oldest = moments(day).first().map(|m| m.date().to_string()).unwrap_or_default();
         let mut cells = vec![day.end.date().to_string(), day.kept.len().to_string(), oldest];
         cells.extend(bytes_of(day).map(size));

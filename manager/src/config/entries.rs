@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 pub struct Entry {
     /// Its dotted name.
     pub key: String,
-    /// As it is written.
+    /// As it is written, but for a password in a URL.
     pub value: String,
     /// Where.
     pub place: Place,
@@ -37,8 +37,39 @@ fn collect(source: &Source<'_>, table: &DeTable<'_>, above: &str, out: &mut Vec<
         if let DeValue::Table(inner) = slot.get_ref() {
             collect(source, inner, &key, out);
         } else {
-            let value = source.text.get(slot.span()).unwrap_or_default().to_owned();
+            let value = without_password(source.text.get(slot.span()).unwrap_or_default());
             out.push(Entry { key, value, place: source.place(slot.span()) });
+        }
+    }
+}
+
+/// A text that may be a URL, without the password in it.
+fn without_password(text: &str) -> String {
+    let hidden = || {
+        let host = text.find("://")? + 3;
+        let rest = text.get(host..)?;
+        let end = rest.find(['/', '"', '\'']).unwrap_or(rest.len());
+        let user = rest.get(..end)?.rfind('@')?;
+        let colon = rest.get(..user)?.find(':')?;
+        Some(format!("{}:…{}", text.get(..host + colon)?, rest.get(user..)?))
+    };
+    hidden().unwrap_or_else(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_password;
+
+    #[test]
+    fn a_password_in_a_url_is_not_shown() {
+        for (text, shown) in [
+            ("\"rest:https://u:secret@h:8000/p\"", "\"rest:https://u:…@h:8000/p\""),
+            ("\"rest:https://u:se@cret@h\"", "\"rest:https://u:…@h\""),
+            ("\"rest:https://h:8000/a@b\"", "\"rest:https://h:8000/a@b\""),
+            ("\"sftp://u@h/p\"", "\"sftp://u@h/p\""),
+            ("\"/mnt/b\"", "\"/mnt/b\""),
+        ] {
+            assert_eq!(without_password(text), shown);
         }
     }
 }

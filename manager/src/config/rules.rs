@@ -5,7 +5,7 @@ use super::mistake::{Mistake, meant};
 use super::section::At;
 use super::{Class, Config, Job, JobSource, Length, Retention, Verify};
 use crate::policy::{Compliance, Preset, rules};
-use bulla_engine::retention::{Keep, Unit};
+use bulla_engine::retention::{Keep, Policy, Unit};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use std::fmt::Display;
@@ -15,7 +15,12 @@ use std::path::{Component, Path, PathBuf};
 pub(super) fn judge(config: &Config, mistakes: &mut Vec<Mistake>) {
     let mut judge = Judge { config, mistakes };
     for (name, retention) in &config.retentions {
-        judge.terms(&format!("retention {name}"), retention, &retention.value, &[]);
+        judge.terms(
+            &format!("retention {name}"),
+            retention,
+            &retention.value.policy,
+            &retention.value.compliance,
+        );
     }
     for (name, job) in &config.jobs {
         judge.names(name, job);
@@ -23,7 +28,7 @@ pub(super) fn judge(config: &Config, mistakes: &mut Vec<Mistake>) {
         judge.copies(name, job);
         judge.source(name, job);
         if let Some((at, retention)) = config.retention_of(&job.value) {
-            judge.terms(&format!("job {name}"), at, &retention, &job.value.compliance);
+            judge.terms(&format!("job {name}"), at, &retention.policy, &job.value.compliance);
             judge.pace(name, job, at, &retention);
         }
     }
@@ -178,9 +183,9 @@ impl Judge<'_> {
     }
 
     /// A policy shorter than what the data is under.
-    fn terms<T>(&mut self, whose: &str, at: &At<T>, retention: &Retention, more: &[At<Compliance>]) {
-        for compliance in retention.compliance.iter().chain(more) {
-            if let Some(short) = compliance.value.shortfall(&retention.policy) {
+    fn terms<T>(&mut self, whose: &str, at: &At<T>, policy: &Policy, under: &[At<Compliance>]) {
+        for compliance in under {
+            if let Some(short) = compliance.value.shortfall(policy) {
                 let what = format!(
                     "{whose}: {} wants {}, and this keeps {}",
                     compliance.value, short.min, short.reach

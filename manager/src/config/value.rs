@@ -58,8 +58,10 @@ pub struct Schedule {
     cron: Cron,
 }
 
-/// Gaps that are looked at: more than a year of days.
+/// Gaps that are looked at: more than a year of days,
 const GAPS: usize = 400;
+/// and, where they are short, more than a month, so that nights, weekends and holidays of the expression are among them.
+const SECONDS: i64 = 40 * 86_400;
 
 impl Schedule {
     /// The first time it is due after a moment; none if it never is again.
@@ -67,11 +69,12 @@ impl Schedule {
         self.cron.find_next_occurrence(after, false).ok()
     }
 
-    /// The shortest and the longest time from one run to the next, among the first 400 after a moment.
+    /// The shortest and the longest time from one run to the next, among those of 40 days and at least 400.
     pub fn gaps(&self, after: &Zoned) -> Option<(Length, Length)> {
-        let (mut found, mut last) = (None, self.next(after)?);
-        for _ in 0..GAPS {
+        let (mut found, mut last, mut seen) = (None, self.next(after)?, 0);
+        while seen < GAPS || seconds(&last) - seconds(after) < SECONDS {
             let Some(next) = self.next(&last) else { break };
+            seen += 1;
             let gap = Length { seconds: seconds(&next) - seconds(&last) };
             found = Some(
                 found.map_or((gap, gap), |(least, most): (Length, Length)| (least.min(gap), most.max(gap))),
@@ -142,6 +145,8 @@ mod tests {
         // A day has 23 or 25 hours twice a year.
         assert_eq!(gaps("30 1 * * *"), (hours(23), hours(25)));
         assert_eq!(gaps("0 3 * * 1"), (hours(167), hours(169)));
+        // Friday 17:59 to Monday 9:00.
+        assert_eq!(gaps("* 9-17 * * 1-5"), (Length::of_seconds(60), Length::of_seconds(63 * 3600 + 60)));
         for (text, why) in [
             ("* * * *", "4 fields"),
             ("61 * * * *", "no schedule"),

@@ -12,6 +12,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Span, Zoned};
 use std::collections::HashSet;
+use std::fmt;
 
 /// What is played.
 #[derive(Debug, Clone)]
@@ -26,6 +27,38 @@ pub struct Play {
     pub runs_a_day: u32,
     /// Whose days.
     pub zone: TimeZone,
+}
+
+/// More snapshots than this are not played: each day looks at all of them.
+const SNAPSHOTS_MAX: usize = 5_000;
+
+/// Why a play ended early.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stopped {
+    /// The engine does not accept the policy.
+    Refused(Refusal),
+    /// On this day more than five thousand snapshots were kept.
+    TooMany(Date),
+}
+
+impl From<Refusal> for Stopped {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::TooMany(day) => {
+                write!(
+                    f,
+                    "more than {SNAPSHOTS_MAX} snapshots would be kept on {day}; play fewer years, or runs a day"
+                )
+            }
+        }
+    }
 }
 
 /// The end of one day, after the forget.
@@ -77,7 +110,7 @@ impl Kept {
 
 impl Play {
     /// Plays it, and shows each day.
-    pub fn run(&self, mut see: impl FnMut(&Day)) -> Result<(), Refusal> {
+    pub fn run(&self, mut see: impl FnMut(&Day)) -> Result<(), Stopped> {
         let mut left: Vec<Candidate> = Vec::new();
         let mut made = 0_u64;
         for n in 0..self.days {
@@ -90,6 +123,9 @@ impl Play {
             let plan = plan(&left, &HashSet::new(), &self.policy, now, &self.zone)?;
             let gone: HashSet<RunId> = plan.groups.iter().flat_map(|g| &g.remove).copied().collect();
             left.retain(|c| !gone.contains(&c.id));
+            if left.len() > SNAPSHOTS_MAX {
+                return Err(Stopped::TooMany(end.date()));
+            }
             see(&Day { end, kept: left.iter().map(|c| c.time.seconds).collect() });
         }
         Ok(())
@@ -112,7 +148,7 @@ impl Play {
     }
 
     /// Plays each rule alone.
-    pub fn each_rule(&self) -> Result<Vec<Kept>, Refusal> {
+    pub fn each_rule(&self) -> Result<Vec<Kept>, Stopped> {
         let mut out = Vec::new();
         for (unit, keep) in rules(&self.policy) {
             let Some(promise) = promise(unit, keep) else { continue };
@@ -124,11 +160,11 @@ impl Play {
     }
 
     /// Plays all rules together against a term.
-    pub fn against(&self, term: Period) -> Result<Kept, Refusal> {
+    pub fn against(&self, term: Period) -> Result<Kept, Stopped> {
         self.judge(Kept::new(None, None, term))
     }
 
-    fn judge(&self, mut kept: Kept) -> Result<Kept, Refusal> {
+    fn judge(&self, mut kept: Kept) -> Result<Kept, Stopped> {
         let first = self.first();
         self.run(|day| kept.see(day, first))?;
         Ok(kept)
