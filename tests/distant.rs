@@ -8,8 +8,8 @@ use bulla_engine::check::{self, CheckOptions, ReadData};
 use bulla_engine::format::{Area, ObjectName};
 use bulla_engine::observer::Silent;
 use bulla_engine::repository::Repository;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// A store that says it is far away; data packs take longer than everything else, each another time.
@@ -18,21 +18,29 @@ struct Far {
     puts: AtomicUsize,
     under_way: AtomicUsize,
     most: AtomicUsize,
-    /// How long an upload waits for a second one beside it.
+    /// How long uploads wait for a second one beside them, all together, from when the first began.
     patience: Duration,
+    began: OnceLock<Instant>,
 }
 
 impl Far {
     fn new(memory: Arc<Memory>) -> Self {
         let zero = || AtomicUsize::new(0);
-        Self { memory, puts: zero(), under_way: zero(), most: zero(), patience: Duration::ZERO }
+        Self {
+            memory,
+            puts: zero(),
+            under_way: zero(),
+            most: zero(),
+            patience: Duration::ZERO,
+            began: OnceLock::new(),
+        }
     }
 
     /// Waits for company, until it has been seen once or patience is at its end: on a busy machine a short sleep may be over
     /// before the next uploader gets a turn.
     fn meet(&self) {
-        let begun = Instant::now();
-        while self.most.load(Ordering::SeqCst) < 2 && begun.elapsed() < self.patience {
+        let began = self.began.get_or_init(Instant::now);
+        while self.most.load(Ordering::SeqCst) < 2 && began.elapsed() < self.patience {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
