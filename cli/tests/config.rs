@@ -76,6 +76,23 @@ fn secrets_do_not_stand_in_it_nor_lie_open() {
 }
 
 #[test]
+fn a_password_in_a_url_is_not_shown_and_what_is_no_text_is_told() {
+    let home = furnished();
+    let key = home.shown("key");
+    let file =
+        format!("[destination.r]\nurl = \"rest:https://u:hunter2@h/\"\nkey = {{ file = \"{key}\" }}\n");
+    home.write("etc/conf.d/c.toml", file.as_bytes());
+    for json in ["", " --json"] {
+        let shown = home.bulla(&format!("config show --origin --config {FILE}{json}")).ok();
+        assert!(shown.contains("rest:https://u:…@h/") && !shown.contains("hunter2"), "{shown}");
+    }
+    home.write("etc/conf.d/c.toml", b"\xff");
+    home.bulla(&format!("config check --config {FILE}"))
+        .ends(2)
+        .says("etc/conf.d/c.toml: stream did not contain valid UTF-8");
+}
+
+#[test]
 fn the_policy_of_a_job_can_be_shown_and_played() {
     let home = furnished();
     let shown = home.bulla(&format!("policy show --job logs --config {FILE}")).ok();

@@ -39,6 +39,10 @@ fn a_preset_shorter_than_the_law_names_the_smallest_change() {
         !played.contains("SHORT") && played.contains("all, for pci-dss") && played.contains("GiB"),
         "{played}"
     );
+    home.bulla("policy show --preset logs --compliance sox,hipaa")
+        .ends(2)
+        .says("sox wants 7y")
+        .says("; hipaa wants 6y");
     home.bulla("policy show --preset log").ends(2).says("databases, vms, config, logs, user-data");
     home.bulla("policy show").ends(2).says("nothing says what to keep");
 }

@@ -105,11 +105,7 @@ impl ConfigArgs {
     /// Finds and reads it.
     pub(crate) fn read(&self) -> Outcome<Found> {
         let main = self.main();
-        let text = fs::read_to_string(&main).map_err(|e| {
-            let hint = "begin one with: bulla config init";
-            Failure::Usage(format!("cannot read the configuration {}: {e}; {hint}", main.display()))
-        })?;
-        let mut files = vec![File { path: main.clone(), text }];
+        let mut files = vec![text_of(&main)?];
         let parts = main.parent().unwrap_or(Path::new("")).join("conf.d");
         let mut paths: Vec<PathBuf> = match fs::read_dir(&parts) {
             Ok(list) => list.filter_map(|e| Some(e.ok()?.path())).collect(),
@@ -119,14 +115,22 @@ impl ConfigArgs {
         paths.retain(|p| p.extension().is_some_and(|e| e == "toml"));
         paths.sort();
         for path in paths {
-            let text = fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
-            files.push(File { path, text });
+            files.push(text_of(&path)?);
         }
         let mut read = Config::read(&files);
         read.mistakes.extend(secrets(&read.config));
         read.mistakes.sort();
         Ok(Found { files, read })
     }
+}
+
+fn text_of(path: &Path) -> Outcome<File> {
+    let text = fs::read_to_string(path).map_err(|e| {
+        let missing = e.kind() == std::io::ErrorKind::NotFound;
+        let hint = if missing { "; begin one with: bulla config init" } else { "" };
+        Failure::Usage(format!("cannot read the configuration {}: {e}{hint}", path.display()))
+    })?;
+    Ok(File { path: path.to_owned(), text })
 }
 
 /// Files with secrets that others can read, or that are not there.

@@ -124,10 +124,11 @@ impl Meant {
 
 /// A contradiction is told where the results are, too: they are about it.
 fn verdict(short: &[Short]) -> Outcome {
-    match short {
-        [] => Ok(Code::Done),
-        [first, ..] => Err(Failure::Usage(format!("the policy contradicts what the data is under: {first}"))),
+    if short.is_empty() {
+        return Ok(Code::Done);
     }
+    let all: Vec<String> = short.iter().map(Short::to_string).collect();
+    Err(Failure::Usage(format!("the policy contradicts what the data is under: {}", all.join("; "))))
 }
 
 #[derive(Serialize)]
@@ -228,6 +229,9 @@ fn play(context: &Context<'_>, args: &Simulate) -> Outcome {
     let bytes_of = |day: &Day| args.size.map(|size| stored(&day.kept, size, args.change / 100.0));
     // Of many days only those that are shown stay in memory.
     let last = from.saturating_add(Span::new().days(i64::from(days) - 1));
+    if let Some(day) = args.day.filter(|day| !(from..=last).contains(day)) {
+        return Err(Failure::Usage(format!("{day} is not among the days that are played, {from} to {last}")));
+    }
     let wanted = |date: Date| match args.day {
         Some(day) => date == day,
         None => date == last || date.month() == 12 && date.day() == 31,
@@ -258,8 +262,8 @@ fn play(context: &Context<'_>, args: &Simulate) -> Outcome {
     }
     if let Some(out) = out {
         print_rules(out, &judged)?;
-    } else if let Some(date) = args.day {
-        print_day(context, &shown, date)?;
+    } else if args.day.is_some() {
+        shown.iter().try_for_each(|day| print_day(context, day))?;
     } else {
         print_years(context, args, &play, &shown, &judged, bytes_of)?;
     }
@@ -306,15 +310,13 @@ fn print_rules(mut out: Results, judged: &[(String, Kept)]) -> Outcome<()> {
     out.finish()
 }
 
-fn print_day(context: &Context<'_>, shown: &[Day], date: Date) -> Outcome<()> {
-    let [day] = shown else {
-        return Err(Failure::Usage(format!("{date} is not among the days that are played")));
-    };
+fn print_day(context: &Context<'_>, day: &Day) -> Outcome<()> {
     let mut out = context.ui.results();
     for moment in moments(day) {
         out.line(moment.strftime("%Y-%m-%d %H:%M"))?;
     }
-    out.line(format!("{} at the end of {date}", count(day.kept.len() as u64, "snapshot")))?;
+    let kept = count(day.kept.len() as u64, "snapshot");
+    out.line(format!("{kept} at the end of {}", day.end.date()))?;
     out.finish()
 }
 

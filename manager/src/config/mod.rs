@@ -1,6 +1,7 @@
 //! The configuration of the manager: what is backed up, where to, how long it is kept, and what is promised about it.
 //!
-//! It is read from texts that the caller has found. All mistakes are told at once. A key that nobody heeds is a mistake,
+//! It is read from texts that the caller has found. All mistakes are told at once; only what a job says together with
+//! others is judged when its source and its destinations can be read. A key that nobody heeds is a mistake,
 //! and so is a contradiction: nothing is guessed, nothing averaged. No secret stands in it, only where one is.
 
 mod entries;
@@ -18,7 +19,7 @@ pub use value::{Length, Schedule};
 use crate::policy::Compliance;
 use bulla_engine::retention::Policy;
 use jiff::tz::TimeZone;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// A text with the file it is from.
@@ -41,6 +42,8 @@ pub struct Config {
     pub retentions: BTreeMap<String, At<Retention>>,
     /// What is backed up, by name.
     pub jobs: BTreeMap<String, At<Job>>,
+    /// Destinations and retentions that are described and could not be read: whoever names one makes no mistake.
+    unread: BTreeSet<String>,
 }
 
 /// This machine.

@@ -76,29 +76,33 @@ impl Config {
             };
         }
         let destinations = section.named("destination", "Where repositories are", destination);
-        merge(section, &mut self.destinations, destinations, "destination");
+        self.unread.extend(merge(section, &mut self.destinations, destinations, "destination"));
         let retentions = section.named("retention", "What is kept how long", retention);
-        merge(section, &mut self.retentions, retentions, "retention");
+        self.unread.extend(merge(section, &mut self.retentions, retentions, "retention"));
         let jobs = section.named("job", "What is backed up", job);
         merge(section, &mut self.jobs, jobs, "job");
     }
 }
 
-/// A name may be given once, in whatever file.
+/// A name may be given once, in whatever file. Gives the names of what could not be read.
 fn merge<T>(
     section: &Section<'_>,
     into: &mut BTreeMap<String, At<T>>,
-    found: Vec<(String, At<T>)>,
+    found: Vec<(String, At<Option<T>>)>,
     kind: &str,
-) {
-    for (name, at) in found {
-        if let Some(first) = into.get(&name) {
-            let what = format!("{kind} {name} is described a second time, first at {}", first.place);
-            section.wrong(at.place, "E-KEY-04", what, "give one of them another name");
-        } else {
-            into.insert(name, at);
+) -> Vec<String> {
+    let mut unread = Vec::new();
+    for (name, At { value, place }) in found {
+        match (into.get(&name), value) {
+            (Some(first), _) => {
+                let what = format!("{kind} {name} is described a second time, first at {}", first.place);
+                section.wrong(place, "E-KEY-04", what, "give one of them another name");
+            }
+            (None, Some(value)) => _ = into.insert(name, At { value, place }),
+            (None, None) => unread.push(name),
         }
     }
+    unread
 }
 
 fn host(s: &mut Section<'_>) -> Host {
@@ -229,8 +233,28 @@ fn job(s: &mut Section<'_>) -> Option<Job> {
         &verify,
     );
     let verify = verify.map_or(Verify::New, |at| at.value);
+    promises(s, class, verify);
+    if to.as_ref().is_some_and(Vec::is_empty) {
+        s.lacks("E-DST-01", "goes nowhere", "name a destination in to = [\"…\"]");
+    }
     let (source, to) = (found?, to?);
     Some(Job { system, class, rto, rpo, owner, source, to, schedule, retention, compliance, verify })
+}
+
+/// What has to be said of a job. What is there and cannot be read is another mistake, told already.
+fn promises(s: &Section<'_>, class: Class, verify: Verify) {
+    for (key, example) in [("rto", "2h"), ("rpo", "1d2h")] {
+        if class >= Class::Important && !s.has(key) {
+            let fix = format!("write {key} = \"{example}\", what you need and not what you have");
+            s.lacks("E-JOB-04", format!("is important and has no {key}"), fix);
+        }
+    }
+    if class == Class::Critical && verify < Verify::New {
+        s.lacks("E-VER-01", "is critical and what it writes is not read back", "write verify = \"new\"");
+    }
+    if !s.has("schedule") {
+        s.lacks("W-SCH-01", "has no schedule", "write schedule = \"30 1 * * *\", or run it yourself");
+    }
 }
 
 fn source(s: &mut Section<'_>) -> Option<JobSource> {

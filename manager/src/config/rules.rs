@@ -3,7 +3,7 @@
 
 use super::mistake::{Mistake, meant};
 use super::section::At;
-use super::{Class, Config, Job, JobSource, Length, Retention, Verify};
+use super::{Class, Config, Job, JobSource, Length, Retention};
 use crate::policy::{Compliance, Preset, rules};
 use bulla_engine::retention::{Keep, Policy, Unit};
 use jiff::Timestamp;
@@ -24,7 +24,6 @@ pub(super) fn judge(config: &Config, mistakes: &mut Vec<Mistake>) {
     }
     for (name, job) in &config.jobs {
         judge.names(name, job);
-        judge.promises(name, job);
         judge.copies(name, job);
         judge.source(name, job);
         if let Some((at, retention)) = config.retention_of(&job.value) {
@@ -61,62 +60,22 @@ impl Judge<'_> {
 
     /// Names that are used exist.
     fn names(&mut self, name: &str, job: &At<Job>) {
-        let destinations = || self.config.destinations.keys().map(String::as_str).collect::<Vec<_>>();
-        let known = destinations();
-        for to in job.value.to.iter().filter(|to| !self.config.destinations.contains_key(&to.value)) {
+        let (config, job) = (self.config, &job.value);
+        let known: Vec<&str> = config.destinations.keys().map(String::as_str).collect();
+        let missing =
+            |to: &&At<String>| !known.contains(&to.value.as_str()) && !config.unread.contains(&to.value);
+        for to in job.to.iter().filter(missing) {
             let what = format!("job {name} goes to {:?}, and no destination is named so", to.value);
             self.say(to, "E-REF-01", what, meant(&to.value, known.clone()));
         }
-        if job.value.to.is_empty() {
-            self.say(
-                job,
-                "E-DST-01",
-                format!("job {name} goes nowhere"),
-                "name a destination in to = [\"…\"]",
-            );
-        }
-        if let Some(retention) =
-            job.value.retention.as_ref().filter(|_| self.config.retention_of(&job.value).is_none())
-        {
-            let names: Vec<&str> = self
-                .config
-                .retentions
-                .keys()
-                .map(String::as_str)
-                .chain(Preset::ALL.map(Preset::name))
-                .collect();
-            let what = format!(
-                "job {name} is kept by {:?}, and no retention or preset is named so",
-                retention.value
-            );
-            self.say(retention, "E-REF-01", what, meant(&retention.value, names));
-        }
-    }
-
-    /// What has to be promised about something important.
-    fn promises(&mut self, name: &str, job: &At<Job>) {
-        let j = &job.value;
-        if j.class >= Class::Important {
-            for (key, missing, example) in [("rto", j.rto.is_none(), "2h"), ("rpo", j.rpo.is_none(), "1d2h")]
-            {
-                if missing {
-                    let what = format!("job {name} is important and has no {key}");
-                    self.say(
-                        job,
-                        "E-JOB-04",
-                        what,
-                        format!("write {key} = \"{example}\", what you need and not what you have"),
-                    );
-                }
-            }
-        }
-        if j.schedule.is_none() {
-            let fix = "write schedule = \"30 1 * * *\", or run it yourself";
-            self.say(job, "W-SCH-01", format!("job {name} has no schedule"), fix);
-        }
-        if j.class == Class::Critical && j.verify < Verify::New {
-            let what = format!("job {name} is critical and what it writes is not read back");
-            self.say(job, "E-VER-01", what, "write verify = \"new\"");
+        let unknown =
+            |at: &&At<String>| config.retention_of(job).is_none() && !config.unread.contains(&at.value);
+        if let Some(at) = job.retention.as_ref().filter(unknown) {
+            let presets = Preset::ALL.map(Preset::name);
+            let names: Vec<&str> = config.retentions.keys().map(String::as_str).chain(presets).collect();
+            let what =
+                format!("job {name} is kept by {:?}, and no retention or preset is named so", at.value);
+            self.say(at, "E-REF-01", what, meant(&at.value, names));
         }
     }
 

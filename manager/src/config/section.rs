@@ -181,17 +181,18 @@ impl<'a> Section<'a> {
     /// A list of texts.
     pub(super) fn texts(&mut self, key: &'static str, doc: &str) -> Option<Vec<At<String>>> {
         let slot = self.slot(key, doc, || json!({"type": "array", "items": {"type": "string"}}))?;
-        let texts = slot.get_ref().as_array().map(|items| {
-            let text = |item: &Spanned<DeValue<'_>>| {
-                let place = self.source.place(item.span());
-                item.get_ref().as_str().map(|t| At { value: t.to_owned(), place })
-            };
-            items.iter().map(text).collect::<Option<Vec<_>>>()
-        });
-        if !matches!(texts, Some(Some(_))) {
+        let Some(items) = slot.get_ref().as_array() else {
             self.mistyped(key, slot, "a list of texts: [\"…\", \"…\"]");
-        }
-        texts.flatten()
+            return None;
+        };
+        let text = |item: &Spanned<DeValue<'_>>| match item.get_ref().as_str() {
+            Some(text) => Some(At { value: text.to_owned(), place: self.source.place(item.span()) }),
+            None => {
+                self.mistyped(key, item, "only texts in it, in quotes");
+                None
+            }
+        };
+        items.iter().map(text).collect()
     }
 
     /// A number or text, as text: rules of retention.
@@ -234,13 +235,13 @@ impl<'a> Section<'a> {
         Some(self.source.place(slot.span()))
     }
 
-    /// A table of tables, with names of the user's choice.
+    /// A table of tables, with names of the user's choice; without a value those that could not be read.
     pub(super) fn named<T>(
         &mut self,
         key: &'static str,
         doc: &str,
         read: impl Fn(&mut Section<'a>) -> Option<T>,
-    ) -> Vec<(String, At<T>)> {
+    ) -> Vec<(String, At<Option<T>>)> {
         let found = self.table(key, doc, |section| {
             let mut out = Vec::new();
             section.open = true;
@@ -257,7 +258,7 @@ impl<'a> Section<'a> {
                 let mut inner = Section::new(section.source, section.key(&name), Some(table), slot.span());
                 let value = read(&mut inner);
                 inner.finish();
-                out.extend(value.map(|value| (name, At { value, place })));
+                out.push((name, At { value, place }));
             }
             Some(out)
         });

@@ -111,6 +111,24 @@ fn what_is_right_is_not_called_wrong() {
     }
 }
 
+/// What is wrong once is told once: a value that cannot be read is not missing, nor is what it stands in.
+#[test]
+fn a_mistake_draws_no_others_after_it() {
+    let codes = |text: &str| told(text).into_iter().map(|(code, _)| code).collect::<Vec<_>>().join(", ");
+    let important = ["class = \"important\"", "rto = \"soon\""];
+    assert_eq!(codes(&with_job(&important)), "E-VAL-01 12");
+    assert_eq!(codes(&with_job(&["schedule = \"daily\""])), "E-VAL-01 10");
+    assert_eq!(codes(&with_job(&["to = [\"disk\", 3]"])), "E-KEY-02 10");
+    let bad_place = with_job(&[]).replace("url = \"/mnt/b\"\n", "");
+    assert_eq!(codes(&bad_place), "E-KEY-03 1");
+    let bad_rules = with_job(&["retention = \"own\""]) + "[retention.own]\ncompliance = []\n";
+    assert_eq!(codes(&bad_rules), "E-RET-01 11");
+    // And one does not hide another.
+    let both = ["class = \"critical\"", "rpo = none", "verify = \"off\"", "source = {}"];
+    let found = codes(&with_job(&both));
+    assert!(["E-SRC-01", "E-JOB-04", "E-VER-01"].iter().all(|code| found.contains(code)), "{found}");
+}
+
 #[test]
 fn secrets_are_places_and_nothing_else() {
     let told_of = |key: &str| told(&format!("[destination.disk]\nurl = \"/b\"\n{key}\n"));
@@ -134,7 +152,7 @@ fn secrets_are_places_and_nothing_else() {
 fn all_mistakes_are_told_in_order_with_their_lines() {
     let text = "[host]\ntimezone = \"Europe/Berlyn\"\n[destination.a]\nkey = { file = \"/k\" }\nmedia = \"hd\"\n[job.x]\nto = [\"b\"]\n[jobs.y]\n";
     let codes: Vec<String> = told(text).into_iter().map(|(code, _)| code).collect();
-    assert_eq!(codes, ["E-VAL-01 2", "E-KEY-03 3", "E-VAL-01 5", "E-KEY-03 6", "E-KEY-01 8"]);
+    assert_eq!(codes, ["E-VAL-01 2", "E-KEY-03 3", "E-VAL-01 5", "E-KEY-03 6", "W-SCH-01 6", "E-KEY-01 8"]);
     let broken = told("[host\nsite = 1\n= 3\n[job.x]\ncolour = 1\n");
     assert!(broken.iter().filter(|(c, _)| c.starts_with("E-TOML-01")).count() >= 2, "{broken:?}");
 }

@@ -2,7 +2,7 @@
 //! change that ends the contradiction; nothing is averaged. The notes say what the rules are really about; none of this
 //! is legal advice.
 
-use super::{Reach, place};
+use super::{Reach, place, rules};
 use bulla_engine::retention::{Keep, Period, Policy, Unit};
 use std::fmt;
 use std::str::FromStr;
@@ -82,7 +82,8 @@ impl Compliance {
     /// What a policy lacks to be long enough.
     pub fn shortfall(self, policy: &Policy) -> Option<Short> {
         let (min, reach) = (self.min()?, Reach::of(policy));
-        if reach.covers(&min) {
+        // Any rule: of two periods neither need be the longer on every day.
+        if rules(policy).into_iter().any(|(_, keep)| Reach::of_rule(keep).covers(&min)) {
             return None;
         }
         let years = YEARS_FROM.parse().is_ok_and(|from: Period| min.covers(&from));
@@ -157,6 +158,14 @@ mod tests {
             "logs pci-dss monthly 12m",
         ];
         assert_eq!(short, expected);
+    }
+
+    #[test]
+    fn one_rule_that_is_long_enough_suffices() {
+        let keep = |text: &str| text.parse().ok();
+        // Neither of the two is longer than the other on all days.
+        let policy = Policy { keep_weekly: keep("12m"), keep_monthly: keep("11m30d"), ..Policy::default() };
+        assert_eq!(Compliance::PciDss.shortfall(&policy), None);
     }
 
     #[test]

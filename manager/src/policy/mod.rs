@@ -28,12 +28,21 @@ pub enum Reach {
 impl Reach {
     /// Of a policy: that of its longest window.
     pub fn of(policy: &Policy) -> Self {
-        rules(policy).into_iter().fold(Self::Nothing, |longest, (_, keep)| match (longest, keep) {
-            (Self::Unlimited, _) | (_, Keep::Unlimited) => Self::Unlimited,
-            (Self::Window(a), Keep::Within(b)) if a.covers(&b) => Self::Window(a),
-            (_, Keep::Within(b)) => Self::Window(b),
-            (longest, Keep::Count(_)) => longest,
-        })
+        let longer = |longest, own| match (longest, own) {
+            (Self::Unlimited, _) | (_, Self::Nothing) => longest,
+            (Self::Window(a), Self::Window(b)) if a.covers(&b) => longest,
+            _ => own,
+        };
+        rules(policy).into_iter().map(|(_, keep)| Self::of_rule(keep)).fold(Self::Nothing, longer)
+    }
+
+    /// Of one rule.
+    pub fn of_rule(keep: Keep) -> Self {
+        match keep {
+            Keep::Count(_) => Self::Nothing,
+            Keep::Within(period) => Self::Window(period),
+            Keep::Unlimited => Self::Unlimited,
+        }
     }
 
     /// True if it is at least this long on every day.

@@ -4,7 +4,7 @@
 //! longer one hides what a shorter one does not keep. A rule is judged from the day on which the history is as long as
 //! what it says; before that nothing could reach so far.
 
-use super::{Reach, place, rules};
+use super::{place, rules};
 use bulla_engine::format::tree::Timestamp;
 use bulla_engine::format::{ClientId, RunId};
 use bulla_engine::retention::{Candidate, Keep, Period, Policy, Refusal, Unit, plan};
@@ -168,11 +168,6 @@ impl Play {
         let first = self.first();
         self.run(|day| kept.see(day, first))?;
         Ok(kept)
-    }
-
-    /// The reach that follows from the rules alone.
-    pub fn reach(&self) -> Reach {
-        Reach::of(&self.policy)
     }
 }
 
