@@ -73,6 +73,7 @@ def read_signed(kind, data, given):
         good = f.field(body, 1, bytes, 16) == client and f.uint(body, 2) == int(number, 16)
         f.need(good, "RECORD-1", "another name")
         f.need((3 in body) == (f.uint(body, 2) > 0), "RECORD-2", "a chain that is torn")
+        check_fact(f.uint(body, 5), f.field(body, 6, dict))
     else:
         tag = {7: "GONE-1", 8: "MARK-1", 9: "HOLD-1", 10: "CERT-1", 13: "FORGET-1"}[kind]
         f.need(f.field(body, 1, bytes, 16) == name, tag, "another name")
@@ -84,6 +85,17 @@ def read_signed(kind, data, given):
     public = KEYRING.admin_public() if kind == 10 else KEYRING.client_public(client)
     f.verify(public, CONTEXTS[kind], REPO, content)
     return {}
+
+
+def check_fact(kind, fact):
+    """12.7: what a record says."""
+    if kind == 2:
+        levels = [f.uint(copy, 4) for copy in f.field(fact, 10, list)]
+        f.need(all(level <= 4 for level in levels), "RECORD-3", "an unknown level")
+    if kind == 4:
+        f.need(f.uint(fact, 5) <= 2, "RECORD-3", "an unknown kind of drill")
+        f.need(len(f.field(fact, 14, list)) == 4, "RECORD-3", "other phases")
+        f.field(fact, 6, bytes, 32)
 
 
 def check_announcement(body, run, number):

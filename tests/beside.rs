@@ -1,12 +1,13 @@
 //! Verbs beside each other: backups, prunes, checks and restores against one store, stopped and resumed between any
 //! two requests of each other.
 
+use crate::support::forget;
 use crate::support::{Histories, backup, contents, in_memory, noise, on_disk, open};
 use bulla_engine::Error;
 use bulla_engine::backend::testing::{Fault, Faulty};
 use bulla_engine::backend::{Backend, Capabilities, Memory, Put, Result, Stat};
 use bulla_engine::check::{self, CheckOptions, ReadData};
-use bulla_engine::forget::{forget, undelete};
+use bulla_engine::forget::undelete;
 use bulla_engine::format::{Area, ObjectName};
 use bulla_engine::observer::Silent;
 use bulla_engine::prune::{self, MaxUnused, PruneOptions};

@@ -14,10 +14,11 @@
 //!
 //! The same on larger repositories by samples: `damage.rs`.
 
+use crate::support::forget;
 use crate::support::{backup, env, in_memory, interrupted, mark, secret};
 use bulla_engine::backend::Memory;
 use bulla_engine::check::{self, CheckOptions, ReadData};
-use bulla_engine::forget::{forget, protect};
+use bulla_engine::forget::protect;
 use bulla_engine::format::envelope::ObjectType;
 use bulla_engine::format::pack::{HEADER_LEN, PackKind, TRAILER_LEN};
 use bulla_engine::format::parity::Sidecar;

@@ -1,12 +1,13 @@
 //! Bugs that other backup programs had, and that no other test here would show: `CATALOGUE.md` says which test stands for
 //! which.
 
+use crate::support::forget;
 use crate::support::{backup, contents, copy_of, in_memory, mark, noise, on_disk, open};
 use bulla_engine::Error;
 use bulla_engine::backend::{Backend, Memory};
 use bulla_engine::backup;
 use bulla_engine::check::{self, CheckOptions, ReadData};
-use bulla_engine::forget::{forget, undelete};
+use bulla_engine::forget::undelete;
 use bulla_engine::format::envelope::ObjectType;
 use bulla_engine::format::frame::Compression;
 use bulla_engine::format::index::{IndexRecord, IndexRun};

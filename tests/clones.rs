@@ -1,10 +1,10 @@
 //! Clones of a machine, down to the state of its random generator: they use run ids that were used before, and whose
 //! snapshots may have died meanwhile. Found by simulation.
 
+use crate::support::forget;
 use crate::support::{backup, contents, in_memory, noise, on_disk, open, populate};
 use bulla_engine::backend::{Backend, Memory};
 use bulla_engine::check::{self, CheckOptions, ReadData};
-use bulla_engine::forget::forget;
 use bulla_engine::format::{Area, ObjectName};
 use bulla_engine::observer::Silent;
 use bulla_engine::prune::{self, MaxUnused, PruneOptions};

@@ -13,7 +13,7 @@ use bulla_engine::format::snapshot::Snapshot;
 use bulla_engine::format::{Area, ObjectName};
 use bulla_engine::observer::Silent;
 use bulla_engine::repository::{InitOptions, Repository};
-use bulla_engine::{Error, forget, prune};
+use bulla_engine::{Error, prune};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -286,7 +286,7 @@ fn a_copy_after_a_prune_of_the_target_is_whole() {
         let to = target(&from, ids, Arc::new(Memory::new()));
         copy::run(&from, &to, &all(&from), &CopyOptions::default(), &Silent).unwrap();
         for copy in to.snapshots().unwrap() {
-            forget::forget(&to, &copy.id, true, "test").unwrap();
+            crate::support::forget(&to, &copy.id, true, "test").unwrap();
         }
         let options =
             prune::PruneOptions { max_unused: prune::MaxUnused::Bytes(0), ..prune::PruneOptions::default() };
@@ -318,7 +318,7 @@ fn a_prune_of_the_target_inside_a_copy_at_any_request() {
     let let_go = |memory: &Arc<Memory>, seed: u64| {
         let to = open(memory.clone(), seed).unwrap();
         for copy in to.snapshots().unwrap() {
-            forget::forget(&to, &copy.id, true, "test").unwrap();
+            crate::support::forget(&to, &copy.id, true, "test").unwrap();
         }
         to
     };

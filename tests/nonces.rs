@@ -2,12 +2,13 @@
 //! Frames are sealed under a key of their pack, which depends on the pack's salt, with counters for nonces; so a salt that
 //! is new makes all of them new.
 
+use crate::support::forget;
 use crate::support::{backup, noise, options, secret, small, source};
 use bulla_engine::backend::{self, Backend, Capabilities, Memory, Put, Stat};
 use bulla_engine::backup::{self as backups, BackupOptions};
 use bulla_engine::check::{self, CheckOptions, ReadData};
 use bulla_engine::env::Env;
-use bulla_engine::forget::{forget, protect, undelete};
+use bulla_engine::forget::{protect, undelete};
 use bulla_engine::format::envelope::Header;
 use bulla_engine::format::envelope::ObjectType;
 use bulla_engine::format::keys::Secret;

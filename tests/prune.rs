@@ -1,10 +1,11 @@
 //! Forget and prune: what nothing needs goes, everything else restores, also when the prune dies at any operation.
 
+use crate::support::forget;
 use crate::support::{Histories, backup, contents, in_memory, noise, on_disk, open, populate};
 use bulla_engine::backend::testing::{Fault, Faulty, Recorder};
 use bulla_engine::backend::{Backend, Memory};
 use bulla_engine::check::{self, CheckOptions, ReadData};
-use bulla_engine::forget::{forget, protect, undelete, unprotect};
+use bulla_engine::forget::{protect, undelete, unprotect};
 use bulla_engine::format::{Area, ObjectName, RunId};
 use bulla_engine::observer::Silent;
 use bulla_engine::prune::{self, MaxUnused, PruneOptions, PruneReport};

@@ -10,6 +10,7 @@ pub mod chunker;
 pub mod copy;
 pub mod env;
 mod error;
+pub mod evidence;
 pub mod find;
 pub mod forget;
 pub mod observer;

@@ -6,7 +6,7 @@ use bulla_engine::backup::{self, BackupOptions};
 use bulla_engine::browse;
 use bulla_engine::check::{self, CheckOptions, ReadData};
 use bulla_engine::env::Env;
-use bulla_engine::forget::{forget, undelete};
+use bulla_engine::forget::{Permit, forget, undelete};
 use bulla_engine::format::chunker::ChunkerParams;
 use bulla_engine::format::keys::Secret;
 use bulla_engine::format::snapshot::Snapshot;
@@ -117,7 +117,8 @@ impl Model {
             5 | 6 => self.backup(),
             7 if !self.alive.is_empty() => {
                 let (snapshot, files) = self.alive.remove(usize::from(with) % self.alive.len());
-                assert!(forget(&self.open(), &snapshot.id, with % 2 == 0, "fuzz").expect("forgotten"));
+                let permit = Permit::ask(&self.open(), &[snapshot.id], "fuzz").expect("nothing is of a job");
+                assert_eq!(forget(&self.open(), &permit, with % 2 == 0).expect("forgotten"), 1);
                 self.forgotten.push((snapshot, files));
             }
             8 if !self.forgotten.is_empty() => {

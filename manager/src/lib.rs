@@ -1,8 +1,13 @@
 //! The backup manager: what is promised about backups, and whether the promise is kept.
 //!
-//! Pure so far: nothing here reads a clock, the environment or a repository; texts of files are given.
+//! `config` and `policy` are pure. `run` and `drill` act, on repositories that the caller opens ([`world::World`]); `status`
+//! judges what is on record. Nothing here reads the environment, and a clock only through the repositories' own.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed"))]
 
 pub mod config;
+pub mod outcome;
 pub mod policy;
+pub mod run;
+pub mod status;
+pub mod world;

@@ -10,8 +10,8 @@ use crate::repair::{
     read_all,
 };
 use crate::support::copy_of;
+use crate::support::forget;
 use bulla_engine::backend::{Backend, Memory};
-use bulla_engine::forget::forget;
 use bulla_engine::format::{Area, ObjectName, RunId};
 use bulla_engine::observer::Silent;
 use bulla_engine::repair::index::{self, IndexOptions};

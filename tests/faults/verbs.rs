@@ -1,6 +1,7 @@
 //! Every verb, each with a world and with what its success promises.
 
 use super::world::*;
+use crate::support::forget;
 use crate::support::{
     self, contents, copy_of, interrupted, mark, noise, on_disk, options, secret, small, source,
 };
@@ -8,7 +9,7 @@ use bulla_engine::backend::testing::{Fault, Faulty};
 use bulla_engine::backend::{Backend, Memory};
 use bulla_engine::backup::{self, BackupOptions};
 use bulla_engine::check::{self, CheckOptions, ReadData};
-use bulla_engine::forget::{forget, protect, undelete, unprotect};
+use bulla_engine::forget::{protect, undelete, unprotect};
 use bulla_engine::format::snapshot::Snapshot;
 use bulla_engine::format::{Area, ObjectName};
 use bulla_engine::observer::Silent;

@@ -1,9 +1,9 @@
 //! The repositories that faults meet: each small enough for thousands of runs, with what must hold of it afterwards.
 
+use crate::support::forget;
 use crate::support::{self, Counted, Manual, copy_of, noise, on_disk, secret, small};
 use bulla_engine::backend::{Backend, Memory};
 use bulla_engine::env::Env;
-use bulla_engine::forget::forget;
 use bulla_engine::format::keys::Secret;
 use bulla_engine::format::snapshot::Snapshot;
 use bulla_engine::format::{Area, ObjectName, PackName, RunId};

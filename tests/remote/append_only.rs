@@ -6,6 +6,7 @@ use super::servers::{KEY, RestServer, S3, Version, store, store_as};
 use crate::support::{
     backup, contents, copy_of, env, in_memory, noise, on_disk, open, options, populate, secret, small, source,
 };
+use bulla_engine::Error;
 use bulla_engine::backend::testing::{Fault, Faulty};
 use bulla_engine::backend::{Backend, BackendError, Capabilities, Memory, Put, Result, Stat};
 use bulla_engine::backup::{self as verb, BackupOptions};
@@ -16,7 +17,6 @@ use bulla_engine::observer::Silent;
 use bulla_engine::prune::{self, MaxUnused, PruneOptions};
 use bulla_engine::repository::Repository;
 use bulla_engine::restore::{self, RestoreOptions};
-use bulla_engine::{Error, forget};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -192,12 +192,12 @@ fn a_prune_without_deletes_is_refused_before_it_changes_anything() {
     let store: Arc<dyn Backend> = Arc::new(AddOnly::new(memory.clone()));
     let mut taken = two_backups(&store, dir.path());
     let repository = open(store.clone(), 6).unwrap();
-    assert!(forget::forget(&repository, &taken[0].0.id, true, "test").unwrap());
+    assert!(crate::support::forget(&repository, &taken[0].0.id, true, "test").unwrap());
     prune_is_refused(&store);
     // To rehearse is allowed, and a forget is undone as long as nothing was pruned.
     let rehearsal = PruneOptions { dry_run: true, ..prune_all() };
     assert_eq!(prune::run(&repository, &rehearsal, &Silent).unwrap().died, [taken[0].0.id]);
-    let edition = forget::undelete(&repository, &taken[0].0.id).unwrap();
+    let edition = bulla_engine::forget::undelete(&repository, &taken[0].0.id).unwrap();
     taken[0].0 = edition;
     sound(&store, &taken, "after an undelete");
     // Who may delete prunes the same store, and takes the announcements along.
@@ -214,7 +214,7 @@ fn a_prune_that_is_denied_late_loses_nothing() {
     let whole: Arc<dyn Backend> = memory.clone();
     let mut taken = two_backups(&whole, dir.path());
     let gone = taken.remove(0).0;
-    forget::forget(&open(whole.clone(), 6).unwrap(), &gone.id, true, "test").unwrap();
+    crate::support::forget(&open(whole.clone(), 6).unwrap(), &gone.id, true, "test").unwrap();
     let packs = memory.list(Area::Packs).unwrap();
     let late = Arc::new(AddOnly { late: true, ..AddOnly::new(memory.clone()) });
     for seed in 10..13 {
@@ -239,11 +239,11 @@ fn an_append_only_rest_server_takes_backups_and_refuses_a_prune() {
     let store = opened.backend();
     let taken = two_backups(&store, dir.path());
     sound(&store, &taken, "two backups");
-    forget::forget(&open(store.clone(), 6).unwrap(), &taken[0].0.id, true, "test").unwrap();
+    crate::support::forget(&open(store.clone(), 6).unwrap(), &taken[0].0.id, true, "test").unwrap();
     prune_is_refused(&store);
     let error = store.delete(&store.list(Area::Packs).unwrap()[0].0).unwrap_err();
     assert!(matches!(error, BackendError::Denied { .. }), "{error}");
-    let edition = forget::undelete(&open(store.clone(), 7).unwrap(), &taken[0].0.id).unwrap();
+    let edition = bulla_engine::forget::undelete(&open(store.clone(), 7).unwrap(), &taken[0].0.id).unwrap();
     let taken = vec![(edition, taken[0].1.clone()), taken[1].clone()];
     sound(&store, &taken, "after the refusal");
 }
@@ -271,7 +271,7 @@ fn the_policies_of_the_document_are_enough_and_no_more() {
     sound(&store, &taken, "two backups");
     let error = store.delete(&store.list(Area::Packs).unwrap()[0].0).unwrap_err();
     assert!(matches!(error, BackendError::Denied { .. }), "{error}");
-    forget::forget(&open(store.clone(), 6).unwrap(), &taken[0].0.id, true, "test").unwrap();
+    crate::support::forget(&open(store.clone(), 6).unwrap(), &taken[0].0.id, true, "test").unwrap();
     prune_is_refused(&store);
     let left = store.list(Area::Announcements).unwrap().len();
     assert!(left > 0, "a writer has deleted announcements");
@@ -304,7 +304,7 @@ fn in_a_bucket_with_object_lock_whatever_is_deleted_comes_back() {
 
     // A prune does its work: packs are hidden, what lives restores, and no version is gone.
     let gone = taken.remove(0).0;
-    forget::forget(&open(store.clone(), 6).unwrap(), &gone.id, true, "test").unwrap();
+    crate::support::forget(&open(store.clone(), 6).unwrap(), &gone.id, true, "test").unwrap();
     let report = prune::run(&open(store.clone(), 7).unwrap(), &prune_all(), &Silent).unwrap();
     assert!(report.deleted > 0 && report.died == [gone.id]);
     sound(&store, &taken, "after a prune");

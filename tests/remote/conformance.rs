@@ -157,7 +157,7 @@ fn verbs(store: Arc<dyn Backend>) {
     let second = backup(&repository, dir.path()).unwrap().snapshot.unwrap();
     let expected = on_disk(dir.path());
     assert_eq!(contents(&repository, &second).unwrap(), expected);
-    bulla_engine::forget::forget(&repository, &first.id, true, "test").unwrap();
+    crate::support::forget(&repository, &first.id, true, "test").unwrap();
     let options = PruneOptions { max_unused: prune::MaxUnused::Bytes(0), ..PruneOptions::default() };
     for _ in 0..2 {
         prune::run(&repository, &options, &Silent).unwrap();

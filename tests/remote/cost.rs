@@ -104,7 +104,7 @@ fn verbs_cost_requests_by_the_pack_and_not_by_the_file() {
     assert_at_most(&proxy, "restore of 2,000 files", 24);
 
     let repository = open(&far(), here(8));
-    bulla_engine::forget::forget(&repository, &first.id, true, "test").unwrap();
+    crate::support::forget(&repository, &first.id, true, "test").unwrap();
     proxy.requests();
     let repository = open(&far(), here(9));
     prune::run(&repository, &PruneOptions::default(), &Silent).unwrap();

@@ -1,7 +1,7 @@
 //! Editions: what is lost is named, the rest restores.
 
 use super::*;
-use bulla_engine::forget::forget;
+use crate::support::forget;
 use bulla_engine::format::keys::ChunkKind;
 use bulla_engine::format::limits::NODE_SPLIT_MAX;
 use bulla_engine::format::pack::HEADER_LEN;

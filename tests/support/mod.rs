@@ -271,6 +271,12 @@ pub(crate) fn interrupted(repository: &Repository, memory: &Arc<Memory>, path: &
     left
 }
 
+/// Lets one snapshot go; false if it was forgotten before.
+pub(crate) fn forget(repository: &Repository, id: &RunId, now: bool, reason: &str) -> Result<bool> {
+    let permit = bulla_engine::forget::Permit::ask(repository, &[*id], reason)?;
+    Ok(bulla_engine::forget::forget(repository, &permit, now)? == 1)
+}
+
 /// Snapshots of a tree that changes, with what each must restore to: some alive, one forgotten.
 pub(crate) struct Histories {
     /// Alive, with their contents.
@@ -290,7 +296,7 @@ impl Histories {
             taken.push((snapshot, on_disk(dir)));
         }
         let forgotten = taken.remove(1).0.id;
-        bulla_engine::forget::forget(repository, &forgotten, true, "test").unwrap();
+        forget(repository, &forgotten, true, "test").unwrap();
         Self { alive: taken }
     }
 

@@ -7,11 +7,12 @@
 mod power;
 mod repairs;
 
+use crate::support::forget;
 use crate::support::{contents, contents_through, noise, on_disk, open};
 use bulla_engine::backend::testing::{Fault, Faulty, Journal, Step};
 use bulla_engine::backend::{Local, Memory};
 use bulla_engine::check::{self, CheckOptions, ReadData};
-use bulla_engine::forget::{forget, protect, undelete, unprotect};
+use bulla_engine::forget::{protect, undelete, unprotect};
 use bulla_engine::format::snapshot::Snapshot;
 use bulla_engine::format::{ObjectName, RunId};
 use bulla_engine::observer::Silent;

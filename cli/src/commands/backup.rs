@@ -1,6 +1,6 @@
 //! `bulla backup`: paths, a stream or a command's output into a snapshot.
 
-use super::sources::{self, Running, StreamArgs};
+use super::sources::{self, StreamArgs};
 use super::{comma_list, copies, init};
 use crate::context::{Context, variable};
 use crate::exit::{Code, Failure, HINT_ROLLBACK, Outcome, keep};
@@ -14,6 +14,7 @@ use bulla_engine::backup::{self, BackupOptions, BackupReport, Parent};
 use bulla_engine::format::frame::Compression;
 use bulla_engine::format::tree::Timestamp;
 use bulla_engine::repository::{Repository, SnapshotFilter};
+use bulla_engine::source::Running;
 use clap::ValueEnum;
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -9,7 +9,7 @@ use crate::ui::format::{count, local_time};
 use crate::ui::json::{SCHEMA, SnapshotDocument};
 use crate::ui::prompt;
 use crate::ui::table::Table;
-use bulla_engine::forget;
+use bulla_engine::forget::{Permit, forget};
 use bulla_engine::format::snapshot::Snapshot;
 use bulla_engine::format::{ObjectName, RunId};
 use bulla_engine::observer::escape;
@@ -80,9 +80,8 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
                 }
             }
         }
-        for id in &remove {
-            forget::forget(&repository, id, args.now, &reason)?;
-        }
+        let permit = Permit::ask(&repository, &remove, &reason)?;
+        forget(&repository, &permit, args.now)?;
         if !context.ui.json {
             context.ui.line(format_args!("{} forgotten", count(remove.len() as u64, "snapshot")))?;
         }

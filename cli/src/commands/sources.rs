@@ -8,14 +8,11 @@ use crate::secret::PASSWORD_VARIABLES;
 use bulla_engine::Error;
 use bulla_engine::observer::escape;
 use bulla_engine::source::{FilesFrom, Marker, expand_pattern, parse_exclude_file, parse_files_from};
-use bulla_engine::source::{Filter, FilterSpec, PathSources, Sources, StreamSource};
+use bulla_engine::source::{Filter, FilterSpec, PathSources, Pipeline, Running, Sources, StreamSource};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 /// One stream instead of paths.
 #[derive(Debug, clap::Args)]
@@ -175,90 +172,14 @@ pub(super) fn read_named(file: &Path) -> Outcome<Vec<u8>> {
     read.map_err(|e| Failure::Usage(format!("cannot read {}: {e}", file.display())))
 }
 
-/// A command whose output is backed up, and how it ended.
-#[derive(Clone)]
-pub(super) struct Running(Arc<Mutex<State>>);
-
-struct State {
-    name: String,
-    child: Option<Child>,
-    failure: Option<String>,
-}
-
-impl Running {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Why the command failed, once it did.
-    pub(super) fn failure(&self) -> Option<String> {
-        self.lock().failure.clone()
-    }
-
-    /// Ends the command, so that whoever reads its output need not wait for more.
-    pub(super) fn stop(&self) {
-        if let Some(child) = self.lock().child.as_mut() {
-            let _ = child.kill();
-        }
-    }
-
-    /// Waits for the command; asked by the engine before it commits. Never holds the lock while waiting.
-    fn succeed(&self) -> Result<(), String> {
-        loop {
-            let mut state = self.lock();
-            let ended = match state.child.as_mut() {
-                Some(child) => child.try_wait(),
-                None => return Err("the command was ended".into()),
-            };
-            let why = match ended {
-                Ok(None) => {
-                    drop(state);
-                    std::thread::sleep(Duration::from_millis(5));
-                    continue;
-                }
-                Ok(Some(status)) if status.success() => {
-                    state.child = None;
-                    return Ok(());
-                }
-                Ok(Some(status)) => format!("the command {} failed: {status}", state.name),
-                Err(e) => format!("cannot wait for the command {}: {e}", state.name),
-            };
-            state.failure = Some(why.clone());
-            return Err(why);
-        }
-    }
-}
-
-/// A command that is still there when nobody reads it any more is ended.
-impl Drop for State {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
 fn stream(args: &Args) -> Outcome<Opened> {
     let name = args.stream.stdin_filename.as_os_str().as_bytes().to_vec();
     if !args.stream.stdin_from_command {
         let source = StreamSource { name, reader: Box::new(io::stdin()), commit: None };
         return Ok(Opened { sources: Sources::Stream(source), stream: None, missing: 0 });
     }
-    let (program, rest) = args.paths.split_first().ok_or_else(|| Failure::Usage("no command".into()))?;
-    let mut command = Command::new(program);
-    command.args(rest).stdin(Stdio::null()).stdout(Stdio::piped());
-    PASSWORD_VARIABLES.iter().for_each(|v| {
-        command.env_remove(v);
-    });
-    let shown = escape(program.as_os_str().as_bytes());
-    let fail = |e: io::Error| Failure::Failed(format!("cannot run {shown}: {e}"));
-    let mut child = command.spawn().map_err(fail)?;
-    let reader = child.stdout.take().ok_or_else(|| Failure::Failed(format!("{shown} has no output")))?;
-    let state = State { name: shown, child: Some(child), failure: None };
-    let running = Running(Arc::new(Mutex::new(state)));
-    let asked = running.clone();
-    let source =
-        StreamSource { name, reader: Box::new(reader), commit: Some(Box::new(move || asked.succeed())) };
+    let words = args.paths.iter().map(|p| p.clone().into_os_string());
+    let pipeline = Pipeline { without: PASSWORD_VARIABLES.to_vec(), ..Pipeline::of(words) };
+    let (source, running) = pipeline.start(name).map_err(Failure::Failed)?;
     Ok(Opened { sources: Sources::Stream(source), stream: Some(running), missing: 0 })
 }

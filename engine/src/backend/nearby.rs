@@ -36,7 +36,7 @@ pub struct Nearby {
 
 /// What is worth a copy: read again by every verb, and small. Marks, announcements and deaths come and go.
 const fn is_kept(area: Area) -> bool {
-    matches!(area, Area::Meta | Area::Verdicts | Area::Forgets | Area::Keys | Area::Clients)
+    matches!(area, Area::Meta | Area::Verdicts | Area::Forgets | Area::Keys | Area::Clients | Area::Records)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

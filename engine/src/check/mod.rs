@@ -11,9 +11,11 @@ mod trees;
 
 pub use objects::object;
 
+use crate::backend::BackendError;
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer};
 use crate::repository::Repository;
+use bulla_repo_format::ledger::{Fact, Verified};
 use bulla_repo_format::{Area, ChunkId, IndexName, ObjectName, PackName, RunId};
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -42,6 +44,23 @@ pub enum ReadData {
         /// Days.
         days: u32,
     },
+    /// The same, and every pack that is not on record as read and good within so many days: what is found sound by this
+    /// is proven.
+    Proven {
+        /// Days.
+        days: u32,
+    },
+}
+
+impl ReadData {
+    /// Within how many days every pack was read when it has been done; `None` if that cannot be said.
+    fn within(self) -> Option<u32> {
+        match self {
+            Self::All => Some(1),
+            Self::Proven { days } => Some(days),
+            _ => None,
+        }
+    }
 }
 
 /// What to check.
@@ -88,6 +107,8 @@ pub struct CheckReport {
     pub bytes_read: u64,
     /// Packs that were to be read and were not, for want of time.
     pub packs_left: u64,
+    /// Snapshots that are on record as proven now: walked whole, every pack read.
+    pub proven: u64,
 }
 
 const HURTS_MAX: usize = 1000;
@@ -138,12 +159,39 @@ fn pass(repository: &Repository, options: &CheckOptions, observer: &dyn Observer
     let only = options.snapshots.as_ref();
     let needed = only.map(|only| trees::packs_needed(repository, &index, only, observer)).transpose()?;
     let until = options.max_duration.and_then(|d| Instant::now().checked_add(d));
-    let scope = packs::Scope { read_data: options.read_data, needed, record: options.record, until };
-    packs::check(repository, &index, &scope, observer, &mut report, &mut bad)?;
-    trees::check(repository, &index, &bad, only, observer, &mut report)?;
+    let scope = packs::Scope { read_data: options.read_data, needed, until };
+    let read = packs::check(repository, &index, &scope, observer, &mut report, &mut bad)?;
+    let walked = match read.interrupted {
+        true => Err(Error::Interrupted),
+        false => trees::check(repository, &index, &bad, only, observer, &mut report),
+    };
+    // What was read counts, also of a check that is stopped: the next one goes on behind it.
+    let whole = report.findings.is_empty() && report.packs_left == 0;
+    let days = options.read_data.within().filter(|_| whole);
+    let proven = walked.as_ref().ok().cloned().filter(|_| days.is_some()).unwrap_or_default();
+    if options.record && !(read.packs.is_empty() && proven.is_empty()) {
+        report.proven = proven.len() as u64;
+        let (bad, good) = read.packs.into_iter().partition(|name| bad.holds(name));
+        let within_days = if proven.is_empty() { 0 } else { days.unwrap_or_default().into() };
+        put_on_record(repository, Verified { good, bad, proven, within_days }, &mut report)?;
+    }
+    walked?;
     report.merge();
     remedy(repository, &mut report)?;
     Ok(report)
+}
+
+/// Only this much of a check is written. A repository that may only be read can be checked all the same.
+fn put_on_record(repository: &Repository, read: Verified, report: &mut CheckReport) -> Result<()> {
+    match repository.record(&Fact::Verified(read)) {
+        Err(Error::Backend(BackendError::Denied { .. } | BackendError::NoSpace { .. })) => {
+            let text = "what was read could not be put on record: the repository takes no writes";
+            report.notices.push(text.into());
+            report.proven = 0;
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// Says so if damaged packs that are there have parity.

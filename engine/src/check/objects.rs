@@ -14,8 +14,8 @@ type Format<T> = std::result::Result<T, FormatError>;
 
 /// Opens everything but packs, index runs and snapshots, which have phases of their own.
 pub(super) fn check(repository: &Repository, report: &mut CheckReport) -> Result<()> {
-    use Area::{Announcements, Clients, Config, Deaths, Forgets, Holds, Keys, Marks, Records};
-    for area in [Config, Keys, Announcements, Deaths, Marks, Holds, Forgets, Clients, Records] {
+    use Area::{Announcements, Clients, Config, Deaths, Forgets, Holds, Keys, Marks};
+    for area in [Config, Keys, Announcements, Deaths, Marks, Holds, Forgets, Clients] {
         for (name, _) in repository.backend().list(area)? {
             match object(repository, &name) {
                 Ok(()) => {}
@@ -25,6 +25,9 @@ pub(super) fn check(repository: &Repository, report: &mut CheckReport) -> Result
                 Err(e) => return Err(e),
             }
         }
+    }
+    for (name, reason) in repository.ledger()?.flaws {
+        report.add(name.to_string(), reason);
     }
     let runs = repository.list_runs(Area::Announcements)?;
     if !runs.is_empty() {

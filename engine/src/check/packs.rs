@@ -1,7 +1,7 @@
 //! Packs: those the index lists are there with the right size; those chosen are read whole, every frame opened and
 //! every chunk identified again.
 
-use super::rotation::{Turn, due};
+use super::rotation::{DAY, Turn, due};
 use super::{Bad, CheckReport, ReadData};
 use crate::backend::BackendError;
 use crate::error::{Error, Result};
@@ -11,7 +11,6 @@ use crate::repository::index::{Index, Place};
 use crate::repository::pack::{PackReader, object_name, tail};
 use bulla_repo_format::frame::Expander;
 use bulla_repo_format::keys::{ChunkKind, IdKey};
-use bulla_repo_format::ledger::Fact;
 use bulla_repo_format::limits::PACK_SIZE_MAX;
 use bulla_repo_format::pack::{ChunkEntry, HEADER_LEN, PackKind};
 use bulla_repo_format::{Area, ChunkId, ObjectName, PackName};
@@ -28,8 +27,6 @@ pub(super) struct Scope {
     pub(super) read_data: ReadData,
     /// Nothing is said of others; `None` is all.
     pub(super) needed: Option<HashSet<PackName>>,
-    /// What was read goes on record.
-    pub(super) record: bool,
     /// No pack is begun after this.
     pub(super) until: Option<Instant>,
 }
@@ -40,6 +37,14 @@ impl Scope {
     }
 }
 
+/// What was read whole.
+pub(super) struct Done {
+    /// Those packs, good and bad.
+    pub(super) packs: Vec<PackName>,
+    /// Somebody stopped it before all were.
+    pub(super) interrupted: bool,
+}
+
 /// Compares listing and index, then reads the chosen packs with all cores.
 pub(super) fn check(
     repository: &Repository,
@@ -48,7 +53,7 @@ pub(super) fn check(
     observer: &dyn Observer,
     report: &mut CheckReport,
     bad: &mut Bad,
-) -> Result<()> {
+) -> Result<Done> {
     let mut present = repository.present_packs()?;
     present.retain(|(name, _), _| scope.has(name));
     report.packs = present.len() as u64;
@@ -90,11 +95,8 @@ pub(super) fn check(
     report.packs_left = (chosen.len() - read.done.len()) as u64;
     report.bytes_read = read.bytes;
     note(read.found, report, bad);
-    if scope.record && !read.done.is_empty() {
-        put_on_record(repository, &read.done, bad, report)?;
-    }
     condemned(repository, index, &present, &read.done, report, bad)?;
-    if read.interrupted { Err(Error::Interrupted) } else { Ok(()) }
+    Ok(Done { packs: read.done, interrupted: read.interrupted })
 }
 
 /// Packs that were found damaged before are no news; what is still needed of them is, and the tree phase says so.
@@ -173,26 +175,6 @@ pub(crate) fn flaw(repository: &Repository, index: &Index, key: Key, bytes: &[u8
     })
 }
 
-/// What was read counts, also of a check that is stopped: the next one goes on behind it.
-fn put_on_record(
-    repository: &Repository,
-    read: &[PackName],
-    bad: &Bad,
-    report: &mut CheckReport,
-) -> Result<()> {
-    // A repository that may only be read can be checked all the same.
-    let (bad, good) = read.iter().partition(|name| bad.holds(name));
-    match repository.record(&Fact::Verified { good, bad }) {
-        Err(Error::Backend(BackendError::Denied { .. } | BackendError::NoSpace { .. })) => {
-            report
-                .notices
-                .push("what was read could not be put on record: the repository takes no writes".into());
-            Ok(())
-        }
-        other => other,
-    }
-}
-
 /// True if a prune has deleted the pack: graves are there before packs go.
 fn buried_since(repository: &Repository, index: &Index, name: &PackName) -> Result<bool> {
     if !index.is_deleted(name) {
@@ -208,7 +190,8 @@ fn choose(repository: &Repository, which: ReadData, present: &BTreeMap<Key, u64>
     };
     let all = present.iter().map(|(k, s)| (*k, *s));
     Ok(match which {
-        ReadData::Within { days } => turns(repository, present, days)?,
+        ReadData::Within { days } => turns(repository, present, days, false)?,
+        ReadData::Proven { days } => turns(repository, present, days, true)?,
         ReadData::No => Vec::new(),
         ReadData::All => all.collect(),
         ReadData::Part { n, of } => {
@@ -238,13 +221,24 @@ fn choose(repository: &Repository, which: ReadData, present: &BTreeMap<Key, u64>
     })
 }
 
-/// Those whose turn it is.
-fn turns(repository: &Repository, present: &BTreeMap<Key, u64>, days: u32) -> Result<Vec<(Key, u64)>> {
-    let (stamps, last) = repository.verifications()?;
+/// Those whose turn it is; with `all`, every one that is not on record as read within the days as well.
+fn turns(
+    repository: &Repository,
+    present: &BTreeMap<Key, u64>,
+    days: u32,
+    all: bool,
+) -> Result<Vec<(Key, u64)>> {
+    let evidence = repository.evidence()?;
+    let now = repository.env().clock.now().seconds;
+    let fresh = |name: &PackName| {
+        evidence.read_at(name).is_some_and(|at| at <= now && now - at <= i64::from(days) * DAY)
+    };
     let mut packs = Vec::with_capacity(present.len());
     for (key, size) in present {
-        let since = match stamps.get(&key.0) {
-            Some(stamp) => *stamp,
+        let since = match evidence.read_at(&key.0) {
+            Some(at) => at,
+            // It comes first whenever it was put.
+            None if all => i64::MIN,
             None => {
                 let stat = repository.backend().stat(&object_name(key.1, key.0))?;
                 stat.map_or(i64::MIN, |s| s.modified)
@@ -252,8 +246,12 @@ fn turns(repository: &Repository, present: &BTreeMap<Key, u64>, days: u32) -> Re
         };
         packs.push(Turn { key: *key, size: *size, since });
     }
-    let now = repository.env().clock.now().seconds;
-    Ok(due(packs, now, last, days).into_iter().map(|t| (t.key, t.size)).collect())
+    let turn = due(packs.clone(), now, evidence.last_read(), days);
+    let mut chosen: BTreeMap<Key, u64> = turn.iter().map(|t| (t.key, t.size)).collect();
+    if all {
+        chosen.extend(packs.iter().filter(|t| !fresh(&t.key.0)).map(|t| (t.key, t.size)));
+    }
+    Ok(chosen.into_iter().collect())
 }
 
 /// What reading one pack found.

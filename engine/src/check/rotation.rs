@@ -3,7 +3,7 @@
 
 use std::cmp::Ordering;
 
-const DAY: i64 = 24 * 3600;
+pub(super) const DAY: i64 = 24 * 3600;
 
 /// A pack, as far as its turn is concerned.
 #[derive(Debug, Clone, Copy)]

@@ -31,7 +31,7 @@ pub(super) fn check(
     only: Option<&HashSet<RunId>>,
     observer: &dyn Observer,
     report: &mut CheckReport,
-) -> Result<()> {
+) -> Result<Vec<RunId>> {
     let (mut snapshots, failed) = repository.readable_snapshots()?;
     for e in failed {
         if !e.is_damage() {
@@ -59,7 +59,7 @@ pub(super) fn check(
     report.snapshots = snapshots.len() as u64;
     report.nodes = walk.nodes.len() as u64;
     report.findings.extend(walk.findings.into_values());
-    Ok(())
+    Ok(snapshots.into_iter().map(|s| s.id).collect())
 }
 
 /// The packs with some chunk of these snapshots, also those that have it besides others.

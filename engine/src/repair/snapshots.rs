@@ -7,7 +7,7 @@
 
 use super::assess::{Assess, Step};
 use crate::error::{Error, Result};
-use crate::forget::forget;
+use crate::forget::{Permit, forget};
 use crate::observer::{Event, Observer};
 use crate::protocol::Outcome;
 use crate::repository::pack::PackStream;
@@ -182,7 +182,8 @@ impl Job<'_> {
             (&damaged.fate, self.options.forget)
         {
             let reason = format!("repaired: {edition} is a new edition without what it has lost");
-            match forget(self.repository, &old.id, false, &reason) {
+            let permit = Permit::replaced(old, *edition, &reason);
+            match forget(self.repository, &permit, false) {
                 Ok(_) => damaged.forgotten = true,
                 Err(Error::Refused(reason)) => self.observer.event(&Event::Warning(&reason)),
                 Err(e) => return Err(e),

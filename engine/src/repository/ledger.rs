@@ -1,21 +1,36 @@
 //! The ledger: what clients did and found, as signed records in the repository (SPEC 12.7).
+//!
+//! Kept true: records are only ever added. What cannot be read, is not there, or is not chained to the one before it is
+//! told, and says nothing.
 
 use super::Repository;
 use crate::backend::Put;
 use crate::error::{Error, Result};
+use crate::evidence::Evidence;
 use bulla_repo_format::envelope::ObjectType;
 use bulla_repo_format::ledger::{Fact, Record};
-use bulla_repo_format::{Area, BodyHash, ClientId, ObjectName, PackName};
-use std::collections::HashMap;
+use bulla_repo_format::limits::OBJECT_MAX;
+use bulla_repo_format::{Area, BodyHash, ClientId, ObjectName};
 
 /// Attempts to find a free sequence number beside other processes of the same client.
 const ATTEMPTS: usize = 16;
+
+/// All records that are there.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    /// Those that are authentic, each client's in the order of its chain.
+    pub records: Vec<Record>,
+    /// Names of records that cannot be believed or are missing, with the reason.
+    pub flaws: Vec<(ObjectName, String)>,
+}
 
 impl Repository {
     /// Reads one record, signature checked, and the hash that its successor names.
     pub fn read_record(&self, client: &ClientId, sequence: u64) -> Result<(Record, BodyHash)> {
         let name = ObjectName::Record(*client, sequence);
-        let (body, signature) = self.get_object(&name, ObjectType::Record)?;
+        let bytes = self.backend().get_listed(&name, OBJECT_MAX)?;
+        let (body, signature) =
+            self.open_object(ObjectType::Record, &bytes).map_err(|e| Error::object(&name, e))?;
         let record = Record::decode(&body, client, sequence).map_err(|e| Error::object(&name, e))?;
         self.verify(ObjectType::Record, client, &body, &signature).map_err(|e| Error::object(&name, e))?;
         Ok((record, self.keyring().body_hash(&body)))
@@ -29,6 +44,49 @@ impl Repository {
         let mut names: Vec<_> = self.backend().list(Area::Records)?.into_iter().filter_map(record).collect();
         names.sort_unstable();
         Ok(names)
+    }
+
+    /// Reads the whole ledger, each chain from its beginning.
+    pub fn ledger(&self) -> Result<Ledger> {
+        let mut ledger = Ledger::default();
+        // Of the chain that is being read: whose, the number that comes next, the hash that it has to name if the one
+        // before it could be read.
+        let mut chain: Option<(ClientId, u64, Option<BodyHash>)> = None;
+        for (client, sequence) in self.record_names()? {
+            let (next, before) = match chain {
+                Some((whose, next, before)) if whose == client => (next, before),
+                _ => (0, None),
+            };
+            if next < sequence {
+                let which = if next + 1 == sequence {
+                    "it is".to_owned()
+                } else {
+                    format!("it and all up to number {} are", sequence - 1)
+                };
+                ledger
+                    .flaws
+                    .push((ObjectName::Record(client, next), format!("{which} missing from the ledger")));
+            }
+            let before = before.filter(|_| next == sequence);
+            let name = ObjectName::Record(client, sequence);
+            let hash = match self.read_record(&client, sequence) {
+                Ok((record, _)) if before.is_some() && record.previous != before => {
+                    ledger.flaws.push((name, "it does not follow the record before it".into()));
+                    None
+                }
+                Ok((record, hash)) => {
+                    ledger.records.push(record);
+                    Some(hash)
+                }
+                Err(e) if e.is_damage() => {
+                    ledger.flaws.push((name, e.to_string()));
+                    None
+                }
+                Err(e) => return Err(e),
+            };
+            chain = Some((client, sequence.saturating_add(1), hash));
+        }
+        Ok(ledger)
     }
 
     /// Appends a record to this client's chain, durably.
@@ -50,25 +108,8 @@ impl Repository {
         Err(Error::Refused("no free place in this client's ledger; others write to it all the time".into()))
     }
 
-    /// When each pack was last read whole and found good, by the clock of who did; and when anything last was.
-    /// Records that cannot be read say nothing.
-    pub(crate) fn verifications(&self) -> Result<(HashMap<PackName, i64>, Option<i64>)> {
-        let (mut stamps, mut last): (HashMap<PackName, i64>, Option<i64>) = (HashMap::new(), None);
-        for (client, sequence) in self.record_names()? {
-            let record = match self.read_record(&client, sequence) {
-                Ok((record, _)) => record,
-                Err(e) if e.is_damage() => continue,
-                Err(e) => return Err(e),
-            };
-            let Fact::Verified { good, bad } = record.fact else { continue };
-            let at = record.time.seconds;
-            last = Some(last.map_or(at, |l| l.max(at)));
-            for pack in good {
-                stamps.entry(pack).and_modify(|t| *t = (*t).max(at)).or_insert(at);
-            }
-            // What was bad once is read again next time.
-            bad.iter().for_each(|pack| _ = stamps.remove(pack));
-        }
-        Ok((stamps, last))
+    /// What the ledger proves.
+    pub fn evidence(&self) -> Result<Evidence> {
+        Ok(Evidence::of(&self.ledger()?.records))
     }
 }

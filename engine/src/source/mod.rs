@@ -3,6 +3,7 @@
 //! Kept true: every access goes through directory descriptors, symbolic links below a source path are never followed,
 //! nothing is read that is not a regular file, and an error about one entry costs only that entry.
 
+mod command;
 mod details;
 mod filter;
 mod found;
@@ -17,6 +18,7 @@ mod stat;
 mod stream;
 mod walk;
 
+pub use command::{Pipeline, Running};
 pub use filter::{
     FilesFrom, Filter, FilterSpec, Marker, expand_pattern, parse_exclude_file, parse_files_from,
 };

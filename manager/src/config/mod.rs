@@ -9,11 +9,13 @@ mod mistake;
 mod read;
 mod rules;
 mod section;
+mod size;
 mod value;
 
 pub use entries::{Entry, entries};
 pub use mistake::{Mistake, Place};
 pub use section::At;
+pub use size::Size;
 pub use value::{Length, Schedule};
 
 use crate::policy::Compliance;
@@ -44,6 +46,8 @@ pub struct Config {
     pub jobs: BTreeMap<String, At<Job>>,
     /// Destinations and retentions that are described and could not be read: whoever names one makes no mistake.
     unread: BTreeSet<String>,
+    /// What is written of each job, with its retention and destinations, as one hash.
+    digests: BTreeMap<String, [u8; 32]>,
 }
 
 /// This machine.
@@ -132,10 +136,16 @@ pub enum JobSource {
     },
     /// What a command prints.
     Command {
-        /// Program and arguments; no shell.
-        command: Vec<At<String>>,
+        /// Program and arguments of each, the output of one the input of the next; no shell. At least one.
+        pipeline: Vec<Vec<At<String>>>,
         /// The name of the file that it becomes.
         name: At<String>,
+        /// How the output has to begin.
+        magic: Option<At<String>>,
+        /// How long it has to be at least.
+        min_size: Option<At<Size>>,
+        /// How long it may take.
+        timeout: Option<At<Length>>,
     },
 }
 
@@ -175,6 +185,17 @@ pub struct Job {
     pub compliance: Vec<At<Compliance>>,
     /// What is proved after each run.
     pub verify: Verify,
+    /// How a restore of it is tried.
+    pub drill: Drill,
+}
+
+/// How a restore of a job is tried.
+#[derive(Debug, Clone, Default)]
+pub struct Drill {
+    /// Program and arguments that judge what was restored, by their exit code; they are run in the directory that holds it.
+    pub command: Option<Vec<At<String>>>,
+    /// Below which directory it is restored; a temporary one without it.
+    pub target: Option<At<String>>,
 }
 
 /// What [`Config::read`] found.

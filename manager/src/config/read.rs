@@ -1,9 +1,11 @@
 //! From tables to values: which keys there are, and what each means. The schema is what this asks for.
 
+use super::entries::entries;
 use super::mistake::{Mistake, Place};
 use super::section::{At, Section, Source};
 use super::{
-    Class, Config, Destination, File, Host, Job, JobSource, Media, Read, Retention, SecretRef, Verify, rules,
+    Class, Config, Destination, Drill, File, Host, Job, JobSource, Media, Read, Retention, SecretRef, Verify,
+    rules,
 };
 use crate::policy::{Compliance, Preset, place};
 use bulla_engine::retention::Unit;
@@ -39,8 +41,32 @@ impl Config {
         }
         let mut mistakes = mistakes.into_inner();
         rules::judge(&config, &mut mistakes);
+        config.digest_jobs(files);
         mistakes.sort();
         Read { config, mistakes }
+    }
+
+    /// Hashes what is written of each job: keys and values, not where they stand nor what is said beside them.
+    fn digest_jobs(&mut self, files: &[File]) {
+        let mut written: Vec<(String, String)> =
+            entries(files).into_iter().map(|e| (e.key, e.value)).collect();
+        written.sort();
+        for (name, job) in &self.jobs {
+            let named = job.value.to.iter().map(|to| format!("destination.{}.", to.value));
+            let retention = job.value.retention.iter().map(|r| format!("retention.{}.", r.value));
+            let mut of: Vec<String> = named.chain(retention).collect();
+            of.extend([format!("job.{name}."), "host.".to_owned()]);
+            let mut hash = blake3::Hasher::new();
+            for (key, value) in written.iter().filter(|(key, _)| of.iter().any(|p| key.starts_with(p))) {
+                hash.update(format!("{key} = {value}\n").as_bytes());
+            }
+            self.digests.insert(name.clone(), *hash.finalize().as_bytes());
+        }
+    }
+
+    /// A hash of what is written of a job.
+    pub fn digest(&self, job: &str) -> [u8; 32] {
+        self.digests.get(job).copied().unwrap_or_default()
     }
 
     /// The JSON Schema of a file.
@@ -233,12 +259,14 @@ fn job(s: &mut Section<'_>) -> Option<Job> {
         &verify,
     );
     let verify = verify.map_or(Verify::New, |at| at.value);
+    let drill = s.table("drill", "How a restore is tried", |s| Some(drill(s)));
+    let drill = drill.map(|at| at.value).unwrap_or_default();
     promises(s, class, verify);
     if to.as_ref().is_some_and(Vec::is_empty) {
         s.lacks("E-DST-01", "goes nowhere", "name a destination in to = [\"…\"]");
     }
     let (source, to) = (found?, to?);
-    Some(Job { system, class, rto, rpo, owner, source, to, schedule, retention, compliance, verify })
+    Some(Job { system, class, rto, rpo, owner, source, to, schedule, retention, compliance, verify, drill })
 }
 
 /// What has to be said of a job. What is there and cannot be read is another mistake, told already.
@@ -257,6 +285,18 @@ fn promises(s: &Section<'_>, class: Class, verify: Verify) {
     }
 }
 
+fn drill(s: &mut Section<'_>) -> Drill {
+    let command =
+        s.texts("command", "Program and arguments that judge what was restored, run in its directory");
+    let command = command.filter(|c| {
+        if c.is_empty() {
+            s.lacks("E-DRL-01", "has an empty command", "name a program, or leave command out");
+        }
+        !c.is_empty()
+    });
+    Drill { command, target: s.text("target", "Below which directory it is restored") }
+}
+
 fn source(s: &mut Section<'_>) -> Option<JobSource> {
     let paths = s.texts("paths", "Files and directories");
     let exclude = s.texts("exclude", "Patterns of what is left out").unwrap_or_default();
@@ -264,30 +304,36 @@ fn source(s: &mut Section<'_>) -> Option<JobSource> {
         s.flag("one_file_system", "Stay on the file systems of the paths").is_some_and(|at| at.value);
     let must_exist = s.texts("must_exist", "Paths without which the source is not there").unwrap_or_default();
     let command = s.texts("command", "Program and arguments whose output is backed up; no shell");
+    let pipeline = s.text_lists("pipeline", "Several of them, each reading what the one before it prints");
     let name = s.text("as", "The name of the file that a command's output becomes");
-    match (paths, command) {
+    let magic = s.text("magic", "How a command's output has to begin");
+    let min_size = s.parsed("min_size", "How long a command's output has to be at least, like 2GiB");
+    let timeout = s.parsed("timeout", "How long a command may take, like 45m");
+    let commands = match (command, pipeline) {
+        (Some(command), None) => Some(vec![command]),
+        (None, pipeline) => pipeline,
+        (Some(_), Some(_)) => Some(Vec::new()),
+    };
+    match (paths, commands) {
         (Some(paths), None) if !paths.is_empty() => {
-            if name.is_some() {
-                s.lacks(
-                    "E-SRC-01",
-                    "names a file for a command's output, and has no command",
-                    "leave as out",
-                );
+            if name.is_some() || magic.is_some() || min_size.is_some() || timeout.is_some() {
+                let what = "says something about a command's output, and has no command";
+                s.lacks("E-SRC-01", what, "leave as, magic, min_size and timeout out");
             }
             Some(JobSource::Paths { paths, exclude, one_file_system, must_exist })
         }
-        (None, Some(command)) if !command.is_empty() => {
+        (None, Some(pipeline)) if !pipeline.is_empty() && pipeline.iter().all(|c| !c.is_empty()) => {
             let Some(name) = name else {
                 s.lacks("E-SRC-01", "has a command and no name for its output", "write as = \"dump\"");
                 return None;
             };
-            Some(JobSource::Command { command, name })
+            Some(JobSource::Command { pipeline, name, magic, min_size, timeout })
         }
         _ => {
             s.lacks(
                 "E-SRC-01",
                 "has to say one thing to back up",
-                "write either paths or command, not empty",
+                "write either paths or command (or pipeline), not empty",
             );
             None
         }

@@ -130,12 +130,14 @@ impl Judge<'_> {
                     self.say(path, "E-SRC-02", what, "write the whole path, from /");
                 }
             }
-            JobSource::Command { command, .. } => {
-                let words: Vec<&str> = command.iter().map(|at| at.value.as_str()).collect();
-                if let Some((at, fix)) = command.first().zip(compressed(&words)) {
-                    let what =
-                        format!("job {name} backs up compressed data, in which nothing is found again");
-                    self.say(at, "W-SRC-02", what, fix);
+            JobSource::Command { pipeline, .. } => {
+                for command in pipeline {
+                    let words: Vec<&str> = command.iter().map(|at| at.value.as_str()).collect();
+                    if let Some((at, fix)) = command.first().zip(compressed(&words)) {
+                        let what =
+                            format!("job {name} backs up compressed data, in which nothing is found again");
+                        self.say(at, "W-SRC-02", what, fix);
+                    }
                 }
             }
         }

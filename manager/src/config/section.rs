@@ -195,6 +195,23 @@ impl<'a> Section<'a> {
         items.iter().map(text).collect()
     }
 
+    /// A list of lists of texts.
+    pub(super) fn text_lists(&mut self, key: &'static str, doc: &str) -> Option<Vec<Vec<At<String>>>> {
+        let texts = || json!({"type": "array", "items": {"type": "array", "items": {"type": "string"}}});
+        let slot = self.slot(key, doc, texts)?;
+        let list = |item: &Spanned<DeValue<'_>>| -> Option<Vec<At<String>>> {
+            let text = |item: &Spanned<DeValue<'_>>| {
+                Some(At { value: item.get_ref().as_str()?.to_owned(), place: self.source.place(item.span()) })
+            };
+            item.get_ref().as_array()?.iter().map(text).collect()
+        };
+        let found = slot.get_ref().as_array().and_then(|items| items.iter().map(list).collect());
+        if found.is_none() {
+            self.mistyped(key, slot, "a list of lists of texts: [[\"…\", \"…\"], [\"…\"]]");
+        }
+        found
+    }
+
     /// A number or text, as text: rules of retention.
     pub(super) fn number_or_text(&mut self, key: &'static str, doc: &str) -> Option<At<String>> {
         let slot = self.slot(key, doc, || json!({"type": ["integer", "string"]}))?;

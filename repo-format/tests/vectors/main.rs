@@ -7,6 +7,7 @@ mod basic;
 mod decode;
 mod file;
 mod keys;
+mod ledger;
 mod pack;
 mod parity;
 mod slots;
@@ -39,7 +40,8 @@ fn folder() -> PathBuf {
 
 /// All cases, with the facts the crate finds in the valid ones.
 fn generate() -> Vec<Vector> {
-    let objects = [slots::cases(), small::cases(), pack::cases(), parity::cases(), tree::cases()];
+    let objects =
+        [slots::cases(), small::cases(), ledger::cases(), pack::cases(), parity::cases(), tree::cases()];
     let mut all = [basic::cases(), objects.concat()].concat();
     for v in &mut all {
         if v.rule.is_none() {

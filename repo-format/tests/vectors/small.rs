@@ -8,7 +8,6 @@ use bulla_repo_format::config::Config;
 use bulla_repo_format::envelope::ObjectType;
 use bulla_repo_format::index::{IndexPack, IndexRecord, IndexRun};
 use bulla_repo_format::keys::Secret;
-use bulla_repo_format::ledger::{Fact, Record};
 use bulla_repo_format::pack::{FrameEntry, HEADER_LEN, PackHeader, PackKind};
 use bulla_repo_format::record::*;
 use bulla_repo_format::snapshot::*;
@@ -32,7 +31,14 @@ pub(crate) fn cases() -> Vec<Vector> {
     .concat()
 }
 
-fn no(object_word: &str, rule: &str, case: &str, note: &str, name: impl ToString, bytes: Vec<u8>) -> Vector {
+pub(crate) fn no(
+    object_word: &str,
+    rule: &str,
+    case: &str,
+    note: &str,
+    name: impl ToString,
+    bytes: Vec<u8>,
+) -> Vector {
     Vector::reject(object_word, rule, case, note, bytes).with("name", name)
 }
 
@@ -431,27 +437,7 @@ fn records() -> Vec<Vector> {
     let hold = object(ObjectType::Hold, &hold.encode());
     let forget = Forget { snapshot: RUN, client: client_id(), now: true, reason: "policy".into() };
     let forget = object(ObjectType::Forget, &forget.encode());
-    let record = |previous| Record {
-        client: client_id(),
-        sequence: 3,
-        previous,
-        time: Timestamp { seconds: 1_700_000_000, nanos: 5 },
-        fact: Fact::Verified { good: vec![PackName::new([0xe6; 32])], bad: vec![] },
-    };
-    let chained = object(ObjectType::Record, &record(Some(BodyHash::new([0xe7; 32]))).encode());
-    let torn = object(ObjectType::Record, &record(None).encode());
-    let place = ObjectName::Record(client_id(), 3);
     vec![
-        Vector::ok("record", "verified", "a pack was read", chained.clone()).with("name", place),
-        no(
-            "record",
-            "R-RECORD-1",
-            "name",
-            "under another number",
-            ObjectName::Record(client_id(), 4),
-            chained,
-        ),
-        no("record", "R-RECORD-2", "chain", "record 3 without a predecessor", place, torn),
         Vector::ok("death", "snapshot", "a death and the body it keeps", good.clone())
             .with("name", ObjectName::Death(RUN)),
         no("death", "R-GONE-1", "name", "under another snapshot's name", ObjectName::Death(OTHER), good),

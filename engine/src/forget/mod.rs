@@ -4,34 +4,48 @@
 //! backup without changes, pinned to the snapshot (SPEC 14). Kept true: a hold that stands was put before its snapshot
 //! was forgotten, and collectors read forgets before holds, so a held snapshot never dies.
 
+mod permit;
+
+pub use permit::{JOB_TAG, Permit, STAY, job_of};
+
 use crate::backend::{BackendError, Put};
 use crate::error::{Error, Result};
 use crate::repository::Repository;
 use crate::repository::run::Run;
 use bulla_repo_format::envelope::ObjectType;
+use bulla_repo_format::ledger::{Fact, Forgotten};
 use bulla_repo_format::record::{Forget, Hold, Pin, RunKind};
 use bulla_repo_format::snapshot::{Snapshot, Verdict};
 use bulla_repo_format::{Area, ObjectName, RunId};
 use std::collections::HashSet;
 
-/// Marks a snapshot to die once its grace is over; with `now`, at the next prune. False if it was forgotten before.
-pub fn forget(repository: &Repository, id: &RunId, now: bool, reason: &str) -> Result<bool> {
+/// Marks snapshots to die once their grace is over; with `now`, at the next prune. Those of a job go on record first. Gives
+/// how many were not forgotten before.
+///
+/// # Errors
+/// [`Error::Refused`] if one is held; those before it are forgotten.
+pub fn forget(repository: &Repository, permit: &Permit, now: bool) -> Result<usize> {
     repository.require_writable()?;
+    if permit.is_managed() {
+        let (snapshots, evidence) = (permit.drop().to_vec(), permit.evidence().to_vec());
+        let fact = Fact::Forgotten(Forgotten { snapshots, reason: permit.reason().to_owned(), evidence });
+        with_reserve(repository, || repository.record(&fact))?;
+    }
+    let mut forgotten = 0;
+    for id in permit.drop() {
+        forgotten += usize::from(one(repository, id, now, permit.reason())?);
+    }
+    Ok(forgotten)
+}
+
+fn one(repository: &Repository, id: &RunId, now: bool, reason: &str) -> Result<bool> {
     let name = ObjectName::Forget(*id);
     let forget = Forget { snapshot: *id, client: repository.client().id(), now, reason: reason.to_owned() };
-    let write = || -> Result<Put> {
+    let put = with_reserve(repository, || {
         let put = repository.put_object(&name, ObjectType::Forget, forget.encode())?;
         repository.backend().flush()?;
         Ok(put)
-    };
-    let put = match write() {
-        // On a full store letting go comes first. The next prune takes the reserve again; no backup starts before.
-        Err(Error::Backend(BackendError::NoSpace { .. })) => {
-            repository.backend().reserve(false)?;
-            write()?
-        }
-        other => other?,
-    };
+    })?;
     if repository.is_held(id)? {
         // The hold came first, or will not stand: either way it has the last word.
         if put == Put::Created {
@@ -44,6 +58,17 @@ pub fn forget(repository: &Repository, id: &RunId, now: bool, reason: &str) -> R
         )));
     }
     Ok(put == Put::Created)
+}
+
+/// On a full store letting go comes first. The next prune takes the reserve again; no backup starts before.
+fn with_reserve<T>(repository: &Repository, write: impl Fn() -> Result<T>) -> Result<T> {
+    match write() {
+        Err(Error::Backend(BackendError::NoSpace { .. })) => {
+            repository.backend().reserve(false)?;
+            write()
+        }
+        other => other,
+    }
 }
 
 /// Brings a forgotten snapshot back as a new edition of it, under a new id.

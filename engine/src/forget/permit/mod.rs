@@ -1,0 +1,228 @@
+//! Permission to let snapshots go. Those of jobs (tag `job:NAME`) go only on evidence: something newer of the same job and
+//! host is proven to read back, and enough stays. What is not of a job goes when its owner says so.
+//!
+//! Kept true: a [`Permit`] comes from [`Permit::ask`] alone, so no caller forgets to ask; [`judge`] is pure. Whoever may
+//! delete in the store is not held by this; an append-only store is.
+
+use crate::error::{Error, Result};
+use crate::evidence::Evidence;
+use crate::repository::Repository;
+use bulla_repo_format::snapshot::{Snapshot, Verdict};
+use bulla_repo_format::{Area, ObjectName, RunId};
+use std::collections::{BTreeMap, HashSet};
+
+/// What the tag of a job's snapshots begins with.
+pub const JOB_TAG: &str = "job:";
+
+/// How many whole snapshots of a job stay, whatever any policy says.
+pub const STAY: usize = 3;
+
+/// How far the clocks of this machine and of the store may be apart, in seconds.
+const CLOCKS: u64 = 600;
+
+/// The job that a snapshot is of.
+pub fn job_of(snapshot: &Snapshot) -> Option<&str> {
+    snapshot.tags.iter().find_map(|tag| tag.strip_prefix(JOB_TAG))
+}
+
+/// Allows to let certain snapshots go.
+#[derive(Debug)]
+pub struct Permit {
+    drop: Vec<RunId>,
+    evidence: Vec<RunId>,
+    reason: String,
+    managed: bool,
+}
+
+impl Permit {
+    /// Asks whether these may go. Where one is of a job, all snapshots and the ledger are read. One that cannot be read is
+    /// of no job: nothing can be restored from it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with what is missing.
+    pub fn ask(repository: &Repository, drop: &[RunId], reason: &str) -> Result<Self> {
+        let (ids, mut managed, mut evidence) = (drop.to_vec(), false, Vec::new());
+        for id in drop {
+            managed |= match repository.read_verdict(id) {
+                Ok(read) => matches!(read.verdict, Verdict::Snapshot(s) if job_of(&s).is_some()),
+                Err(e) if e.is_damage() => false,
+                Err(e) => return Err(e),
+            };
+        }
+        if managed {
+            let snapshots: Vec<Facts> = repository.snapshots()?.iter().map(Facts::of).collect();
+            let ledger = repository.ledger()?;
+            let found = Evidence::of(&ledger.records);
+            let set: HashSet<RunId> = ids.iter().copied().collect();
+            let case = Case {
+                snapshots: &snapshots,
+                drop: &set,
+                evidence: &found,
+                damaged: there(repository, &found)?,
+                now: repository.env().clock.now().seconds,
+                clocks: clocks(repository, &ledger.records)?,
+            };
+            evidence = judge(&case).map_err(|refusal| Error::Refused(refusal.to_string()))?;
+        }
+        Ok(Self { drop: ids, evidence, reason: reason.to_owned(), managed })
+    }
+
+    /// A damaged snapshot goes when what is left of it is in another edition.
+    pub(crate) fn replaced(old: &Snapshot, edition: RunId, reason: &str) -> Self {
+        let managed = job_of(old).is_some();
+        Self { drop: vec![old.id], evidence: vec![edition], reason: reason.to_owned(), managed }
+    }
+
+    /// What may go.
+    pub fn drop(&self) -> &[RunId] {
+        &self.drop
+    }
+
+    /// The proven snapshots that allow it; none where none are of a job.
+    pub fn evidence(&self) -> &[RunId] {
+        &self.evidence
+    }
+
+    /// Why they go.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// True if something of a job is among them: that goes on record.
+    pub fn is_managed(&self) -> bool {
+        self.managed
+    }
+}
+
+/// How many packs that were bad are still there.
+fn there(repository: &Repository, evidence: &Evidence) -> Result<usize> {
+    let mut count = 0;
+    let condemned = match evidence.damaged().is_empty() {
+        true => HashSet::new(),
+        false => condemned(repository)?,
+    };
+    for pack in evidence.damaged().iter().filter(|pack| !condemned.contains(*pack)) {
+        for name in [ObjectName::Pack(*pack), ObjectName::Meta(*pack)] {
+            count += usize::from(repository.backend().stat(&name)?.is_some());
+        }
+    }
+    Ok(count)
+}
+
+/// Packs that a repair or a prune has given up: what was needed of them is elsewhere.
+fn condemned(repository: &Repository) -> Result<HashSet<bulla_repo_format::PackName>> {
+    let mut out = HashSet::new();
+    for run in repository.list_runs(Area::Marks)? {
+        if let Some(mark) = repository.read_mark(&run)? {
+            out.extend(mark.victims);
+        }
+    }
+    Ok(out)
+}
+
+/// How far the store's clock was from that of who wrote the newest record, in seconds.
+fn clocks(repository: &Repository, records: &[bulla_repo_format::ledger::Record]) -> Result<Option<u64>> {
+    let Some(last) = records.iter().max_by_key(|r| (r.time, r.sequence)) else { return Ok(None) };
+    let stat = repository.backend().stat(&ObjectName::Record(last.client, last.sequence))?;
+    Ok(stat.map(|stat| stat.modified.abs_diff(last.time.seconds)))
+}
+
+/// What the judgement has to know of a snapshot.
+#[derive(Debug, Clone)]
+struct Facts {
+    id: RunId,
+    /// Host and job; `None` if it is of no job.
+    group: Option<(String, String)>,
+    /// When it began, in seconds.
+    start: i64,
+    /// Nothing of its source could not be read.
+    whole: bool,
+}
+
+impl Facts {
+    fn of(s: &Snapshot) -> Self {
+        let group = job_of(s).map(|job| (s.host.clone(), job.to_owned()));
+        Self { id: s.id, group, start: s.start.seconds, whole: s.statistics.errors == 0 }
+    }
+}
+
+struct Case<'a> {
+    /// Alive and not forgotten.
+    snapshots: &'a [Facts],
+    drop: &'a HashSet<RunId>,
+    evidence: &'a Evidence,
+    /// Packs that were bad when last read and are still needed.
+    damaged: usize,
+    now: i64,
+    /// How far clocks are apart; `None` without a record to see it by.
+    clocks: Option<u64>,
+}
+
+/// Why nothing may go.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum Refusal {
+    #[error(
+        "nothing of job {job} on host {host} goes: no newer whole snapshot of it is proven to read back within {} days; prove \
+         it with: bulla run {job}, or bulla check --read-data",
+        crate::evidence::EVIDENCE_DAYS
+    )]
+    Unproven { host: String, job: String },
+    #[error("of job {job} on host {host} only {left} whole snapshots would stay, and {STAY} always do")]
+    TooFew { host: String, job: String, left: usize },
+    #[error(
+        "{0} packs were bad when they were last read: nothing of a job goes until they are repaired; see bulla check"
+    )]
+    Damaged(usize),
+    #[error(
+        "the clocks of this machine and of the store are {0} seconds apart: which snapshot is old cannot be said"
+    )]
+    Clocks(u64),
+    #[error("by the clock of this machine the ledger was written {0} seconds in the future")]
+    Past(u64),
+}
+
+/// The proven snapshots on which these may go.
+fn judge(case: &Case<'_>) -> std::result::Result<Vec<RunId>, Refusal> {
+    let mut groups: BTreeMap<&(String, String), Vec<&Facts>> = BTreeMap::new();
+    for s in case.snapshots {
+        if let Some(group) = &s.group {
+            groups.entry(group).or_default().push(s);
+        }
+    }
+    groups.retain(|_, list| list.iter().any(|s| case.drop.contains(&s.id)));
+    // A rule that is lifted is lifted whole: what is asked for goes.
+    groups.retain(|(_, job), _| case.evidence.waived(job, case.now).is_none());
+    if groups.is_empty() {
+        return Ok(Vec::new());
+    }
+    if case.damaged > 0 {
+        return Err(Refusal::Damaged(case.damaged));
+    }
+    if let Some(apart) = case.clocks.filter(|apart| *apart > CLOCKS) {
+        return Err(Refusal::Clocks(apart));
+    }
+    if let Some(last) = case.evidence.last().filter(|last| *last > case.now) {
+        return Err(Refusal::Past(last.abs_diff(case.now)));
+    }
+    let mut evidence = Vec::new();
+    for ((host, job), list) in groups {
+        let stays = |s: &&&Facts| !case.drop.contains(&s.id) && s.whole && s.start <= case.now;
+        let sound = |s: &&&Facts| {
+            stays(s) && case.evidence.is_sound(&s.id) && case.evidence.is_proven(&s.id, case.now)
+        };
+        let proven = list.iter().filter(sound).max_by_key(|s| (s.start, s.id));
+        let newest_to_go = list.iter().filter(|s| case.drop.contains(&s.id)).map(|s| s.start).max();
+        match proven {
+            Some(proven) if Some(proven.start) > newest_to_go => evidence.push(proven.id),
+            _ => return Err(Refusal::Unproven { host: host.clone(), job: job.clone() }),
+        }
+        let left = list.iter().filter(stays).count();
+        if left < STAY {
+            return Err(Refusal::TooFew { host: host.clone(), job: job.clone(), left });
+        }
+    }
+    Ok(evidence)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,291 @@
+//! The judgement against histories: days on which a job runs or fails, is proven or not, lets go by a policy that knows no
+//! mercy, and is cut off anywhere. What must hold of every state is said once, in [`World::holds`], in other words than the
+//! judgement's.
+
+use super::*;
+use bulla_repo_format::ledger::{Fact, JobCopy, JobRun, Level, Record, Verified, Waiver};
+use bulla_repo_format::tree::Timestamp;
+use bulla_repo_format::{ClientId, PackName};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use std::cell::Cell;
+
+const DAY: i64 = 24 * 3600;
+
+/// One thing that happens.
+#[derive(Debug, Clone)]
+enum Step {
+    /// Time passes.
+    Wait(i64),
+    /// A backup is made, of this job; of an incomplete source, or one that looks wrong.
+    Backup { job: u8, whole: bool, suspicious: bool },
+    /// The same, and the run dies before it can say what it found.
+    Died { job: u8 },
+    /// The so manyth newest snapshot is read back; true: it was good.
+    Read(usize, bool),
+    /// What was bad is good again.
+    Repair,
+    /// These are to go, if that is allowed: bits over all that are alive. Cut off after so many of them.
+    Forget { bits: u64, cut: usize },
+    /// The clock of this machine is set.
+    Clock(i64),
+    /// A rule is lifted for so many days.
+    Waive(u8, i64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..40i64).prop_map(|h| Step::Wait(h * 3600)),
+        1 => (20..60i64).prop_map(|d| Step::Wait(d * DAY)),
+        6 => (0..2u8, prop::bool::weighted(0.85), prop::bool::weighted(0.15))
+            .prop_map(|(job, whole, suspicious)| Step::Backup { job, whole, suspicious }),
+        1 => (0..2u8).prop_map(|job| Step::Died { job }),
+        5 => (0..4usize, prop::bool::weighted(0.9)).prop_map(|(n, good)| Step::Read(n, good)),
+        1 => Just(Step::Repair),
+        5 => (any::<u64>(), 0..6usize).prop_map(|(bits, cut)| Step::Forget { bits, cut }),
+        1 => prop_oneof![Just(0i64), Just(3600), Just(400 * DAY), Just(-DAY)].prop_map(Step::Clock),
+        1 => (0..2u8, 1..60i64).prop_map(|(job, days)| Step::Waive(job, days)),
+    ]
+}
+
+#[derive(Default)]
+struct World {
+    /// The time outside.
+    time: i64,
+    /// What this machine's clock is wrong by.
+    wrong: i64,
+    alive: Vec<(Facts, bool)>,
+    records: Vec<Record>,
+    /// When the store received each record.
+    received: Vec<i64>,
+    /// Snapshots that read back at a time outside, and whether they still would.
+    read: Vec<(RunId, i64)>,
+    bad: bool,
+    waived: Vec<(String, i64, i64)>,
+    made: u8,
+    forgotten: usize,
+    refused: usize,
+}
+
+impl World {
+    fn now(&self) -> i64 {
+        self.time + self.wrong
+    }
+
+    fn record(&mut self, fact: Fact) {
+        let time = Timestamp { seconds: self.now(), nanos: 0 };
+        let sequence = self.records.len() as u64;
+        self.records.push(Record { client: ClientId::new([1; 16]), sequence, previous: None, time, fact });
+        self.received.push(self.time);
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Wait(seconds) => self.time += seconds,
+            Step::Clock(wrong) => self.wrong = *wrong,
+            Step::Backup { job, whole, suspicious } => self.back_up(*job, *whole, *suspicious),
+            Step::Died { job } => _ = self.commit(*job, true, true),
+            Step::Read(n, good) => self.read(*n, *good),
+            Step::Repair => {
+                self.bad = false;
+                self.record(Fact::Verified(Verified { good: vec![PACK], ..Verified::default() }));
+            }
+            Step::Waive(job, days) => {
+                let (job, until) = (format!("job{job}"), self.now() + days * DAY);
+                self.waived.push((job.clone(), self.now(), until));
+                self.record(Fact::Waiver(Waiver { job, reason: "test".into(), until }));
+            }
+            Step::Forget { bits, cut } => self.forget(*bits, *cut),
+        }
+    }
+
+    fn commit(&mut self, job: u8, whole: bool, suspicious: bool) -> (RunId, i64) {
+        self.made += 1;
+        let id = RunId::new([self.made; 16]);
+        let group = Some(("host".to_owned(), format!("job{job}")));
+        let start = self.now();
+        self.alive.push((Facts { id, group, start, whole }, suspicious));
+        (id, start)
+    }
+
+    fn back_up(&mut self, job: u8, whole: bool, suspicious: bool) {
+        let (id, start) = self.commit(job, whole, suspicious);
+        let copy = JobCopy {
+            destination: "disk".into(),
+            outcome: 0,
+            snapshot: Some(id),
+            // A run may claim what it likes: data counts only when it was read.
+            level: Level::Data,
+            reason: String::new(),
+        };
+        self.record(Fact::Run(JobRun {
+            run: id,
+            job: format!("job{job}"),
+            host: "host".into(),
+            start: Timestamp { seconds: start, nanos: 0 },
+            outcome: 0,
+            next_due: None,
+            config: [0; 32],
+            files: 1,
+            bytes: 1,
+            copies: vec![copy],
+            findings: if suspicious { vec!["it shrank".into()] } else { vec![] },
+        }));
+    }
+
+    fn read(&mut self, n: usize, good: bool) {
+        let Some((facts, _)) = self.alive.iter().rev().nth(n) else { return };
+        let id = facts.id;
+        if good && !self.bad {
+            self.read.push((id, self.now()));
+            self.record(Fact::Verified(Verified {
+                proven: vec![id],
+                within_days: 35,
+                ..Verified::default()
+            }));
+        } else {
+            self.bad = true;
+            self.record(Fact::Verified(Verified { bad: vec![PACK], ..Verified::default() }));
+        }
+    }
+
+    /// Lets go what is allowed, and looks whether that was right.
+    fn forget(&mut self, bits: u64, cut: usize) {
+        let chosen = |(n, _): &(usize, &(Facts, bool))| bits >> (n % 64) & 1 == 1;
+        let drop: HashSet<RunId> =
+            self.alive.iter().enumerate().filter(chosen).map(|(_, s)| s.0.id).collect();
+        let snapshots: Vec<Facts> = self.alive.iter().map(|(facts, _)| facts.clone()).collect();
+        let records = &self.records;
+        let clocks = records
+            .iter()
+            .max_by_key(|r| (r.time, r.sequence))
+            .map(|r| self.received[r.sequence as usize].abs_diff(r.time.seconds));
+        let evidence = Evidence::of(records);
+        let damaged = evidence.damaged().len();
+        let case = Case {
+            snapshots: &snapshots,
+            drop: &drop,
+            evidence: &evidence,
+            damaged,
+            now: self.now(),
+            clocks,
+        };
+        let Ok(allowed) = judge(&case) else {
+            self.refused += 1;
+            return;
+        };
+        self.holds(&drop, &allowed);
+        // Cut off between any two of them, it has let go some; the rest is asked for anew.
+        let gone: Vec<RunId> = drop.into_iter().take(cut.max(1)).collect();
+        self.forgotten += gone.len();
+        self.alive.retain(|(facts, _)| !gone.contains(&facts.id));
+    }
+
+    /// What must be true whenever something is let go.
+    fn holds(&self, drop: &HashSet<RunId>, allowed: &[RunId]) {
+        for job in ["job0", "job1"] {
+            let of = |facts: &Facts| facts.group.as_ref().is_some_and(|(_, j)| j == job);
+            let going: Vec<&Facts> =
+                self.alive.iter().map(|(f, _)| f).filter(|f| of(f) && drop.contains(&f.id)).collect();
+            let waived = self.waived.iter().any(|(j, from, until)| {
+                j == job && *from <= self.now() && self.now() < *until && until - from <= 30 * DAY
+            });
+            if going.is_empty() || waived {
+                continue;
+            }
+            assert!(!self.bad, "something was bad");
+            assert!(self.records.iter().all(|r| r.time.seconds <= self.now()), "the clock was set back");
+            let staying: Vec<&(Facts, bool)> =
+                self.alive.iter().filter(|(f, _)| of(f) && !drop.contains(&f.id)).collect();
+            assert!(staying.iter().filter(|(f, _)| f.whole).count() >= 3, "too few stay");
+            let good = |(facts, suspicious): &&&(Facts, bool)| {
+                let read = self.read.iter().any(|(id, at)| *id == facts.id && self.now() - at <= 35 * DAY);
+                facts.whole && !suspicious && read && going.iter().all(|d| d.start < facts.start)
+            };
+            let proof = staying.iter().find(good);
+            assert!(proof.is_some(), "nothing newer is proven");
+            assert!(staying.iter().any(|(f, _)| allowed.contains(&f.id)), "no evidence was named");
+        }
+    }
+}
+
+const PACK: PackName = PackName::new([9; 32]);
+
+#[test]
+fn nothing_of_a_job_goes_without_newer_proof() {
+    let (forgotten, refused) = (Cell::new(0), Cell::new(0));
+    let config = Config { cases: HISTORIES, ..Config::default() };
+    let played = TestRunner::new(config).run(&prop::collection::vec(step(), 10..60), |steps| {
+        let mut world = World { time: 1_000_000_000, ..World::default() };
+        steps.iter().for_each(|step| world.step(step));
+        forgotten.set(forgotten.get() + world.forgotten);
+        refused.set(refused.get() + world.refused);
+        Ok(())
+    });
+    if let Err(e) = played {
+        panic!("{e}");
+    }
+    let (forgotten, refused) = (forgotten.get(), refused.get());
+    let enough = HISTORIES as usize / 10;
+    assert!(
+        forgotten > enough && refused > enough,
+        "{forgotten} went, {refused} refused: the test tests too little"
+    );
+}
+
+/// So many histories.
+const HISTORIES: u32 = 100_000;
+
+/// A case that any rule refuses, and the same without what it refuses.
+#[test]
+fn each_rule_refuses_and_says_why() {
+    let usual = || {
+        let mut world = World { time: 1_000_000_000, ..World::default() };
+        for _ in 0..5 {
+            world.step(&Step::Wait(DAY));
+            world.step(&Step::Backup { job: 0, whole: true, suspicious: false });
+        }
+        world.step(&Step::Read(0, true));
+        world
+    };
+    let ask = |mut world: World, bits: u64| {
+        let before = world.alive.len();
+        world.step(&Step::Forget { bits, cut: 6 });
+        before - world.alive.len()
+    };
+    assert_eq!(ask(usual(), 0b11), 2, "two old ones go");
+    assert_eq!(ask(usual(), 0b111), 0, "three always stay");
+    assert_eq!(ask(usual(), 0b1_0000), 0, "not the proof itself");
+    let with = |steps: &[Step]| {
+        let mut world = usual();
+        steps.iter().for_each(|s| world.step(s));
+        world
+    };
+    let backup = |whole, suspicious| Step::Backup { job: 0, whole, suspicious };
+    assert_eq!(ask(with(&[Step::Wait(36 * DAY)]), 1), 0, "old proof is none");
+    assert_eq!(ask(with(&[Step::Read(2, false)]), 1), 0, "a bad pack stops all");
+    assert_eq!(ask(with(&[Step::Read(2, false), Step::Repair]), 1), 1, "until it is repaired");
+    let back = [Step::Clock(3600), Step::Repair, Step::Clock(0), Step::Read(2, false), Step::Wait(7200)];
+    assert_eq!(ask(with(&back), 1), 0, "also if the clock was set back before it was found");
+    assert_eq!(ask(with(&[Step::Clock(3600), backup(true, false)]), 1), 0, "clocks are an hour apart");
+    assert_eq!(ask(with(&[Step::Clock(-DAY)]), 1), 0, "the clock was set back");
+    let mut world = usual();
+    world.alive.iter_mut().for_each(|(f, _)| f.whole = false);
+    assert_eq!(ask(world, 1), 0, "incomplete backups prove nothing");
+    assert_eq!(ask(with(&[Step::Wait(36 * DAY), Step::Waive(0, 7)]), 1), 1, "a waiver");
+    assert_eq!(ask(with(&[Step::Wait(36 * DAY), Step::Waive(1, 7)]), 1), 0, "of another job");
+    assert_eq!(ask(with(&[Step::Wait(36 * DAY), Step::Waive(0, 31)]), 1), 0, "for too long");
+    assert_eq!(
+        ask(with(&[Step::Wait(36 * DAY), Step::Waive(0, 7), Step::Wait(8 * DAY)]), 1),
+        0,
+        "that is over"
+    );
+    let mut world = with(&[Step::Wait(36 * DAY)]);
+    world.step(&backup(true, true));
+    world.step(&Step::Read(0, true));
+    assert_eq!(ask(world, 1), 0, "what looks wrong proves nothing");
+    let mut world = with(&[Step::Wait(36 * DAY)]);
+    world.step(&Step::Died { job: 0 });
+    world.step(&Step::Read(0, true));
+    assert_eq!(ask(world, 1), 0, "nor what nobody accounts for");
+}

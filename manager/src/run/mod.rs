@@ -1,0 +1,407 @@
+//! One run of a job: read the source once, store it in every destination, read back what was stored, look whether it makes
+//! sense, put that on record, and only then let go of what is old.
+//!
+//! Kept true: what goes wrong with one destination keeps none of the others from its copy; nothing is let go that this
+//! run's record, durable before, does not account for; whatever happens, what happened is on record where it can be.
+
+pub mod guard;
+pub mod keep;
+mod source;
+
+use crate::config::{Config, Job, Retention, Verify};
+use crate::outcome::Outcome;
+use crate::world::{Trouble, World, now};
+use bulla_engine::backup::{self, BackupOptions};
+use bulla_engine::check::{self, CheckOptions, ReadData};
+use bulla_engine::copy::{self, CopyOptions};
+use bulla_engine::evidence::EVIDENCE_DAYS;
+use bulla_engine::forget::{JOB_TAG, Permit, forget, job_of};
+use bulla_engine::format::ledger::{Fact, JobCopy, JobRun, Level, Pruned};
+use bulla_engine::format::snapshot::Snapshot;
+use bulla_engine::format::tree::Timestamp;
+use bulla_engine::format::{ObjectName, RunId};
+use bulla_engine::prune::{self, PruneOptions};
+use bulla_engine::repository::Repository;
+use bulla_engine::retention::Candidate;
+use jiff::tz::TimeZone;
+use keep::Judged;
+use source::Opened;
+
+/// A prune is due after so many seconds.
+const PRUNE_EVERY: i64 = 7 * 24 * 3600;
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The record, as it is in every destination that could be reached.
+    pub run: JobRun,
+    /// How it ended: also with what came after the record.
+    pub outcome: Outcome,
+    /// What went wrong, each in a sentence, with the destination it is about if it is about one.
+    pub troubles: Vec<(Option<String>, Trouble)>,
+}
+
+/// A destination in a run.
+struct Place {
+    name: String,
+    repository: Option<Repository>,
+    made: Option<Snapshot>,
+    level: Level,
+    outcome: Outcome,
+    reason: String,
+}
+
+/// Runs a job. Nothing stops half-way without a word: what cannot be done is in the report.
+pub fn run(world: &dyn World, config: &Config, name: &str, job: &Job) -> Report {
+    let run = Run { world, config, name, job, start: world.env().clock.now() };
+    let mut troubles = Vec::new();
+    let mut places = run.open(&mut troubles);
+    let source = run.store(&mut places, &mut troubles);
+    let findings = run.look(&places);
+    for finding in &findings {
+        troubles.push((None, Trouble { outcome: Outcome::Held, why: finding.clone() }));
+    }
+    run.prove(&mut places, &mut troubles);
+    let mut outcome = source;
+    if let Some((_, held)) = troubles.iter().find(|(place, _)| place.is_none()) {
+        outcome = outcome.and(held.outcome);
+    }
+    for place in &places {
+        // A copy that one destination lacks is behind; that none has it is a failure, told already.
+        let own = match place.outcome {
+            Outcome::Damage | Outcome::Done | Outcome::Capacity | Outcome::NoSecret => place.outcome,
+            _ => Outcome::Partial,
+        };
+        outcome = outcome.and(own);
+    }
+    let record = run.record(&places, outcome, findings);
+    run.write(&mut places, &record, &mut troubles);
+    let mut outcome = Outcome::of(record.outcome);
+    for place in places.iter().filter(|p| p.made.is_some()) {
+        if let Err(trouble) = run.let_go(place) {
+            outcome = outcome.and(trouble.outcome);
+            troubles.push((Some(place.name.clone()), trouble));
+        }
+    }
+    Report { run: record, outcome, troubles }
+}
+
+struct Run<'a> {
+    world: &'a dyn World,
+    config: &'a Config,
+    name: &'a str,
+    job: &'a Job,
+    start: Timestamp,
+}
+
+type Troubles = Vec<(Option<String>, Trouble)>;
+
+impl Run<'_> {
+    fn judge(&self, e: bulla_engine::Error) -> Trouble {
+        self.world.judge(&e)
+    }
+
+    /// Opens every destination.
+    fn open(&self, troubles: &mut Troubles) -> Vec<Place> {
+        let mut open = |name: &String| {
+            let mut place = Place {
+                name: name.clone(),
+                repository: None,
+                made: None,
+                level: Level::Committed,
+                outcome: Outcome::Done,
+                reason: String::new(),
+            };
+            match self.world.open(name, false) {
+                Ok(repository) => place.repository = Some(repository),
+                Err(trouble) => place.fail(trouble, troubles),
+            }
+            place
+        };
+        self.job.to.iter().map(|to| open(&to.value)).collect()
+    }
+
+    /// Reads the source into the first destination that takes it, and copies from there into the others.
+    fn store(&self, places: &mut [Place], troubles: &mut Troubles) -> Outcome {
+        let mut first = None;
+        for (n, place) in places.iter_mut().enumerate() {
+            let Some(repository) = &place.repository else { continue };
+            let opened = match source::open(self.world, self.job) {
+                Ok(opened) => opened,
+                Err(trouble) => {
+                    let outcome = trouble.outcome;
+                    troubles.push((None, trouble));
+                    return outcome;
+                }
+            };
+            match self.back_up(repository, opened) {
+                Ok((made, outcome)) => {
+                    self.world.step("backup", &told(&made, &place.name));
+                    place.made = Some(made);
+                    first = Some((n, outcome));
+                    break;
+                }
+                // The source's own fault: no other destination would take it.
+                Err((true, trouble)) => {
+                    let outcome = trouble.outcome;
+                    troubles.push((None, trouble));
+                    return outcome;
+                }
+                Err((false, trouble)) => place.fail(trouble, troubles),
+            }
+        }
+        let Some((n, outcome)) = first else {
+            let why = "no destination took the backup".to_owned();
+            troubles.push((None, Trouble { outcome: Outcome::Failed, why }));
+            return Outcome::Failed;
+        };
+        let (before, rest) = places.split_at_mut(n);
+        if let Some((from, after)) = rest.split_first_mut() {
+            for to in before.iter_mut().chain(after) {
+                self.copy(from, to, troubles);
+            }
+        }
+        outcome
+    }
+
+    /// The snapshot; on failure whether the source is to blame, and why.
+    fn back_up(
+        &self,
+        repository: &Repository,
+        opened: Opened,
+    ) -> Result<(Snapshot, Outcome), (bool, Trouble)> {
+        let options = BackupOptions {
+            host: self.world.host(),
+            tags: vec![format!("{JOB_TAG}{}", self.name)],
+            excludes: opened.excludes,
+            ..BackupOptions::default()
+        };
+        let done = backup::run(repository, opened.sources, &options, self.world.observer());
+        if let Some(why) = opened.running.and_then(|r| r.failure()) {
+            let why = format!("{why}; nothing was committed");
+            return Err((true, Trouble { outcome: Outcome::Failed, why }));
+        }
+        let report = done.map_err(|e| {
+            let interrupted = matches!(e, bulla_engine::Error::Interrupted);
+            (interrupted, self.judge(e))
+        })?;
+        let partial = report.statistics.errors > 0 || opened.missing > 0;
+        let outcome = if partial { Outcome::Partial } else { Outcome::Done };
+        match (report.snapshot, report.alarm) {
+            (Some(made), None) => Ok((made, outcome)),
+            (Some(made), Some(_)) => Ok((made, Outcome::Held)),
+            (None, _) => {
+                Err((true, Trouble { outcome: Outcome::Failed, why: "no snapshot was made".to_owned() }))
+            }
+        }
+    }
+
+    fn copy(&self, from: &Place, to: &mut Place, troubles: &mut Troubles) {
+        let (Some(source), Some(target), Some(made)) = (&from.repository, &to.repository, &from.made) else {
+            return;
+        };
+        let copied = || -> bulla_engine::Result<Option<Snapshot>> {
+            let newest = self.own(target)?.iter().map(|s| s.start).max();
+            // What it missed, oldest first; what it let go by itself does not come back.
+            let mut wanted = self.own(source)?;
+            wanted.retain(|s| s.id == made.id || newest.is_some_and(|newest| s.start > newest));
+            let report = copy::run(source, target, &wanted, &CopyOptions::default(), self.world.observer())?;
+            let id = report.copied.iter().find(|(s, _)| s.id == made.id).and_then(|(_, id)| *id);
+            Ok(target.snapshots()?.into_iter().find(|s| Some(s.id) == id || s.origin == Some(made.id)))
+        };
+        match copied() {
+            Ok(Some(copy)) => {
+                self.world.step("copy", &format!("snapshot {} in {}", copy.id.short(), to.name));
+                to.made = Some(copy);
+            }
+            Ok(None) => {
+                let why = "the copy is not there".to_owned();
+                to.fail(Trouble { outcome: Outcome::Failed, why }, troubles);
+            }
+            Err(e) => {
+                let trouble = self.judge(e);
+                to.fail(trouble, troubles);
+            }
+        }
+    }
+
+    /// The snapshots of this job and host.
+    fn own(&self, repository: &Repository) -> bulla_engine::Result<Vec<Snapshot>> {
+        let host = self.world.host();
+        let own = |s: &Snapshot| s.host == host && job_of(s) == Some(self.name);
+        Ok(repository.snapshots()?.into_iter().filter(own).collect())
+    }
+
+    /// What looks wrong with the new backup beside the one before it.
+    fn look(&self, places: &[Place]) -> Vec<String> {
+        let Some((place, made)) = places.iter().find_map(|p| p.made.as_ref().map(|made| (p, made))) else {
+            return Vec::new();
+        };
+        let before = || -> bulla_engine::Result<Option<Snapshot>> {
+            let Some(repository) = &place.repository else { return Ok(None) };
+            let evidence = repository.evidence()?;
+            let mut own = self.own(repository)?;
+            own.retain(|s| s.id != made.id && evidence.is_sound(&s.id));
+            Ok(own.into_iter().max_by_key(|s| (s.start, s.id)))
+        };
+        match before() {
+            Ok(before) => guard::findings(made, before.as_ref()),
+            Err(e) => vec![format!("what was backed up before cannot be read: {}", self.judge(e).why)],
+        }
+    }
+
+    /// Reads back what was stored, from the store itself.
+    fn prove(&self, places: &mut [Place], troubles: &mut Troubles) {
+        let read_data = match self.job.verify {
+            Verify::Off => return,
+            Verify::Structure => ReadData::No,
+            Verify::New => ReadData::Proven { days: EVIDENCE_DAYS as u32 },
+        };
+        for place in places {
+            let Some(made) = &place.made else { continue };
+            let options = CheckOptions {
+                read_data,
+                record: true,
+                snapshots: Some([made.id].into()),
+                ..CheckOptions::default()
+            };
+            let fresh = self.world.open(&place.name, true);
+            let checked = fresh.and_then(|repository| {
+                check::run(&repository, &options, self.world.observer()).map_err(|e| self.judge(e))
+            });
+            match checked {
+                Ok(report) if report.findings.is_empty() => {
+                    place.level = if report.proven > 0 { Level::Data } else { Level::Structure };
+                    let packs = report.packs_read;
+                    let what = format!("{packs} packs read back from {}, none bad", place.name);
+                    self.world.step("verify", &what);
+                    if report.proven == 0 && self.job.verify == Verify::New {
+                        let why = "what was read back could not be put on record".to_owned();
+                        place.fail(Trouble { outcome: Outcome::Unproven, why }, troubles);
+                    }
+                }
+                Ok(report) => {
+                    let of = |f: &check::Finding| format!("{}: {}", f.object, f.reason);
+                    let some: Vec<String> = report.findings.iter().take(3).map(of).collect();
+                    let why = format!("{} findings: {}", report.findings.len(), some.join("; "));
+                    place.fail(Trouble { outcome: Outcome::Damage, why }, troubles);
+                }
+                Err(trouble) => place.fail(trouble, troubles),
+            }
+        }
+    }
+
+    fn zone(&self) -> TimeZone {
+        self.config.host.zone.as_ref().map_or(TimeZone::UTC, |zone| zone.value.clone())
+    }
+
+    fn record(&self, places: &[Place], outcome: Outcome, findings: Vec<String>) -> JobRun {
+        let made = places.iter().find_map(|p| p.made.as_ref());
+        let started = jiff::Timestamp::from_second(self.start.seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        let next = self.job.schedule.as_ref();
+        let next = next.and_then(|s| s.value.next(&started.to_zoned(self.zone())));
+        let copies = places.iter().map(|place| JobCopy {
+            destination: place.name.clone(),
+            outcome: place.outcome.code().into(),
+            snapshot: place.made.as_ref().map(|s| s.id),
+            level: place.level,
+            reason: place.reason.clone(),
+        });
+        JobRun {
+            run: RunId::new(self.world.env().random()),
+            job: self.name.to_owned(),
+            host: self.world.host(),
+            start: self.start,
+            outcome: outcome.code().into(),
+            next_due: next.map(|next| next.timestamp().as_second()),
+            config: self.config.digest(self.name),
+            files: made.map_or(0, guard::files),
+            bytes: made.map_or(0, |s| s.statistics.total_bytes),
+            copies: copies.collect(),
+            findings,
+        }
+    }
+
+    /// Puts the run on record wherever that is possible; where it is not, that destination is behind.
+    fn write(&self, places: &mut [Place], record: &JobRun, troubles: &mut Troubles) {
+        for place in places {
+            let Some(repository) = &place.repository else { continue };
+            if let Err(e) = repository.record(&Fact::Run(record.clone())) {
+                let trouble = self.judge(e);
+                let why = format!("the run could not be put on record: {}", trouble.why);
+                place.fail(Trouble { outcome: trouble.outcome, why }, troubles);
+                place.made = None;
+            }
+        }
+    }
+
+    /// Lets go what the policy does not keep, if the evidence allows, and prunes when that is due.
+    fn let_go(&self, place: &Place) -> Result<(), Trouble> {
+        let Some(repository) = &place.repository else { return Ok(()) };
+        let Some((_, retention)) = self.config.retention_of(self.job) else { return Ok(()) };
+        let destination = self.config.destinations.get(&place.name);
+        if destination.is_some_and(|d| d.value.append_only) {
+            return Ok(());
+        }
+        let dropped = self.forget(repository, &retention).map_err(|e| self.judge(e))?;
+        if let Some((gone, evidence)) = dropped {
+            let proof = evidence.map_or_else(String::new, |id| format!(", on evidence of {}", id.short()));
+            self.world.step("forget", &format!("{gone} of {}{proof}", place.name));
+        }
+        self.prune(repository, &place.name).map_err(|e| self.judge(e))
+    }
+
+    fn forget(
+        &self,
+        repository: &Repository,
+        retention: &Retention,
+    ) -> bulla_engine::Result<Option<(usize, Option<RunId>)>> {
+        let mut judged = Vec::new();
+        for s in self.own(repository)? {
+            let received = repository.backend().stat(&ObjectName::Verdict(s.id))?.map(|stat| stat.modified);
+            judged.push(Judged { candidate: Candidate::new(&s, received), whole: s.statistics.errors == 0 });
+        }
+        let (evidence, held) = (repository.evidence()?, repository.held()?);
+        let now = self.world.env().clock.now();
+        let drop = keep::to_drop(&judged, &evidence, &held, &retention.policy, now, &self.zone())?;
+        if drop.is_empty() {
+            return Ok(None);
+        }
+        let permit = Permit::ask(repository, &drop, &format!("retention of job {}", self.name))?;
+        Ok(Some((forget(repository, &permit, false)?, permit.evidence().first().copied())))
+    }
+
+    fn prune(&self, repository: &Repository, place: &str) -> bulla_engine::Result<()> {
+        let pruned = |r: &bulla_engine::format::ledger::Record| matches!(r.fact, Fact::Pruned(_));
+        let ledger = repository.ledger()?;
+        let last = ledger.records.iter().filter(|r| pruned(r)).map(|r| r.time.seconds).max();
+        let first = ledger.records.iter().map(|r| r.time.seconds).min().unwrap_or(i64::MAX);
+        if now(self.world).saturating_sub(last.unwrap_or(first)) < PRUNE_EVERY {
+            return Ok(());
+        }
+        let report = prune::run(repository, &PruneOptions::default(), self.world.observer())?;
+        let freed = Pruned { ended: report.died, packs: report.deleted, bytes: report.deleted_bytes };
+        self.world.step("prune", &format!("{} packs, {} bytes of {place} freed", freed.packs, freed.bytes));
+        repository.record(&Fact::Pruned(freed))
+    }
+}
+
+impl Place {
+    fn fail(&mut self, trouble: Trouble, troubles: &mut Troubles) {
+        self.outcome = self.outcome.and(trouble.outcome);
+        if self.reason.is_empty() {
+            self.reason.clone_from(&trouble.why);
+        }
+        troubles.push((Some(self.name.clone()), trouble));
+    }
+}
+
+fn told(made: &Snapshot, place: &str) -> String {
+    let (s, id) = (&made.statistics, made.id.short());
+    let new = s.data_bytes_new + s.meta_bytes_new;
+    let files = guard::files(made);
+    format!(
+        "snapshot {id} in {place}: {files} files of {} bytes, {new} new, {} stored",
+        s.total_bytes, s.stored_bytes
+    )
+}

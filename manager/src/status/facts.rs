@@ -1,0 +1,101 @@
+//! What is on record about jobs, gathered from every repository that can be read. No local state is asked: any machine with
+//! the keys sees the same.
+
+use crate::config::Config;
+use crate::world::{Trouble, World};
+use bulla_engine::evidence::Evidence;
+use bulla_engine::format::RunId;
+use bulla_engine::format::ledger::{Drill, Fact, JobRun};
+use bulla_engine::format::snapshot::Snapshot;
+use bulla_engine::repository::Ledger;
+use std::collections::{BTreeMap, HashSet};
+
+/// What one destination holds.
+#[derive(Debug, Clone)]
+pub struct Holding {
+    /// Its snapshots, alive and not forgotten.
+    pub snapshots: Vec<Snapshot>,
+    /// Its ledger.
+    pub ledger: Ledger,
+    /// What that proves.
+    pub evidence: Evidence,
+    /// Snapshots whose absence is explained: somebody let them go, and signed that.
+    pub explained: HashSet<RunId>,
+}
+
+/// All that is known.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// By destination; or why nothing is known of it.
+    pub holdings: BTreeMap<String, Result<Holding, Trouble>>,
+}
+
+impl Facts {
+    /// Reads what there is, of the destinations of these jobs.
+    pub fn gather(world: &dyn World, config: &Config, jobs: &[String]) -> Self {
+        let mut holdings = BTreeMap::new();
+        let named = config.jobs.iter().filter(|(name, _)| jobs.contains(name));
+        for to in named.flat_map(|(_, job)| &job.value.to) {
+            if !holdings.contains_key(&to.value) {
+                holdings.insert(to.value.clone(), hold(world, &to.value));
+            }
+        }
+        Self { holdings }
+    }
+
+    /// All that was put on record anywhere by jobs of this name and host, once each, oldest first, with when it ended.
+    pub fn runs(&self, job: &str, host: &str) -> Vec<(i64, &JobRun)> {
+        let mut runs: BTreeMap<RunId, (i64, &JobRun)> = BTreeMap::new();
+        for holding in self.readable() {
+            for record in &holding.ledger.records {
+                if let Fact::Run(run) = &record.fact
+                    && run.job == job
+                    && run.host == host
+                {
+                    runs.entry(run.run).or_insert((record.time.seconds, run));
+                }
+            }
+        }
+        let mut runs: Vec<_> = runs.into_values().collect();
+        runs.sort_by_key(|(ended, run)| (run.start, *ended));
+        runs
+    }
+
+    /// The same of drills.
+    pub fn drills(&self, job: &str, host: &str) -> Vec<(i64, &Drill)> {
+        let mut drills: Vec<(i64, &Drill)> = Vec::new();
+        for holding in self.readable() {
+            for record in &holding.ledger.records {
+                if let Fact::Drill(drill) = &record.fact
+                    && drill.job == job
+                    && drill.host == host
+                    && !drills.iter().any(|(_, known)| *known == drill)
+                {
+                    drills.push((record.time.seconds, drill));
+                }
+            }
+        }
+        drills.sort_by_key(|(ended, drill)| (drill.start, *ended));
+        drills
+    }
+
+    fn readable(&self) -> impl Iterator<Item = &Holding> {
+        self.holdings.values().filter_map(|h| h.as_ref().ok())
+    }
+}
+
+fn hold(world: &dyn World, destination: &str) -> Result<Holding, Trouble> {
+    let repository = world.open(destination, false)?;
+    let read = || -> bulla_engine::Result<Holding> {
+        let ledger = repository.ledger()?;
+        let evidence = Evidence::of(&ledger.records);
+        let mut explained: HashSet<RunId> = repository.forgotten()?.into_keys().collect();
+        for record in &ledger.records {
+            if let Fact::Forgotten(forgotten) = &record.fact {
+                explained.extend(&forgotten.snapshots);
+            }
+        }
+        Ok(Holding { snapshots: repository.snapshots()?, ledger, evidence, explained })
+    };
+    read().map_err(|e| world.judge(&e))
+}

@@ -1,0 +1,335 @@
+//! Whether jobs keep their promises, judged from what is on record and nothing else. Pure, but for [`Facts::gather`].
+//!
+//! Kept true: what is not known is not good; a job is OK only with a whole backup that is proven to read back, no older than
+//! was promised, and a restore that was tried.
+
+mod facts;
+
+pub use facts::{Facts, Holding};
+
+use crate::config::{Class, Config, Job, Schedule};
+use crate::outcome::Outcome;
+use bulla_engine::forget::job_of;
+use bulla_engine::format::ledger::{Drill, JobRun, Level};
+use bulla_engine::format::snapshot::Snapshot;
+use jiff::tz::TimeZone;
+use std::collections::HashSet;
+
+const HOUR: i64 = 3600;
+const DAY: i64 = 24 * HOUR;
+
+/// How long a restore that was tried counts, by what depends on the job.
+const fn drill_days(class: Class) -> i64 {
+    match class {
+        Class::Critical => 31,
+        Class::Important => 92,
+        Class::Standard => 365,
+    }
+}
+
+/// How a job stands.
+#[derive(Debug, Clone)]
+pub struct JobStatus {
+    /// Its name.
+    pub job: String,
+    /// When the newest backup began that is whole and proven to read back, in seconds.
+    pub proven: Option<i64>,
+    /// When the newest run that went well ended.
+    pub last_ok: Option<i64>,
+    /// The most that is proved of the newest snapshot.
+    pub level: Level,
+    /// How old the newest proven backup is, in seconds: how much work would be lost now.
+    pub rpo: Option<i64>,
+    /// How old it may be.
+    pub rpo_objective: Option<i64>,
+    /// How long a restore takes by the last drill, in seconds, and whether that was measured.
+    pub rto: Option<(u64, bool)>,
+    /// How long it may take.
+    pub rto_objective: Option<i64>,
+    /// When the last drill that went well ended.
+    pub drill: Option<i64>,
+    /// When the next run is due.
+    pub next_due: Option<i64>,
+    /// How many were due and did not happen.
+    pub missed: u64,
+    /// Destinations that have the newest backup, proven.
+    pub copies: usize,
+    /// What is wrong, the gravest first.
+    pub findings: Vec<Finding>,
+    /// Until when the rules about letting go are lifted, if they are.
+    pub waived: Option<i64>,
+}
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How grave it is.
+    pub outcome: Outcome,
+    /// What is wrong.
+    pub what: String,
+    /// What to type.
+    pub fix: String,
+}
+
+impl JobStatus {
+    /// The gravest of what is wrong.
+    pub fn outcome(&self) -> Outcome {
+        self.findings.iter().fold(Outcome::Done, |all, f| all.and(f.outcome))
+    }
+}
+
+/// Judges a job at a time, in seconds.
+pub fn judge(config: &Config, name: &str, job: &Job, host: &str, facts: &Facts, now: i64) -> JobStatus {
+    let judge = Judge { name, job, facts, now, host, found: Vec::new() };
+    judge.all(&config.host.zone.as_ref().map_or(TimeZone::UTC, |zone| zone.value.clone()))
+}
+
+struct Judge<'a> {
+    name: &'a str,
+    job: &'a Job,
+    facts: &'a Facts,
+    now: i64,
+    host: &'a str,
+    found: Vec<Finding>,
+}
+
+impl Judge<'_> {
+    fn say(&mut self, outcome: Outcome, what: impl Into<String>, fix: impl Into<String>) {
+        self.found.push(Finding { outcome, what: what.into(), fix: fix.into() });
+    }
+
+    fn all(mut self, zone: &TimeZone) -> JobStatus {
+        let (runs, drills) = (self.facts.runs(self.name, self.host), self.facts.drills(self.name, self.host));
+        self.destinations(&runs);
+        let last = runs.last().map(|(_, run)| *run);
+        self.last(last);
+        let (next_due, missed) = self.schedule(last, zone);
+        let proven = self.proven();
+        let newest = proven.iter().copied().max();
+        let rpo = newest.map(|start| self.now.saturating_sub(start));
+        self.age(rpo);
+        let ok = |d: &&(i64, &Drill)| d.1.outcome == 0;
+        let drill = drills.iter().filter(ok).next_back().copied();
+        self.drill(drills.last().map(|(_, d)| *d), drill.map(|(at, _)| at));
+        let level = self.level();
+        let done = |r: &&(i64, &JobRun)| Outcome::of(r.1.outcome) == Outcome::Done;
+        let waived = self.waived();
+        self.found.sort_by_key(|f| f.outcome.rank());
+        JobStatus {
+            job: self.name.to_owned(),
+            proven: newest,
+            last_ok: runs.iter().filter(done).map(|(ended, _)| *ended).next_back(),
+            level,
+            rpo,
+            rpo_objective: self.job.rpo.as_ref().map(|at| at.value.seconds()),
+            rto: drill.map(|(_, d)| (d.rto, d.files == d.files_all)),
+            rto_objective: self.job.rto.as_ref().map(|at| at.value.seconds()),
+            drill: drill.map(|(at, _)| at),
+            next_due,
+            missed,
+            copies: proven.iter().filter(|start| newest == Some(**start)).count(),
+            findings: self.found,
+            waived,
+        }
+    }
+
+    fn own(&self, s: &Snapshot) -> bool {
+        s.host == self.host && job_of(s) == Some(self.name)
+    }
+
+    /// What can be seen of the destinations, and what is missing there.
+    fn destinations(&mut self, runs: &[(i64, &JobRun)]) {
+        for to in &self.job.to {
+            let place = &to.value;
+            let holding = match self.facts.holdings.get(place) {
+                Some(Ok(holding)) => holding,
+                Some(Err(trouble)) => {
+                    let what = format!("{place} cannot be read: {}", trouble.why);
+                    self.say(trouble.outcome.and(Outcome::Partial), what, format!("bulla run {}", self.name));
+                    continue;
+                }
+                None => continue,
+            };
+            let flaws: Vec<String> =
+                holding.ledger.flaws.iter().map(|(name, why)| format!("{place}: {name}: {why}")).collect();
+            let damaged = holding.evidence.damaged().len();
+            let there: HashSet<_> = holding.snapshots.iter().map(|s| s.id).collect();
+            let copies = runs.iter().flat_map(|(_, run)| &run.copies);
+            let lost: Vec<String> = copies
+                .filter(|copy| copy.destination == *place)
+                .filter_map(|copy| copy.snapshot)
+                .filter(|id| !there.contains(id) && !holding.explained.contains(id))
+                .map(|id| id.short())
+                .collect();
+            for flaw in flaws {
+                self.say(Outcome::Damage, flaw, "find out who deleted or changed it; bulla check");
+            }
+            if damaged > 0 {
+                let what = format!("{damaged} packs of {place} were bad when they were last read");
+                self.say(Outcome::Damage, what, "bulla repair packs, then bulla check --read-data");
+            }
+            if !lost.is_empty() {
+                let what = format!("{place} has lost snapshots that nobody let go: {}", lost.join(", "));
+                self.say(Outcome::Damage, what, "find out who deleted them; copy them back with bulla copy");
+            }
+        }
+    }
+
+    /// How the last run ended.
+    fn last(&mut self, last: Option<&JobRun>) {
+        let Some(last) = last else {
+            let what = format!("{} has never run", self.name);
+            self.say(Outcome::Unproven, what, format!("bulla run {}", self.name));
+            return;
+        };
+        let outcome = Outcome::of(last.outcome);
+        for finding in &last.findings {
+            self.say(
+                Outcome::Held,
+                finding.clone(),
+                format!("look at the source; if it is right: bulla waive {} --reason WHY", self.name),
+            );
+        }
+        let behind: Vec<String> = last
+            .copies
+            .iter()
+            .filter(|c| c.outcome != 0)
+            .map(|c| format!("{}: {}", c.destination, c.reason))
+            .collect();
+        if outcome != Outcome::Done && last.findings.is_empty() {
+            let why = if behind.is_empty() { String::new() } else { format!(": {}", behind.join("; ")) };
+            let what = format!("the last run ended {}{why}", outcome.word());
+            self.say(outcome, what, format!("bulla run {}", self.name));
+        }
+    }
+
+    /// When the next run is due, and how many were missed.
+    fn schedule(&mut self, last: Option<&JobRun>, zone: &TimeZone) -> (Option<i64>, u64) {
+        let Some(schedule) = self.job.schedule.as_ref().map(|at| &at.value) else { return (None, 0) };
+        let Some(last) = last else { return (None, 0) };
+        let (missed, next) = missed(schedule, last.start.seconds, self.now, zone);
+        if missed > 0 {
+            let runs = if missed == 1 { "run was" } else { "runs were" };
+            let what = format!("{missed} {runs} missed");
+            self.say(Outcome::Missed, what, format!("bulla run {}; is its timer on?", self.name));
+        }
+        (next, missed)
+    }
+
+    /// When whole, sound and proven snapshots began, all of all destinations.
+    fn proven(&self) -> Vec<i64> {
+        let mut out = Vec::new();
+        for to in &self.job.to {
+            let Some(Ok(holding)) = self.facts.holdings.get(&to.value) else { continue };
+            let good = |s: &&Snapshot| {
+                self.own(s)
+                    && s.statistics.errors == 0
+                    && holding.evidence.is_sound(&s.id)
+                    && holding.evidence.is_proven(&s.id, self.now)
+            };
+            out.extend(holding.snapshots.iter().filter(good).map(|s| s.start.seconds));
+        }
+        out
+    }
+
+    fn level(&self) -> Level {
+        let mut newest: Option<(i64, Level)> = None;
+        for to in &self.job.to {
+            let Some(Ok(holding)) = self.facts.holdings.get(&to.value) else { continue };
+            for s in holding.snapshots.iter().filter(|s| self.own(s)) {
+                newest = newest.max(Some((s.start.seconds, holding.evidence.level(&s.id))));
+            }
+        }
+        newest.map_or(Level::Committed, |(_, level)| level)
+    }
+
+    /// Whether the newest proven backup is young enough.
+    fn age(&mut self, rpo: Option<i64>) {
+        let objective = self.job.rpo.as_ref().map(|at| at.value);
+        match (rpo, objective) {
+            (None, _) => {
+                let what = "no backup of it is proven to read back";
+                self.say(Outcome::Unproven, what, format!("bulla run {}", self.name));
+            }
+            (Some(age), Some(objective)) if age > objective.seconds() => {
+                let what = format!(
+                    "the newest proven backup is {} old, and may be {objective}",
+                    crate::config::Length::of_seconds(age)
+                );
+                self.say(Outcome::Missed, what, format!("bulla run {}", self.name));
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a restore was tried lately.
+    fn drill(&mut self, last: Option<&Drill>, ok: Option<i64>) {
+        let fix = format!("bulla drill {}", self.name);
+        if let Some(last) = last.filter(|d| d.outcome != 0) {
+            let why = last.wrong.first().cloned().unwrap_or_else(|| "it took too long".to_owned());
+            self.say(Outcome::Drill, format!("the last drill failed: {why}"), fix.clone());
+        }
+        let days = drill_days(self.job.class);
+        match ok.map(|at| self.now.saturating_sub(at) / DAY) {
+            None => self.say(Outcome::Unproven, "no restore of it was ever tried", fix),
+            Some(age) if age > days => {
+                let what = format!("the last restore was tried {age} days ago, and counts for {days}");
+                self.say(Outcome::Unproven, what, fix);
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn waived(&self) -> Option<i64> {
+        let all = self.job.to.iter().filter_map(|to| self.facts.holdings.get(&to.value)?.as_ref().ok());
+        all.filter_map(|holding| holding.evidence.waived(self.name, self.now)).max()
+    }
+}
+
+/// How many times it was due after a run that began at `last` and did not happen, and when it is due next. One that is late
+/// by less than a tenth of the time between two is still awaited.
+pub fn missed(schedule: &Schedule, last: i64, now: i64, zone: &TimeZone) -> (u64, Option<i64>) {
+    let zoned = |s: i64| {
+        jiff::Timestamp::from_second(s).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_zoned(zone.clone())
+    };
+    let (mut at, mut count) = (zoned(last), 0);
+    loop {
+        let Some(next) = schedule.next(&at) else { return (count, None) };
+        let seconds = next.timestamp().as_second();
+        let gap = schedule.next(&next).map_or(DAY, |after| after.timestamp().as_second() - seconds);
+        if seconds + (gap / 10).clamp(5 * 60, 2 * HOUR) >= now {
+            return (count, Some(seconds));
+        }
+        count += 1;
+        if count == MISSED_MAX {
+            return (count, schedule.next(&zoned(now)).map(|n| n.timestamp().as_second()));
+        }
+        at = next;
+    }
+}
+
+/// More than this nobody counts.
+const MISSED_MAX: u64 = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_due_is_counted_and_the_late_are_awaited() {
+        let daily: Schedule = "30 1 * * *".parse().unwrap();
+        let at = |text: &str| text.parse::<jiff::Timestamp>().unwrap().as_second();
+        let last = at("2026-11-10T01:30:04Z");
+        for (now, missed_runs, next) in [
+            ("2026-11-10T12:00:00Z", 0, "2026-11-11T01:30:00Z"),
+            ("2026-11-11T02:00:00Z", 0, "2026-11-11T01:30:00Z"),
+            ("2026-11-11T04:00:00Z", 1, "2026-11-12T01:30:00Z"),
+            ("2026-11-14T12:00:00Z", 4, "2026-11-15T01:30:00Z"),
+        ] {
+            assert_eq!(missed(&daily, last, at(now), &TimeZone::UTC), (missed_runs, Some(at(next))), "{now}");
+        }
+        let minutely: Schedule = "* * * * *".parse().unwrap();
+        let (count, next) = missed(&minutely, at("2020-01-01T00:00:00Z"), last, &TimeZone::UTC);
+        assert_eq!((count, next), (10_000, Some(at("2026-11-10T01:31:00Z"))));
+    }
+}
