@@ -168,7 +168,7 @@ impl<'a> Context<'a> {
     }
 
     /// Where it is remembered what repositories have shown: systemd's `STATE_DIRECTORY`, XDG, home.
-    fn state_dir(&self) -> Option<PathBuf> {
+    pub(crate) fn state_dir(&self) -> Option<PathBuf> {
         if self.global.no_cache {
             return None;
         }

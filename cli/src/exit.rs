@@ -5,6 +5,7 @@ use crate::ui::Ui;
 use bulla_engine::Error;
 use bulla_engine::backend::BackendError;
 use bulla_engine::format::FormatError;
+use bulla_manager::outcome::Outcome as Ended;
 use std::io;
 use std::process::ExitCode;
 
@@ -24,10 +25,18 @@ pub(crate) enum Code {
     Damage = 4,
     /// Refused by a rule.
     Refused = 5,
+    /// Something is not proven, or not as was promised.
+    Unproven = 6,
+    /// Something was due and did not happen.
+    Missed = 7,
+    /// A drill failed, or took too long.
+    Drill = 8,
     /// The repository was set back, or has lost something.
     Anomaly = 9,
     /// No repository.
     NoRepository = 10,
+    /// Another process does it.
+    Busy = 11,
     /// Wrong or missing password.
     NoSecret = 12,
     /// No space left.
@@ -88,14 +97,7 @@ impl Failure {
     /// Code, message and hint; `None` when nobody is left to read (a closed pipe).
     pub(crate) fn said(&self) -> Option<Said> {
         let (code, message, hint) = match self {
-            // The engine writes a file's bytes to stdout itself.
-            Self::Engine(Error::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
-                return None;
-            }
-            Self::Engine(e) => {
-                let (code, hint) = judge(e);
-                (code, e.to_string(), hint)
-            }
+            Self::Engine(e) => return Said::of(e),
             Self::Usage(m) => (Code::Usage, m.clone(), None),
             Self::NoSecret(m) => (Code::NoSecret, m.clone(), Some(HINT_SECRET)),
             Self::Stopped(m) => (Code::Interrupted, (*m).to_owned(), None),
@@ -104,6 +106,41 @@ impl Failure {
             Self::Output(e) => (Code::Failed, format!("cannot write results: {e}"), None),
         };
         Some(Said { code, message, hint })
+    }
+}
+
+impl Said {
+    /// Of an error of the engine; `None` for a closed pipe.
+    pub(crate) fn of(e: &Error) -> Option<Self> {
+        match e {
+            // The engine writes a file's bytes to stdout itself.
+            Error::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => None,
+            e => {
+                let (code, hint) = judge(e);
+                Some(Self { code, message: e.to_string(), hint })
+            }
+        }
+    }
+}
+
+impl From<Ended> for Code {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Done => Self::Done,
+            Ended::Failed => Self::Failed,
+            Ended::Partial => Self::Partial,
+            Ended::Damage => Self::Damage,
+            Ended::Refused => Self::Refused,
+            Ended::Unproven => Self::Unproven,
+            Ended::Missed => Self::Missed,
+            Ended::Drill => Self::Drill,
+            Ended::Held => Self::Anomaly,
+            Ended::NoRepository => Self::NoRepository,
+            Ended::Busy => Self::Busy,
+            Ended::NoSecret => Self::NoSecret,
+            Ended::Capacity => Self::Capacity,
+            Ended::Interrupted => Self::Interrupted,
+        }
     }
 }
 

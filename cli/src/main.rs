@@ -12,6 +12,7 @@ mod confine;
 mod context;
 mod exit;
 mod secret;
+mod site;
 mod ui;
 
 use std::process::ExitCode;

@@ -8,6 +8,7 @@ use bulla_engine::Error;
 use bulla_engine::format::keys::Secret;
 use bulla_engine::format::slot::parse_key;
 use bulla_engine::repository::SlotSecret;
+use bulla_manager::config::{Destination, SecretRef};
 use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -68,6 +69,35 @@ pub(crate) fn current(context: &Context<'_>) -> Outcome<SlotSecret> {
 /// The secret that opens the repository another one is made or filled from.
 pub(crate) fn of_source(context: &Context<'_>, from: &FromSecret) -> Outcome<SlotSecret> {
     open_with(context, &from.into(), "password of the repository to copy from: ")
+}
+
+/// The secret of a destination, from where the configuration says it is.
+pub(crate) fn of_destination(context: &Context<'_>, destination: &Destination) -> Outcome<SlotSecret> {
+    let text = |what: &str, place: &SecretRef| -> Outcome<(Zeroizing<Vec<u8>>, PathBuf)> {
+        match place {
+            SecretRef::File(path) => Ok((read_file(context, what, path)?, path.clone())),
+            SecretRef::Systemd(name) => {
+                let dir = variable("CREDENTIALS_DIRECTORY").ok_or_else(|| {
+                    let why = format!("the {what} is systemd's credential {name}, and systemd gave none");
+                    Failure::NoSecret(why)
+                })?;
+                let path = PathBuf::from(dir).join(name);
+                Ok((read_file(context, what, &path)?, path))
+            }
+            SecretRef::Command(words) => Ok((run_words(words)?, PathBuf::from(words.join(" ")))),
+        }
+    };
+    match (&destination.key, &destination.password) {
+        (Some(key), _) => {
+            let (bytes, path) = text("key file", &key.value)?;
+            key_from(&bytes, &path)
+        }
+        (None, Some(password)) => {
+            let (bytes, path) = text("password file", &password.value)?;
+            passphrase(bytes, &format!("the password of {}", path.display()))
+        }
+        (None, None) => Err(Failure::NoSecret("the destination names no secret".into())),
+    }
 }
 
 fn open_with(context: &Context<'_>, words: &Words<'_>, prompt: &str) -> Outcome<SlotSecret> {
@@ -152,7 +182,7 @@ fn credential() -> Option<Source> {
 }
 
 fn read(context: &Context<'_>, source: Source) -> Outcome<SlotSecret> {
-    let (mut text, what) = match source {
+    let (text, what) = match source {
         Source::Text(text) => (text, "BULLA_PASSWORD".to_owned()),
         Source::PasswordFile(path) => {
             (read_file(context, "password file", &path)?, format!("the password file {}", path.display()))
@@ -160,6 +190,10 @@ fn read(context: &Context<'_>, source: Source) -> Outcome<SlotSecret> {
         Source::Command(command) => (run_command(&command)?, "the password command's output".to_owned()),
         Source::KeyFile(path) => return key_from(&read_file(context, "key file", &path)?, &path),
     };
+    passphrase(text, &what)
+}
+
+fn passphrase(mut text: Zeroizing<Vec<u8>>, what: &str) -> Outcome<SlotSecret> {
     strip_line_end(&mut text);
     if text.is_empty() {
         return Err(Failure::NoSecret(format!("{what} is empty")));
@@ -217,9 +251,13 @@ fn read_limited(from: impl Read) -> std::io::Result<Zeroizing<Vec<u8>>> {
 }
 
 fn run_command(line: &str) -> Outcome<Zeroizing<Vec<u8>>> {
-    let fail = |why: String| Failure::NoSecret(format!("the password command failed: {why}"));
     let words =
         split_words(line).ok_or_else(|| Failure::Usage("the password command has an open quote".into()))?;
+    run_words(&words)
+}
+
+fn run_words(words: &[String]) -> Outcome<Zeroizing<Vec<u8>>> {
+    let fail = |why: String| Failure::NoSecret(format!("the password command failed: {why}"));
     let (program, args) =
         words.split_first().ok_or_else(|| Failure::Usage("the password command is empty".into()))?;
     let mut command = Command::new(program);

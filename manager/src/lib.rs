@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed"))]
 
 pub mod config;
+pub mod drill;
 pub mod outcome;
 pub mod policy;
 pub mod run;

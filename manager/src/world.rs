@@ -48,6 +48,6 @@ pub trait World: Sync {
 }
 
 /// Now, in seconds.
-pub(crate) fn now(world: &dyn World) -> i64 {
+pub fn now(world: &dyn World) -> i64 {
     world.env().clock.now().seconds
 }

@@ -7,7 +7,7 @@ use crate::ui::format::count;
 use crate::ui::json::SCHEMA;
 use bulla_engine::Error;
 use bulla_engine::observer::escape;
-use bulla_manager::config::{Config, File, Mistake, Place, Read, STARTER, entries};
+use bulla_manager::config::{Config, File, Job, Mistake, Place, Read, STARTER, entries};
 use clap::Subcommand;
 use serde::Serialize;
 use std::fs;
@@ -78,6 +78,14 @@ impl Found {
         let lines: Vec<String> = wrong.map(|m| escape(m.to_string().as_bytes())).collect();
         Err(Failure::Usage(format!("the configuration is not sound:\n{}", lines.join("\n"))))
     }
+}
+
+/// A job by its name.
+pub(crate) fn job<'c>(config: &'c Config, name: &str) -> Outcome<&'c Job> {
+    config.jobs.get(name).map(|job| &job.value).ok_or_else(|| {
+        let names: Vec<&str> = config.jobs.keys().map(String::as_str).collect();
+        Failure::Usage(format!("no job is named {name:?}; there are {}", names.join(", ")))
+    })
 }
 
 fn of_machine() -> PathBuf {

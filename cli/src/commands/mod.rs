@@ -6,6 +6,7 @@ mod check;
 mod config;
 mod copies;
 mod copy;
+mod drill;
 mod find;
 mod forget;
 mod generate;
@@ -20,9 +21,12 @@ mod repair;
 mod rescue_kit;
 mod restore;
 mod retention;
+mod run;
 mod snapshots;
 mod sources;
+mod status;
 mod version;
+mod waive;
 
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
@@ -37,7 +41,7 @@ pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Back up and restore", &["init", "backup", "snapshots", "ls", "find", "cat", "restore", "copy"]),
     ("Keep it safe", &["check", "repair", "key", "rescue-kit"]),
     ("Let go of the old", &["forget", "prune", "undelete", "protect", "unprotect"]),
-    ("Say what is promised", &["config", "policy"]),
+    ("Keep promises", &["config", "policy", "run", "status", "drill", "waive"]),
     ("About this program", &["version", "generate", "help"]),
 ];
 
@@ -76,6 +80,14 @@ pub(crate) enum Command {
     Config(config::Args),
     /// Say what a retention policy promises, and play it day by day
     Policy(Box<policy::Args>),
+    /// Run jobs of the configuration: back up, read back, put on record, let go of the old
+    Run(run::Args),
+    /// Say how jobs stand, what is wrong first
+    Status(status::Args),
+    /// Try a restore of a job, compare and time it, and put that on record
+    Drill(drill::Args),
+    /// Lift the rules about letting go for a job, for a while and with a reason
+    Waive(waive::Args),
     /// Put right what is damaged
     Repair(repair::Args),
     /// List, add, change and remove the keys of a repository
@@ -109,6 +121,10 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Outcome {
         Command::Unprotect(args) => protect::unprotect(context, args),
         Command::Config(args) => config::run(context, args),
         Command::Policy(args) => policy::run(context, args),
+        Command::Run(args) => run::run(context, args),
+        Command::Status(args) => status::run(context, args),
+        Command::Drill(args) => drill::run(context, args),
+        Command::Waive(args) => waive::run(context, args),
         Command::Repair(args) => repair::run(context, args),
         Command::Key(args) => key::run(context, args),
         Command::RescueKit(args) => rescue_kit::run(context, args),

@@ -99,14 +99,11 @@ impl Which {
             (Some(preset), _) => self.retention.over(preset.policy()),
             (None, Some(name)) => {
                 let (config, _) = self.files.read()?.sound()?;
-                let job = config.jobs.get(name).ok_or_else(|| {
-                    let names: Vec<&str> = config.jobs.keys().map(String::as_str).collect();
-                    Failure::Usage(format!("no job is named {name:?}; there are {}", names.join(", ")))
-                })?;
-                let (_, retention) = config.retention_of(&job.value).ok_or_else(|| {
+                let job = super::config::job(&config, name)?;
+                let (_, retention) = config.retention_of(job).ok_or_else(|| {
                     Failure::Usage(format!("job {name} keeps everything: it has no retention"))
                 })?;
-                let terms = retention.compliance.iter().chain(&job.value.compliance).map(|at| at.value);
+                let terms = retention.compliance.iter().chain(&job.compliance).map(|at| at.value);
                 compliance.extend(terms.filter(|c| !self.compliance.contains(c)));
                 self.retention.over(retention.policy)
             }

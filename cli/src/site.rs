@@ -1,0 +1,132 @@
+//! This machine as the manager sees it: destinations of the configuration opened with their own secrets, commands run
+//! without ours, jobs kept from running twice at a time.
+
+use crate::context::Context;
+use crate::exit::{Failure, Outcome, Said};
+use bulla_backends::location::Location;
+use bulla_engine::env::Env;
+use bulla_engine::observer::Observer;
+use bulla_engine::repository::Repository;
+use bulla_manager::config::{Config, Destination};
+use bulla_manager::outcome;
+use bulla_manager::world::{Trouble, World};
+use std::ffi::OsString;
+use std::fs::{File, TryLockError};
+use std::os::unix::fs::MetadataExt;
+
+/// The world of one command.
+pub(crate) struct Site<'a> {
+    context: &'a Context<'a>,
+    config: &'a Config,
+    observer: &'a dyn Observer,
+    env: Env,
+    /// Steps are told as they are done.
+    tell: bool,
+}
+
+impl<'a> Site<'a> {
+    /// With `tell` each step is a line of the results.
+    pub(crate) fn new(
+        context: &'a Context<'a>,
+        config: &'a Config,
+        observer: &'a dyn Observer,
+        tell: bool,
+    ) -> Self {
+        Self { context, config, observer, env: context.env(), tell }
+    }
+
+    fn destination(&self, name: &str) -> Outcome<&Destination> {
+        let found = self.config.destinations.get(name).map(|at| &at.value);
+        found.ok_or_else(|| Failure::Usage(format!("no destination is named {name:?}")))
+    }
+
+    fn open_one(&self, name: &str, fresh: bool) -> Outcome<Repository> {
+        let destination = self.destination(name)?;
+        let location = location(destination)?;
+        let store = self.context.store_at(&location, &[])?.backend();
+        if !Repository::exists(&*store)? {
+            let place = store.describe().place;
+            return Err(bulla_engine::Error::NoRepository { place }.into());
+        }
+        let secret = crate::secret::of_destination(self.context, destination)?;
+        let mut env = self.env.clone();
+        // Copies of a distant store's metadata prove nothing of the store.
+        env.cache = self.context.cache_dir().filter(|_| !fresh || matches!(location, Location::Local(_)));
+        Ok(Repository::open(self.context.limited(store), &secret, env)?)
+    }
+}
+
+fn location(destination: &Destination) -> Outcome<Location> {
+    Location::parse(&OsString::from(&destination.url.value)).map_err(Failure::Usage)
+}
+
+fn trouble(said: Option<Said>) -> Trouble {
+    let Some(said) = said else {
+        return Trouble { outcome: outcome::Outcome::Failed, why: "nobody reads the output".to_owned() };
+    };
+    let hint = said.hint.map_or_else(String::new, |hint| format!(" ({hint})"));
+    Trouble { outcome: outcome::Outcome::of(said.code as u64), why: format!("{}{hint}", said.message) }
+}
+
+impl World for Site<'_> {
+    fn open(&self, destination: &str, fresh: bool) -> Result<Repository, Trouble> {
+        self.open_one(destination, fresh).map_err(|failure| trouble(failure.said()))
+    }
+
+    fn judge(&self, error: &bulla_engine::Error) -> Trouble {
+        trouble(Said::of(error))
+    }
+
+    fn env(&self) -> &Env {
+        &self.env
+    }
+
+    fn host(&self) -> String {
+        self.context.host()
+    }
+
+    fn own_directories(&self) -> Vec<(u64, u64)> {
+        let local = self.config.destinations.values().filter_map(|d| match location(&d.value) {
+            Ok(Location::Local(path)) => Some(path),
+            _ => None,
+        });
+        let id = |d: std::path::PathBuf| std::fs::metadata(d).ok().map(|m| (m.dev(), m.ino()));
+        local.chain(self.context.cache_dir()).filter_map(id).collect()
+    }
+
+    fn secret_variables(&self) -> Vec<&'static str> {
+        crate::secret::PASSWORD_VARIABLES.to_vec()
+    }
+
+    fn observer(&self) -> &dyn Observer {
+        self.observer
+    }
+
+    fn step(&self, name: &str, what: &str) {
+        if self.tell {
+            let _ = self.context.ui.line(format_args!("{name:<8} {what}"));
+        }
+    }
+}
+
+/// Holds a job's place: one process at a time runs it. Released when it is dropped, or the process dies.
+pub(crate) struct Turn(#[allow(dead_code, reason = "the lock is held as long as the file is open")] File);
+
+impl Turn {
+    /// Takes it; `None` if another process has it.
+    pub(crate) fn take(context: &Context<'_>, job: &str) -> Outcome<Option<Self>> {
+        let Some(dir) = context.state_dir() else {
+            return Err(Failure::Usage("there is no directory for state: set HOME or XDG_STATE_HOME".into()));
+        };
+        let dir = dir.join("jobs");
+        std::fs::create_dir_all(&dir).map_err(|e| bulla_engine::Error::io("create", &dir, e))?;
+        let path = dir.join(format!("{}.lock", bulla_engine::format::id::to_hex(job.as_bytes())));
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = file.map_err(|e| bulla_engine::Error::io("open", &path, e))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(e)) => Err(bulla_engine::Error::io("lock", &path, e).into()),
+        }
+    }
+}
