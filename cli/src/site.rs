@@ -50,8 +50,9 @@ impl<'a> Site<'a> {
         }
         let secret = crate::secret::of_destination(self.context, destination)?;
         let mut env = self.env.clone();
+        env.cache = self.context.cache_dir();
         // Copies of a distant store's metadata prove nothing of the store.
-        env.cache = self.context.cache_dir().filter(|_| !fresh || matches!(location, Location::Local(_)));
+        env.fresh = fresh;
         Ok(Repository::open(self.context.limited(store), &secret, env)?)
     }
 }

@@ -18,6 +18,7 @@ mod hosts;
 mod inject;
 mod json;
 mod kill;
+mod manager;
 mod names;
 mod options;
 mod parity;

@@ -1,6 +1,6 @@
 //! The quick start of the manual, with a real password.
 
-use crate::home::Home;
+use crate::home::{Home, Ran};
 
 #[test]
 fn from_nothing_to_a_file_read_back() {
@@ -65,4 +65,28 @@ fn the_readme_on_what_will_be_kept() {
             assert!(ran.out.contains("SHORT") && ran.out.contains(" 304 d"), "{}", ran.out);
         }
     }
+}
+
+/// The README's section on jobs, typed into a shell as it stands there.
+#[test]
+fn the_readme_on_jobs() {
+    let home = Home::empty();
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let section = readme.split("### Jobs that prove themselves").nth(1).unwrap();
+    let script = section.split("```sh").nth(1).and_then(|s| s.split("```").next()).unwrap();
+    // Each line has the exit code it says.
+    let typed: Vec<String> = script
+        .lines()
+        .map(|line| match line.contains("# exit 6") {
+            true => format!("{line}\n[ $? = 6 ] || exit 99"),
+            false if line.starts_with("bulla ") => format!("{line}\n[ $? = 0 ] || exit 98"),
+            false => line.to_owned(),
+        })
+        .collect();
+    let path = std::path::Path::new(env!("CARGO_BIN_EXE_bulla")).parent().unwrap().display().to_string();
+    let mut shell = home.command_of("/bin/sh", &["-c", &typed.join("\n")]);
+    let ran = Ran::of(shell.env("PATH", format!("{path}:/usr/bin:/bin")).output().unwrap());
+    let out = ran.ok();
+    assert!(out.contains("sound\n") && out.contains("letters: ok") && out.contains("PASS\n"), "{out}");
 }

@@ -55,6 +55,9 @@ pub struct Env {
     pub user: String,
     /// Where index runs and trees may be cached; `None` keeps everything in memory.
     pub cache: Option<PathBuf>,
+    /// Of a cache only copies of the ledger are used: for who proves what a distant store holds, and not what this machine
+    /// remembers of it.
+    pub fresh: bool,
     /// Where to remember what the store has shown, so that an older state of it is noticed; `None` remembers nothing.
     pub state: Option<PathBuf>,
     /// Worker threads; 1 is the sequential case of the same pipeline.
@@ -71,6 +74,7 @@ impl Env {
             machine: machine.into(),
             user: user.into(),
             cache: None,
+            fresh: false,
             state: None,
             width,
         }

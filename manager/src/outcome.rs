@@ -64,6 +64,17 @@ impl Outcome {
         Self::RANKED.iter().find(known).copied().unwrap_or(Self::Failed)
     }
 
+    /// What it is for a job when it is that of one of its destinations. One that is behind leaves the others; that none has
+    /// a backup is told apart.
+    pub fn of_one(self) -> Self {
+        match self {
+            Self::Done | Self::Damage | Self::Capacity | Self::NoSecret | Self::Held | Self::Interrupted => {
+                self
+            }
+            _ => Self::Partial,
+        }
+    }
+
     /// How grave it is: 0 is the gravest.
     pub fn rank(self) -> usize {
         Self::RANKED.iter().position(|o| *o == self).unwrap_or(Self::RANKED.len())

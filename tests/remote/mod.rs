@@ -5,5 +5,5 @@ mod conformance;
 mod cost;
 mod faults;
 mod proxy;
-mod servers;
+pub(crate) mod servers;
 mod tls;

@@ -27,6 +27,8 @@ const HASH: usize = 32;
 pub struct Nearby {
     inner: Arc<dyn Backend>,
     dir: PathBuf,
+    /// Of these areas copies are kept.
+    areas: &'static [Area],
     /// Tree packs whose copies were found whole.
     whole: Mutex<HashMap<ObjectName, Arc<File>>>,
     /// Areas whose copies were compared with a listing.
@@ -35,9 +37,7 @@ pub struct Nearby {
 }
 
 /// What is worth a copy: read again by every verb, and small. Marks, announcements and deaths come and go.
-const fn is_kept(area: Area) -> bool {
-    matches!(area, Area::Meta | Area::Verdicts | Area::Forgets | Area::Keys | Area::Clients | Area::Records)
-}
+const KEPT: [Area; 6] = [Area::Meta, Area::Verdicts, Area::Forgets, Area::Keys, Area::Clients, Area::Records];
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -47,7 +47,16 @@ impl Nearby {
     /// `inner`, with copies below `dir`.
     pub fn new(inner: Arc<dyn Backend>, dir: impl Into<PathBuf>) -> Self {
         let (whole, swept) = (Mutex::default(), Mutex::default());
-        Self { inner, dir: dir.into(), whole, swept, counter: AtomicU64::new(0) }
+        Self { inner, dir: dir.into(), areas: &KEPT, whole, swept, counter: AtomicU64::new(0) }
+    }
+
+    /// The same of the ledger alone: all else is asked of the store.
+    pub fn of_ledger(inner: Arc<dyn Backend>, dir: impl Into<PathBuf>) -> Self {
+        Self { areas: &[Area::Records], ..Self::new(inner, dir) }
+    }
+
+    fn keeps(&self, area: Area) -> bool {
+        self.areas.contains(&area)
     }
 
     fn path(&self, name: &ObjectName) -> PathBuf {
@@ -116,7 +125,7 @@ impl Nearby {
     }
 
     fn forget(&self, name: &ObjectName) {
-        if is_kept(name.area()) {
+        if self.keeps(name.area()) {
             lock(&self.whole).remove(name);
             let _ = std::fs::remove_file(self.path(name));
         }
@@ -124,7 +133,7 @@ impl Nearby {
 
     /// Removes copies of what the store has no more, once.
     fn sweep(&self, area: Area, listed: &[(ObjectName, u64)]) {
-        if !is_kept(area) || !lock(&self.swept).insert(area) {
+        if !self.keeps(area) || !lock(&self.swept).insert(area) {
             return;
         }
         let Ok(entries) = std::fs::read_dir(self.dir.join(area.dir())) else { return };
@@ -161,7 +170,7 @@ impl Backend for Nearby {
     }
     fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put> {
         let put = self.inner.put(name, parts)?;
-        if put == Put::Created && is_kept(name.area()) {
+        if put == Put::Created && self.keeps(name.area()) {
             let _ = self.keep(name, parts);
         }
         Ok(put)
@@ -176,7 +185,7 @@ impl Backend for Nearby {
         self.inner.get_stored(name, limit)
     }
     fn get_listed(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
-        if !is_kept(name.area()) {
+        if !self.keeps(name.area()) {
             return self.inner.get_listed(name, limit);
         }
         if let Some(bytes) = self.copy(name).filter(|b| b.len() as u64 <= limit) {
@@ -188,6 +197,7 @@ impl Backend for Nearby {
     }
     fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>> {
         if name.area() == Area::Meta
+            && self.keeps(Area::Meta)
             && let Some(file) = self.pack(name)?
             && let Ok(bytes) = range(&file, &self.path(name), offset, len)
         {

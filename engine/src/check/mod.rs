@@ -44,8 +44,8 @@ pub enum ReadData {
         /// Days.
         days: u32,
     },
-    /// The same, and every pack that is not on record as read and good within so many days: what is found sound by this
-    /// is proven.
+    /// The same of all packs, also of those that the snapshots asked about do not need; and of these every pack that is not
+    /// on record as read and good within so many days: what is found sound by this is proven.
     Proven {
         /// Days.
         days: u32,
@@ -166,12 +166,16 @@ fn pass(repository: &Repository, options: &CheckOptions, observer: &dyn Observer
         false => trees::check(repository, &index, &bad, only, observer, &mut report),
     };
     // What was read counts, also of a check that is stopped: the next one goes on behind it.
-    let whole = report.findings.is_empty() && report.packs_left == 0;
+    let elsewhere = |f: &Finding| match ObjectName::parse(&f.object) {
+        Some(ObjectName::Pack(name) | ObjectName::Meta(name)) => !scope.has(&name),
+        _ => false,
+    };
+    let whole = report.findings.iter().all(elsewhere) && report.packs_left == 0;
     let days = options.read_data.within().filter(|_| whole);
     let proven = walked.as_ref().ok().cloned().filter(|_| days.is_some()).unwrap_or_default();
     if options.record && !(read.packs.is_empty() && proven.is_empty()) {
         report.proven = proven.len() as u64;
-        let (bad, good) = read.packs.into_iter().partition(|name| bad.holds(name));
+        let (bad, good) = read.packs.into_iter().partition(|name| read.bad.contains(name) || bad.holds(name));
         let within_days = if proven.is_empty() { 0 } else { days.unwrap_or_default().into() };
         put_on_record(repository, Verified { good, bad, proven, within_days }, &mut report)?;
     }

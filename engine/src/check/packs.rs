@@ -32,7 +32,8 @@ pub(super) struct Scope {
 }
 
 impl Scope {
-    fn has(&self, name: &PackName) -> bool {
+    /// True if it is asked about.
+    pub(super) fn has(&self, name: &PackName) -> bool {
         self.needed.as_ref().is_none_or(|n| n.contains(name))
     }
 }
@@ -41,6 +42,8 @@ impl Scope {
 pub(super) struct Done {
     /// Those packs, good and bad.
     pub(super) packs: Vec<PackName>,
+    /// Those that are not what was put, although perhaps all chunks in them are.
+    pub(super) bad: HashSet<PackName>,
     /// Somebody stopped it before all were.
     pub(super) interrupted: bool,
 }
@@ -54,7 +57,8 @@ pub(super) fn check(
     report: &mut CheckReport,
     bad: &mut Bad,
 ) -> Result<Done> {
-    let mut present = repository.present_packs()?;
+    let all = repository.present_packs()?;
+    let mut present = all.clone();
     present.retain(|(name, _), _| scope.has(name));
     report.packs = present.len() as u64;
     let (mut listed, mut missing) = (HashSet::<Key>::new(), Vec::new());
@@ -87,16 +91,17 @@ pub(super) fn check(
             "{orphans} packs are in no index run (of an interrupted backup, or not indexed yet)"
         ));
     }
-    let mut chosen: Vec<(Key, u64)> = choose(repository, scope.read_data, &present)?;
+    let mut chosen: Vec<(Key, u64)> = choose(repository, scope.read_data, &present, &all)?;
     // A prune is deleting them, or was when it stopped.
     chosen.retain(|((name, _), _)| !index.is_deleted(name));
     let read = read_all(repository, index, &chosen, scope.until, &Worker::read, observer)?;
     report.packs_read = read.done.len() as u64;
     report.packs_left = (chosen.len() - read.done.len()) as u64;
     report.bytes_read = read.bytes;
+    let found = read.found.iter().map(|((name, _), _)| *name).collect();
     note(read.found, report, bad);
     condemned(repository, index, &present, &read.done, report, bad)?;
-    Ok(Done { packs: read.done, interrupted: read.interrupted })
+    Ok(Done { packs: read.done, bad: found, interrupted: read.interrupted })
 }
 
 /// Packs that were found damaged before are no news; what is still needed of them is, and the tree phase says so.
@@ -183,15 +188,29 @@ fn buried_since(repository: &Repository, index: &Index, name: &PackName) -> Resu
     Ok(index.is_deleted(name))
 }
 
-fn choose(repository: &Repository, which: ReadData, present: &BTreeMap<Key, u64>) -> Result<Vec<(Key, u64)>> {
+fn choose(
+    repository: &Repository,
+    which: ReadData,
+    present: &BTreeMap<Key, u64>,
+    everything: &BTreeMap<Key, u64>,
+) -> Result<Vec<(Key, u64)>> {
     let number = |name: &PackName, seed: &[u8; 32]| {
         let [a, b, c, d, e, f, g, h, ..] = *blake3::keyed_hash(seed, name.as_bytes()).as_bytes();
         u64::from_le_bytes([a, b, c, d, e, f, g, h])
     };
     let all = present.iter().map(|(k, s)| (*k, *s));
     Ok(match which {
-        ReadData::Within { days } => turns(repository, present, days, false)?,
-        ReadData::Proven { days } => turns(repository, present, days, true)?,
+        ReadData::Within { days } => turns(repository, present, days)?,
+        ReadData::Proven { days } => {
+            let evidence = repository.evidence()?;
+            let now = repository.env().clock.now().seconds;
+            let age = |name| evidence.read_at(name).map(|at| now.saturating_sub(at));
+            let fresh = |name| age(name).is_some_and(|age| (0..=i64::from(days) * DAY).contains(&age));
+            // Whatever is not asked about has its turn, too: nobody else may ever read it.
+            let mut chosen: BTreeMap<Key, u64> = turns(repository, everything, days)?.into_iter().collect();
+            chosen.extend(present.iter().filter(|((name, _), _)| !fresh(name)).map(|(k, s)| (*k, *s)));
+            chosen.into_iter().collect()
+        }
         ReadData::No => Vec::new(),
         ReadData::All => all.collect(),
         ReadData::Part { n, of } => {
@@ -221,24 +240,13 @@ fn choose(repository: &Repository, which: ReadData, present: &BTreeMap<Key, u64>
     })
 }
 
-/// Those whose turn it is; with `all`, every one that is not on record as read within the days as well.
-fn turns(
-    repository: &Repository,
-    present: &BTreeMap<Key, u64>,
-    days: u32,
-    all: bool,
-) -> Result<Vec<(Key, u64)>> {
+/// Those whose turn it is.
+fn turns(repository: &Repository, present: &BTreeMap<Key, u64>, days: u32) -> Result<Vec<(Key, u64)>> {
     let evidence = repository.evidence()?;
-    let now = repository.env().clock.now().seconds;
-    let fresh = |name: &PackName| {
-        evidence.read_at(name).is_some_and(|at| at <= now && now - at <= i64::from(days) * DAY)
-    };
     let mut packs = Vec::with_capacity(present.len());
     for (key, size) in present {
         let since = match evidence.read_at(&key.0) {
             Some(at) => at,
-            // It comes first whenever it was put.
-            None if all => i64::MIN,
             None => {
                 let stat = repository.backend().stat(&object_name(key.1, key.0))?;
                 stat.map_or(i64::MIN, |s| s.modified)
@@ -246,12 +254,8 @@ fn turns(
         };
         packs.push(Turn { key: *key, size: *size, since });
     }
-    let turn = due(packs.clone(), now, evidence.last_read(), days);
-    let mut chosen: BTreeMap<Key, u64> = turn.iter().map(|t| (t.key, t.size)).collect();
-    if all {
-        chosen.extend(packs.iter().filter(|t| !fresh(&t.key.0)).map(|t| (t.key, t.size)));
-    }
-    Ok(chosen.into_iter().collect())
+    let now = repository.env().clock.now().seconds;
+    Ok(due(packs, now, evidence.last_read(), days).into_iter().map(|t| (t.key, t.size)).collect())
 }
 
 /// What reading one pack found.

@@ -10,7 +10,7 @@ use bulla_repo_format::keys::{Keyring, Secret};
 use bulla_repo_format::limits::OBJECT_MAX;
 use bulla_repo_format::slot::{Argon2Params, SlotKind, print_key};
 use bulla_repo_format::{Area, ObjectName, RepoId, RingId, SlotId};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use zeroize::Zeroizing;
 
 /// What a repository is made with; the defaults are measured (SPEC 7 and 8, rationale).
@@ -104,7 +104,8 @@ impl Repository {
         let client = config.keyring.client_key(&config.keyring.client_id(&env.machine));
         let (slot, label) = (SlotId::new([0; 16]), options.label.clone());
         let backend = super::open::with_copies(backend, &env, &config.repo);
-        let mut repository = Self { backend, config, client, slot, label, ring_key, env };
+        let mut repository =
+            Self { backend, config, client, slot, label, ring_key, env, records: Mutex::default() };
 
         // Before anything can fill the store: without it a prune could not free space at zero bytes.
         repository.backend.reserve(true)?;

@@ -11,6 +11,7 @@ use bulla_repo_format::envelope::ObjectType;
 use bulla_repo_format::ledger::{Fact, Record};
 use bulla_repo_format::limits::OBJECT_MAX;
 use bulla_repo_format::{Area, BodyHash, ClientId, ObjectName};
+use std::sync::PoisonError;
 
 /// Attempts to find a free sequence number beside other processes of the same client.
 const ATTEMPTS: usize = 16;
@@ -34,6 +35,17 @@ impl Repository {
         let record = Record::decode(&body, client, sequence).map_err(|e| Error::object(&name, e))?;
         self.verify(ObjectType::Record, client, &body, &signature).map_err(|e| Error::object(&name, e))?;
         Ok((record, self.keyring().body_hash(&body)))
+    }
+
+    /// The same, from memory if it was read before.
+    fn known_record(&self, client: &ClientId, sequence: u64) -> Result<(Record, BodyHash)> {
+        let known = || self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = known().get(&(*client, sequence)) {
+            return Ok(found.clone());
+        }
+        let found = self.read_record(client, sequence)?;
+        known().insert((*client, sequence), found.clone());
+        Ok(found)
     }
 
     fn record_names(&self) -> Result<Vec<(ClientId, u64)>> {
@@ -69,7 +81,7 @@ impl Repository {
             }
             let before = before.filter(|_| next == sequence);
             let name = ObjectName::Record(client, sequence);
-            let hash = match self.read_record(&client, sequence) {
+            let hash = match self.known_record(&client, sequence) {
                 Ok((record, _)) if before.is_some() && record.previous != before => {
                     ledger.flaws.push((name, "it does not follow the record before it".into()));
                     None
@@ -96,7 +108,7 @@ impl Repository {
             let last = self.record_names()?.into_iter().rfind(|(c, _)| *c == client).map(|(_, n)| n);
             let (sequence, previous) = match last {
                 None => (0, None),
-                Some(n) => (n.saturating_add(1), Some(self.read_record(&client, n)?.1)),
+                Some(n) => (n.saturating_add(1), Some(self.known_record(&client, n)?.1)),
             };
             let time = self.env().clock.now();
             let record = Record { client, sequence, previous, time, fact: fact.clone() };

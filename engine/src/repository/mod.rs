@@ -28,9 +28,11 @@ use crate::error::{Error, Result};
 use bulla_repo_format::config::Config;
 use bulla_repo_format::envelope::{self, Header, ObjectType};
 use bulla_repo_format::keys::{ClientKey, Keyring, SIGNATURE_LEN};
+use bulla_repo_format::ledger::Record;
 use bulla_repo_format::limits::{INDEX_MAX, OBJECT_MAX};
-use bulla_repo_format::{ClientId, FormatError, ObjectName, RepoId, SlotId};
-use std::sync::Arc;
+use bulla_repo_format::{BodyHash, ClientId, FormatError, ObjectName, RepoId, SlotId};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 /// An unlocked repository.
 pub struct Repository {
@@ -41,6 +43,8 @@ pub struct Repository {
     label: String,
     ring_key: bulla_repo_format::keys::Secret,
     env: Env,
+    /// Records that were read: each is written once, and the ledger is asked for again and again.
+    records: Mutex<HashMap<(ClientId, u64), (Record, BodyHash)>>,
 }
 
 impl Repository {

@@ -8,7 +8,7 @@ use bulla_repo_format::config::{self, Config};
 use bulla_repo_format::limits::{ARGON2_MEMORY_MAX_KIB, OBJECT_MAX, PASSPHRASE_SLOTS_TRIED, SLOTS_MAX};
 use bulla_repo_format::slot::{Opened, SLOT_LEN, Slot, SlotKind};
 use bulla_repo_format::{Area, FormatError, ObjectName, RepoId, SlotId};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 impl Repository {
     /// Opens the repository in `backend` with a passphrase or key.
@@ -21,7 +21,9 @@ impl Repository {
         let (slot, opened) = open_slot(&*backend, &repo, secret)?;
         let config = open_config(&mut configs, (newest, bytes), &opened)?;
         let client = config.keyring.client_key(&config.keyring.client_id(&env.machine));
-        Ok(Self { backend, config, client, slot, label: opened.label, ring_key: opened.key, env })
+        let env = if env.fresh && !backend.describe().local { Env { cache: None, ..env } } else { env };
+        let (label, ring_key, records) = (opened.label, opened.key, Mutex::default());
+        Ok(Self { backend, config, client, slot, label, ring_key, env, records })
     }
 }
 
@@ -38,7 +40,8 @@ impl Repository {
 pub(super) fn with_copies(backend: Arc<dyn Backend>, env: &Env, repo: &RepoId) -> Arc<dyn Backend> {
     match &env.cache {
         Some(cache) if !backend.describe().local => {
-            Arc::new(Nearby::new(backend, cache.join(repo.to_string()).join("objects")))
+            let dir = cache.join(repo.to_string()).join("objects");
+            Arc::new(if env.fresh { Nearby::of_ledger(backend, dir) } else { Nearby::new(backend, dir) })
         }
         _ => backend,
     }

@@ -138,7 +138,7 @@ pub fn drill(world: &dyn World, name: &str, job: &Job, options: &Options) -> Res
         rto,
         rpo,
     };
-    repository.record(&Fact::Drill(drill.clone())).map_err(judged)?;
+    attempt.record(&drill)?;
     let kept = scratch.end();
     Ok(Report { drill, outcome, equal, live, late, kept })
 }
@@ -224,7 +224,7 @@ impl Attempt<'_> {
             let tried = self.world.open(&to.value, false).and_then(|repository| {
                 let ledger = repository.ledger().map_err(|e| self.world.judge(&e))?;
                 let times = ledger.records.iter().filter_map(|r| match &r.fact {
-                    Fact::Drill(d) if d.job == self.name => Some(r.time.seconds),
+                    Fact::Drill(d) if d.job == self.name && d.destination == to.value => Some(r.time.seconds),
                     _ => None,
                 });
                 Ok(times.max().unwrap_or(i64::MIN))
@@ -360,6 +360,27 @@ impl Attempt<'_> {
         command.stdout(std::io::stderr());
         let status = command.status().map_err(|e| format!("cannot run {}: {e}", program.value))?;
         if status.success() { Ok(()) } else { Err(format!("{} says no: {status}", program.value)) }
+    }
+
+    /// Puts the drill on record in every destination that takes it: one is enough, since any tells of all.
+    fn record(&self, drill: &Drill) -> Result<(), Trouble> {
+        let (mut last, mut recorded) = (None, false);
+        for to in &self.job.to {
+            let done = self.world.open(&to.value, false).and_then(|repository| {
+                repository.record(&Fact::Drill(drill.clone())).map_err(|e| self.world.judge(&e))
+            });
+            match done {
+                Ok(()) => recorded = true,
+                Err(trouble) => last = Some(trouble),
+            }
+        }
+        match last {
+            Some(trouble) if !recorded => {
+                let why = format!("the drill is on record nowhere: {}", trouble.why);
+                Err(Trouble { outcome: trouble.outcome, why })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What came later than was promised. What a sample makes one expect is told, and no failure.

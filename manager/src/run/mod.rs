@@ -67,12 +67,7 @@ pub fn run(world: &dyn World, config: &Config, name: &str, job: &Job) -> Report 
         outcome = outcome.and(held.outcome);
     }
     for place in &places {
-        // A copy that one destination lacks is behind; that none has it is a failure, told already.
-        let own = match place.outcome {
-            Outcome::Damage | Outcome::Done | Outcome::Capacity | Outcome::NoSecret => place.outcome,
-            _ => Outcome::Partial,
-        };
-        outcome = outcome.and(own);
+        outcome = outcome.and(place.outcome.of_one());
     }
     let record = run.record(&places, outcome, findings);
     run.write(&mut places, &record, &mut troubles);
@@ -200,6 +195,10 @@ impl Run<'_> {
         let (Some(source), Some(target), Some(made)) = (&from.repository, &to.repository, &from.made) else {
             return;
         };
+        // It has failed to take the backup itself.
+        if to.outcome != Outcome::Done {
+            return;
+        }
         let copied = || -> bulla_engine::Result<Option<Snapshot>> {
             let newest = self.own(target)?.iter().map(|s| s.start).max();
             // What it missed, oldest first; what it let go by itself does not come back.
@@ -281,6 +280,8 @@ impl Run<'_> {
                     }
                 }
                 Ok(report) => {
+                    // What is wrong may be elsewhere than in this snapshot.
+                    place.level = if report.proven > 0 { Level::Data } else { Level::Committed };
                     let of = |f: &check::Finding| format!("{}: {}", f.object, f.reason);
                     let some: Vec<String> = report.findings.iter().take(3).map(of).collect();
                     let why = format!("{} findings: {}", report.findings.len(), some.join("; "));

@@ -10,7 +10,7 @@ pub use facts::{Facts, Holding};
 use crate::config::{Class, Config, Job, Schedule};
 use crate::outcome::Outcome;
 use bulla_engine::forget::job_of;
-use bulla_engine::format::ledger::{Drill, JobRun, Level};
+use bulla_engine::format::ledger::{Drill, JobCopy, JobRun, Level};
 use bulla_engine::format::snapshot::Snapshot;
 use jiff::tz::TimeZone;
 use std::collections::HashSet;
@@ -145,7 +145,7 @@ impl Judge<'_> {
                 Some(Ok(holding)) => holding,
                 Some(Err(trouble)) => {
                     let what = format!("{place} cannot be read: {}", trouble.why);
-                    self.say(trouble.outcome.and(Outcome::Partial), what, format!("bulla run {}", self.name));
+                    self.say(trouble.outcome.of_one(), what, format!("bulla run {}", self.name));
                     continue;
                 }
                 None => continue,
@@ -153,14 +153,7 @@ impl Judge<'_> {
             let flaws: Vec<String> =
                 holding.ledger.flaws.iter().map(|(name, why)| format!("{place}: {name}: {why}")).collect();
             let damaged = holding.evidence.damaged().len();
-            let there: HashSet<_> = holding.snapshots.iter().map(|s| s.id).collect();
-            let copies = runs.iter().flat_map(|(_, run)| &run.copies);
-            let lost: Vec<String> = copies
-                .filter(|copy| copy.destination == *place)
-                .filter_map(|copy| copy.snapshot)
-                .filter(|id| !there.contains(id) && !holding.explained.contains(id))
-                .map(|id| id.short())
-                .collect();
+            let lost = self.lost(place, holding, runs);
             for flaw in flaws {
                 self.say(Outcome::Damage, flaw, "find out who deleted or changed it; bulla check");
             }
@@ -173,6 +166,33 @@ impl Judge<'_> {
                 self.say(Outcome::Damage, what, "find out who deleted them; copy them back with bulla copy");
             }
         }
+    }
+
+    /// Snapshots that a destination had and has not, and that nobody let go. One that was copied back is there again, under
+    /// another id: it began when the others did.
+    fn lost(&self, place: &str, holding: &Holding, runs: &[(i64, &JobRun)]) -> Vec<String> {
+        let there: HashSet<_> = holding.snapshots.iter().map(|s| s.id).collect();
+        let starts: HashSet<_> = holding.snapshots.iter().filter(|s| self.own(s)).map(|s| s.start).collect();
+        let mut lost = Vec::new();
+        for (_, run) in runs {
+            let of = |copy: &&JobCopy| copy.destination == place;
+            let Some(id) = run.copies.iter().find(of).and_then(|copy| copy.snapshot) else { continue };
+            if there.contains(&id) || holding.explained.contains(&id) {
+                continue;
+            }
+            // Elsewhere it was let go: its time was over.
+            let (mut over, mut back) = (false, false);
+            for copy in run.copies.iter().filter(|copy| !of(copy)) {
+                let Some(Ok(other)) = self.facts.holdings.get(&copy.destination) else { continue };
+                over |= copy.snapshot.is_some_and(|id| other.explained.contains(&id));
+                let same = other.snapshots.iter().find(|s| Some(s.id) == copy.snapshot);
+                back |= same.is_some_and(|s| starts.contains(&s.start));
+            }
+            if !over && !back {
+                lost.push(id.short());
+            }
+        }
+        lost
     }
 
     /// How the last run ended.

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::evidence::Evidence;
 use crate::repository::Repository;
 use bulla_repo_format::snapshot::{Snapshot, Verdict};
+use bulla_repo_format::tree::Timestamp;
 use bulla_repo_format::{Area, ObjectName, RunId};
 use std::collections::{BTreeMap, HashSet};
 
@@ -133,8 +134,8 @@ struct Facts {
     id: RunId,
     /// Host and job; `None` if it is of no job.
     group: Option<(String, String)>,
-    /// When it began, in seconds.
-    start: i64,
+    /// When it began.
+    start: Timestamp,
     /// Nothing of its source could not be read.
     whole: bool,
 }
@@ -142,7 +143,7 @@ struct Facts {
 impl Facts {
     fn of(s: &Snapshot) -> Self {
         let group = job_of(s).map(|job| (s.host.clone(), job.to_owned()));
-        Self { id: s.id, group, start: s.start.seconds, whole: s.statistics.errors == 0 }
+        Self { id: s.id, group, start: s.start, whole: s.statistics.errors == 0 }
     }
 }
 
@@ -206,7 +207,7 @@ fn judge(case: &Case<'_>) -> std::result::Result<Vec<RunId>, Refusal> {
     }
     let mut evidence = Vec::new();
     for ((host, job), list) in groups {
-        let stays = |s: &&&Facts| !case.drop.contains(&s.id) && s.whole && s.start <= case.now;
+        let stays = |s: &&&Facts| !case.drop.contains(&s.id) && s.whole && s.start.seconds <= case.now;
         let sound = |s: &&&Facts| {
             stays(s) && case.evidence.is_sound(&s.id) && case.evidence.is_proven(&s.id, case.now)
         };

@@ -99,11 +99,11 @@ impl World {
         }
     }
 
-    fn commit(&mut self, job: u8, whole: bool, suspicious: bool) -> (RunId, i64) {
+    fn commit(&mut self, job: u8, whole: bool, suspicious: bool) -> (RunId, Timestamp) {
         self.made += 1;
         let id = RunId::new([self.made; 16]);
         let group = Some(("host".to_owned(), format!("job{job}")));
-        let start = self.now();
+        let start = Timestamp { seconds: self.now(), nanos: 0 };
         self.alive.push((Facts { id, group, start, whole }, suspicious));
         (id, start)
     }
@@ -122,7 +122,7 @@ impl World {
             run: id,
             job: format!("job{job}"),
             host: "host".into(),
-            start: Timestamp { seconds: start, nanos: 0 },
+            start,
             outcome: 0,
             next_due: None,
             config: [0; 32],

@@ -1,0 +1,301 @@
+//! Sixty days of three jobs, one of them a PostgreSQL database, in three stores: a directory, SFTP and S3, each a real one.
+//! The clock is ours, what goes wrong is not: a host that is off, dumps that break off, a full disk, an off-site copy that
+//! somebody deletes, a pack that rots. What `status` says at noon of each day is in `days.txt`, wherever it differs from
+//! the day before; `BULLA_BLESS=1` writes it anew, and who does that reads it.
+
+use super::postgres::{Postgres, toml};
+use super::world::Machine;
+use crate::remote::servers::{S3, find, store, store_with};
+use bulla_engine::backend::Local;
+use bulla_engine::forget::job_of;
+use bulla_engine::format::{Area, ObjectName};
+use bulla_manager::drill::{self, Options};
+use bulla_manager::outcome::Outcome;
+use bulla_manager::status::{Facts, JobStatus, judge};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+const DAY: i64 = 24 * 3600;
+const DAYS: i64 = 60;
+const JOBS: [&str; 3] = ["logs", "home", "billing"];
+
+fn config(home: &Path, logs: &Path, dump: &str, check: &str) -> String {
+    format!(
+        r#"
+        [host]
+        site = "ber1"
+        timezone = "Europe/Berlin"
+        [destination.disk]
+        url = "/mnt/disk"
+        key = {{ file = "/etc/bulla/disk.key" }}
+        site = "ber1"
+        [destination.vault]
+        url = "sftp:bulla@vault:/srv/bulla"
+        key = {{ file = "/etc/bulla/vault.key" }}
+        site = "muc1"
+        [destination.cloud]
+        url = "s3:https://s3.example.net/backups"
+        key = {{ file = "/etc/bulla/cloud.key" }}
+        site = "eu"
+        [retention.short]
+        daily = "7d"
+        weekly = "4w"
+        [job.home]
+        class = "important"
+        rto = "1d"
+        rpo = "1d2h"
+        source = {{ paths = ["{}"] }}
+        to = ["disk", "vault", "cloud"]
+        schedule = "30 1 * * *"
+        retention = "short"
+        [job.logs]
+        source = {{ paths = ["{}"] }}
+        to = ["disk", "vault", "cloud"]
+        schedule = "20 0 * * *"
+        retention = "short"
+        [job.billing]
+        class = "critical"
+        rto = "2h"
+        rpo = "1d2h"
+        source = {{ pipeline = [{dump}, ["sh", "-c", "cat; test ! -e {}/broken"]], as = "billing.dump", magic = "PGDMP", min_size = "1KiB" }}
+        to = ["disk", "vault", "cloud"]
+        schedule = "5 2 * * *"
+        retention = "short"
+        drill = {{ command = {check} }}
+        "#,
+        home.display(),
+        logs.display(),
+        home.display()
+    )
+}
+
+/// What the day brings, before its runs.
+fn events(
+    day: i64,
+    m: &Machine,
+    home: &Path,
+    kept: &mut Option<(ObjectName, Vec<u8>)>,
+) -> Option<&'static str> {
+    let set = |flag: &std::sync::atomic::AtomicBool, to| flag.store(to, Ordering::SeqCst);
+    Some(match day {
+        10 => "the host is off",
+        12 => "the host is on again",
+        14 => {
+            let inner = m.stores["vault"].inner();
+            let (name, size) = inner.list(Area::Packs).unwrap().into_iter().min().unwrap();
+            let good = inner.get(&name, size).unwrap();
+            let mut bad = good.clone();
+            bad[size as usize / 2] ^= 1;
+            inner.heal(&name, &[&bad]).unwrap();
+            *kept = Some((name, good));
+            "a pack rots in the vault"
+        }
+        20 => {
+            std::fs::write(home.join("broken"), b"").unwrap();
+            "dumps break off half-way"
+        }
+        22 => {
+            std::fs::remove_file(home.join("broken")).unwrap();
+            "dumps are whole again"
+        }
+        27 => {
+            set(&m.stores["disk"].full, true);
+            "the disk is full"
+        }
+        29 => {
+            set(&m.stores["disk"].full, false);
+            "the disk has room again"
+        }
+        33 => {
+            set(&m.stores["vault"].gone, true);
+            "the vault cannot be reached"
+        }
+        35 => {
+            set(&m.stores["vault"].gone, false);
+            "the vault can be reached again"
+        }
+        40 => {
+            let repository = m.repository("cloud");
+            let newest = repository.snapshots().unwrap().into_iter().rfind(|s| job_of(s) == Some("home"));
+            m.stores["cloud"].inner().delete(&ObjectName::Verdict(newest.unwrap().id)).unwrap();
+            "somebody deletes the newest snapshot of home in the cloud"
+        }
+        43 => {
+            // The next run copied back what the cloud lacked; that it was lost is still to be accepted.
+            m.repository("cloud").accept_history().unwrap();
+            "the loss is looked into and accepted"
+        }
+        50 => {
+            let (name, good) = kept.take().unwrap();
+            m.stores["vault"].inner().heal(&name, &[&good]).unwrap();
+            "the pack is put back from a copy"
+        }
+        _ => return None,
+    })
+}
+
+fn statuses(m: &Machine) -> Vec<JobStatus> {
+    let names = JOBS.map(str::to_owned);
+    let facts = Facts::gather(m, &m.config, &names);
+    JOBS.iter().map(|job| judge(&m.config, job, m.job(job), "db01", &facts, m.clock.read())).collect()
+}
+
+/// Ids differ from run to run of a server; what they are of does not.
+fn without_ids(text: &str) -> String {
+    let (mut out, mut word) = (String::new(), String::new());
+    for c in text.chars().chain(['\n']) {
+        if c.is_ascii_alphanumeric() {
+            word.push(c);
+            continue;
+        }
+        let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+        let id = word.len() >= 8 && word.chars().all(hex);
+        out.push_str(if id { "ID" } else { &word });
+        out.push(c);
+        word.clear();
+    }
+    out.trim_end().to_owned()
+}
+
+fn line(s: &JobStatus) -> String {
+    let findings: Vec<String> =
+        s.findings.iter().map(|f| format!("{}: {}", f.outcome.word(), without_ids(&f.what))).collect();
+    let copies = s.copies;
+    format!("{} · V{} · {copies} copies · {}", s.outcome().word(), s.level as u8, findings.join(" | "))
+}
+
+/// A drill, told if it did not go well.
+fn drill(
+    (m, told, day): (&Machine, &mut String, i64),
+    job: &str,
+    (sample, application): (Option<usize>, bool),
+    scratch: &Path,
+) {
+    let scratch = scratch.to_owned();
+    let options = Options { sample, application, from: None, seed: None, scratch, keep: false };
+    let report = drill::drill(m, job, m.job(job), &options).map_err(|t| t.why).unwrap();
+    if report.outcome != Outcome::Done {
+        let (from, wrong) = (&report.drill.destination, report.drill.wrong.join(" | "));
+        let _ = writeln!(told, "day {day:02} drill  {job} from {from}: {}", without_ids(&wrong));
+    }
+}
+
+#[test]
+fn sixty_days_are_told_as_they_were() {
+    let (Some(server), Some(s3), Some(sftp)) = (Postgres::start(), S3::seaweed(), find("sftp-server")) else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let [home, logs, disk, vault, scratch] =
+        ["home", "logs", "disk", "vault", "scratch"].map(|d| dir.path().join(d));
+    [&home, &logs, &disk, &scratch].into_iter().for_each(|d| std::fs::create_dir(d).unwrap());
+    let dump =
+        [server.words("pg_dump"), ["-Fc", "-Z0", "-d", "billing"].map(str::to_owned).to_vec()].concat();
+    let (create, restore, ask) = (
+        server.words("createdb").join(" "),
+        server.words("pg_restore").join(" "),
+        server.words("psql").join(" "),
+    );
+    let drop = server.words("dropdb").join(" ");
+    let check = format!(
+        "{drop} --if-exists proof && {create} proof && {restore} -d proof billing.dump && \
+         test $({ask} -d proof -tAc 'SELECT count(*) FROM invoices') -ge 10"
+    );
+    let text = config(&home, &logs, &toml(&dump), &toml(&["sh".into(), "-c".into(), check]));
+    let far =
+        store_with(&format!("sftp:host:{}", vault.display()), &[&format!("sftp.command={}", sftp.display())]);
+    far.prepare().unwrap();
+    let cloud = store(&s3.url());
+    cloud.prepare().unwrap();
+    // 15 February 2027, midnight in Berlin; summer time begins on day 41.
+    let begin = 1_802_646_000;
+    let local = Arc::new(Local::new(&disk));
+    local.create_layout().unwrap();
+    let m = Machine::new(
+        &text,
+        begin,
+        vec![("disk", local), ("vault", far.backend()), ("cloud", cloud.backend())],
+    );
+    server.sql("billing", "CREATE TABLE invoices (id serial, what text)");
+    let (mut told, mut before, mut kept) = (String::new(), Vec::new(), None);
+    for day in 0..DAYS {
+        std::fs::write(
+            home.join(format!("letter{}", day % 20)),
+            crate::support::noise(&format!("h{day}"), 9000),
+        )
+        .unwrap();
+        std::fs::write(
+            logs.join(format!("log.{}", day % 5)),
+            crate::support::noise(&format!("l{day}"), 5000),
+        )
+        .unwrap();
+        server.sql(
+            "billing",
+            "INSERT INTO invoices (what) SELECT md5(random()::text) FROM generate_series(1, 20)",
+        );
+        let midnight = begin + day * DAY;
+        if let Some(event) = events(day, &m, &home, &mut kept) {
+            let _ = writeln!(told, "day {day:02}        {event}");
+        }
+        for job in JOBS {
+            let zone = m.config.host.zone.as_ref().unwrap().value.clone();
+            let from = jiff::Timestamp::from_second(midnight - 3600).unwrap().to_zoned(zone);
+            let due = m.job(job).schedule.as_ref().unwrap().value.next(&from).unwrap();
+            m.clock.set(due.timestamp().as_second() + 3);
+            if !(10..12).contains(&day) {
+                let report = m.run(job);
+                if report.outcome != Outcome::Done {
+                    let why: Vec<String> = report
+                        .troubles
+                        .iter()
+                        .map(|(at, t)| {
+                            without_ids(&format!(
+                                "{}{}",
+                                at.as_ref().map_or(String::new(), |a| format!("{a}: ")),
+                                t.why
+                            ))
+                        })
+                        .collect();
+                    let _ = writeln!(
+                        told,
+                        "day {day:02} run    {job} {}: {}",
+                        report.outcome.word(),
+                        why.join(" | ")
+                    );
+                }
+            }
+        }
+        m.clock.set(midnight + 12 * 3600);
+        if day % 7 == 6 {
+            drill((&m, &mut told, day), "home", (Some(8), false), &scratch);
+        }
+        if day % 28 == 1 {
+            drill((&m, &mut told, day), "billing", (None, true), &scratch);
+            drill((&m, &mut told, day), "logs", (None, false), &scratch);
+        }
+        let now: Vec<String> = statuses(&m).iter().map(line).collect();
+        for (job, (n, line)) in JOBS.iter().zip(now.iter().enumerate()) {
+            if before.get(n) != Some(line) {
+                let _ = writeln!(told, "day {day:02} status {job} {line}");
+            }
+        }
+        before = now;
+    }
+    assert!(std::fs::read_dir(&scratch).unwrap().next().is_none(), "a drill left something behind");
+    // Windows: 8 days and 4 weeks and one more of each, and the newest of what is younger.
+    for name in m.stores.keys() {
+        let repository = m.repository(name);
+        for job in JOBS {
+            let n = repository.snapshots().unwrap().iter().filter(|s| job_of(s) == Some(job)).count();
+            let _ = writeln!(told, "in the end {name} holds {n} snapshots of {job}");
+        }
+    }
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("manager/days.txt");
+    if std::env::var_os("BULLA_BLESS").is_some() {
+        std::fs::write(&place, &told).unwrap();
+    }
+    let expected = std::fs::read_to_string(&place).unwrap_or_default();
+    assert!(told == expected, "what was told is not what days.txt says:\n{told}");
+}

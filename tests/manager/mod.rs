@@ -1,0 +1,6 @@
+//! Jobs over days: runs, what is on record, what `status` says of it, and what is refused.
+
+mod days;
+mod postgres;
+mod refusals;
+mod world;

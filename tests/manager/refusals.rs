@@ -1,0 +1,272 @@
+//! What must not be done, and is not: one test for each line of "What You Should NOT Do".
+
+use super::world::Machine;
+use crate::support::noise;
+use bulla_engine::Error;
+use bulla_engine::backend::{Backend, Memory};
+use bulla_engine::forget::{Permit, job_of};
+use bulla_engine::format::{Area, ObjectName, RunId};
+use bulla_manager::config::{Config, File};
+use bulla_manager::drill::{self, Options};
+use bulla_manager::outcome::Outcome;
+use bulla_manager::run::Report;
+use bulla_manager::status::{Facts, JobStatus, judge};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+const DAY: i64 = 24 * 3600;
+/// In the future of every file that a test writes.
+const BEGIN: i64 = 1_900_000_000;
+
+/// A job that goes to one store, in memory.
+struct One {
+    m: Machine,
+    dir: tempfile::TempDir,
+    store: Arc<Memory>,
+}
+
+fn text(dir: &Path, job: &str) -> String {
+    format!(
+        r#"
+        [destination.disk]
+        url = "/mnt/disk"
+        key = {{ file = "/k" }}
+        [retention.few]
+        last = 3
+        [job.home]
+        source = {{ paths = ["{}"] }}
+        to = ["disk"]
+        schedule = "30 1 * * *"
+        retention = "few"
+        {job}
+        "#,
+        dir.display()
+    )
+}
+
+impl One {
+    fn new(job: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("letters"), noise("letters", 2 << 20)).unwrap();
+        let store = Arc::new(Memory::new());
+        let m = Machine::new(&text(dir.path(), job), BEGIN, vec![("disk", store.clone())]);
+        Self { m, dir, store }
+    }
+
+    /// A run on the next day, of a source that has changed a little.
+    fn run(&self) -> Report {
+        self.m.clock.set(self.m.clock.read() + DAY);
+        std::fs::write(self.dir.path().join("diary"), self.m.clock.read().to_string()).unwrap();
+        self.m.run("home")
+    }
+
+    fn ids(&self) -> Vec<RunId> {
+        self.m.repository("disk").snapshots().unwrap().iter().map(|s| s.id).collect()
+    }
+
+    fn status(&self) -> JobStatus {
+        let facts = Facts::gather(&self.m, &self.m.config, &["home".into()]);
+        judge(&self.m.config, "home", self.m.job("home"), "db01", &facts, self.m.clock.read())
+    }
+
+    fn drill(&self) -> Outcome {
+        let scratch = tempfile::tempdir().unwrap();
+        let at = scratch.path().to_owned();
+        let options =
+            Options { sample: None, application: false, from: None, seed: None, scratch: at, keep: false };
+        drill::drill(&self.m, "home", self.m.job("home"), &options).map_err(|t| t.why).unwrap().outcome
+    }
+}
+
+fn mistakes(text: &str) -> Vec<&'static str> {
+    let read = Config::read(&[File { path: "c".into(), text: text.to_owned() }]);
+    read.mistakes.iter().map(|m| m.code).collect()
+}
+
+/// 1: never delete old backups before new ones are verified.
+#[test]
+fn nothing_is_deleted_before_newer_is_verified() {
+    let job = One::new("verify = \"off\"");
+    let reports: Vec<Report> = (0..5).map(|_| job.run()).collect();
+    assert!(reports.iter().all(|r| r.outcome == Outcome::Done));
+    assert_eq!(job.ids().len(), 5, "none is proven, so none goes, though the policy keeps three");
+    let repository = job.m.repository("disk");
+    let refused = Permit::ask(&repository, &job.ids()[..1], "by hand").unwrap_err();
+    assert!(matches!(&refused, Error::Refused(why) if why.contains("proven to read back")), "{refused}");
+    let proving = One::new("");
+    let reports: Vec<Report> = (0..5).map(|_| proving.run()).collect();
+    assert!(reports.iter().all(|r| r.outcome == Outcome::Done), "{reports:?}");
+    assert_eq!(proving.ids().len(), 3, "the same with proof");
+    let repository = proving.m.repository("disk");
+    let refused = Permit::ask(&repository, &proving.ids()[..1], "by hand").unwrap_err();
+    assert!(refused.to_string().contains("only 2 whole snapshots would stay"), "{refused}");
+    // Each letting go is on record with what allowed it.
+    let absent: Vec<_> = repository.ledger().unwrap().records;
+    assert_eq!(absent.iter().filter(|r| format!("{r:?}").contains("Forgotten")).count(), 2);
+}
+
+/// 2: never skip restore tests.
+#[test]
+fn a_job_whose_restore_was_never_tried_is_not_ok() {
+    let job = One::new("");
+    assert_eq!(job.run().outcome, Outcome::Done);
+    let status = job.status();
+    assert_eq!(status.outcome(), Outcome::Unproven);
+    assert!(status.findings[0].what.contains("no restore of it was ever tried"), "{status:?}");
+    assert_eq!(job.drill(), Outcome::Done);
+    assert_eq!(job.status().outcome(), Outcome::Done);
+    job.m.clock.set(job.m.clock.read() + 366 * DAY);
+    job.run();
+    assert!(job.status().findings.iter().any(|f| f.what.contains("the last restore was tried 367 days ago")));
+}
+
+/// 3: never store backups in one location only.
+#[test]
+fn a_critical_job_on_one_site_is_a_mistake() {
+    let dir = Path::new("/srv");
+    let critical = "class = \"critical\"\n        rto = \"1h\"\n        rpo = \"2d\"";
+    assert!(mistakes(&text(dir, critical)).contains(&"E-DST-02"));
+    let inside = text(Path::new("/mnt"), "");
+    assert!(mistakes(&inside).contains(&"E-SRC-06"), "a backup in its own source");
+}
+
+/// 4: never ignore failures.
+#[test]
+fn a_failure_is_told_until_it_is_mended() {
+    let job = One::new("");
+    job.run();
+    job.drill();
+    job.m.stores["disk"].full.store(true, Ordering::SeqCst);
+    let report = job.run();
+    assert_eq!(report.outcome, Outcome::Capacity, "{report:?}");
+    job.m.clock.set(job.m.clock.read() + DAY);
+    assert_eq!(job.status().outcome(), Outcome::Missed, "it could not be put on record, and is missed");
+    job.m.stores["disk"].full.store(false, Ordering::SeqCst);
+    assert_eq!(job.run().outcome, Outcome::Done);
+    assert_eq!(job.status().outcome(), Outcome::Done);
+    // A source that shrinks is held, proves nothing and lets nothing go.
+    std::fs::write(job.dir.path().join("letters"), b"").unwrap();
+    let report = job.run();
+    assert_eq!(report.outcome, Outcome::Held, "{report:?}");
+    assert!(report.run.findings[0].contains("99 % smaller"), "{report:?}");
+    assert_eq!(job.status().outcome(), Outcome::Held);
+    std::fs::remove_dir_all(job.dir.path()).unwrap();
+    let report = job.m.run("home");
+    assert_eq!(report.outcome, Outcome::Failed);
+    assert!(report.troubles[0].1.why.contains("nothing of the source is there"), "{report:?}");
+}
+
+/// 5: never store unencrypted.
+#[test]
+fn no_byte_of_a_source_is_in_the_store() {
+    let job = One::new("");
+    let canary = "the-canary-that-nobody-may-hear-0123456789".repeat(50);
+    std::fs::write(job.dir.path().join("secret-name-of-a-file"), &canary).unwrap();
+    job.run();
+    for (name, bytes) in job.store.snapshot() {
+        for word in ["the-canary-that", "secret-name-of", "job:home", "db01"] {
+            assert!(!bytes.windows(word.len()).any(|w| w == word.as_bytes()), "{word} in {name}");
+        }
+    }
+    let literal = text(Path::new("/srv"), "").replace("key = { file = \"/k\" }", "password = \"hunter2\"");
+    assert!(mistakes(&literal).contains(&"E-SEC-01"), "nor is a secret in the configuration");
+}
+
+/// 6: never assume that it works.
+#[test]
+fn what_was_stored_is_read_back_and_damage_is_found() {
+    let job = One::new("");
+    job.run();
+    let pack = job.store.list(Area::Packs).unwrap()[0].0;
+    let mut bytes = job.store.get(&pack, 1 << 30).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    job.store.overwrite(pack, Some(bytes));
+    assert_eq!(job.drill(), Outcome::Drill);
+    // Its turn to be read again comes within the 35 days of the promise.
+    let found = (0..36).map(|_| job.run()).position(|report| report.outcome == Outcome::Damage);
+    assert!(found.is_some());
+    assert_eq!(job.status().outcome(), Outcome::Damage);
+    let repository = job.m.repository("disk");
+    let refused = Permit::ask(&repository, &job.ids()[..1], "by hand").unwrap_err();
+    assert!(refused.to_string().contains("bad when they were last read"), "{refused}");
+    // A snapshot that somebody deletes behind our back is missed.
+    let other = One::new("");
+    other.run();
+    other.run();
+    other.store.overwrite(ObjectName::Verdict(other.ids()[0]), None);
+    let status = other.status();
+    assert!(
+        status.findings.iter().any(|f| f.what.contains("has lost snapshots that nobody let go")),
+        "{status:?}"
+    );
+}
+
+/// 7: never skip documentation: who reads the record years later finds everything in the store, and nothing outside of it.
+#[test]
+fn all_that_is_reported_is_in_the_stores() {
+    let job = One::new("");
+    (0..4).for_each(|_| drop(job.run()));
+    job.drill();
+    let told = |m: &Machine| {
+        let facts = Facts::gather(m, &m.config, &["home".into()]);
+        let drills = format!("{:?}", facts.drills("home", "db01"));
+        let status = judge(&m.config, "home", m.job("home"), "db01", &facts, job.m.clock.read());
+        format!("{status:?} {:?} {drills}", facts.runs("home", "db01"))
+    };
+    let before = told(&job.m);
+    job.m.forget_everything();
+    assert_eq!(
+        told(&job.m),
+        before,
+        "with everything but the keys lost, any report is the same, byte for byte"
+    );
+    // A record that is lost or changed is a finding, and not an absence.
+    let records: Vec<ObjectName> = job.store.list(Area::Records).unwrap().into_iter().map(|r| r.0).collect();
+    job.store.overwrite(records[2], None);
+    assert!(
+        job.status()
+            .findings
+            .iter()
+            .any(|f| f.outcome == Outcome::Damage && f.what.contains("missing from the ledger"))
+    );
+}
+
+/// 8: never ignore capacity.
+#[test]
+fn a_full_store_ends_with_its_own_code_and_loses_nothing() {
+    let job = One::new("");
+    (0..3).for_each(|_| drop(job.run()));
+    let before = job.ids();
+    job.m.stores["disk"].full.store(true, Ordering::SeqCst);
+    let report = job.run();
+    assert_eq!(report.outcome, Outcome::Capacity);
+    assert!(
+        report
+            .troubles
+            .iter()
+            .any(|(place, t)| place.as_deref() == Some("disk") && t.why.contains("no space"))
+    );
+    assert_eq!(job.ids(), before);
+    let repository = job.m.repository("disk");
+    assert!(repository.snapshots().unwrap().iter().all(|s| job_of(s) == Some("home")));
+}
+
+/// Clocks that differ let nothing go, and a waiver says in every report that it lifts the rules.
+#[test]
+fn clocks_have_to_agree_and_a_waiver_shows() {
+    let job = One::new("");
+    (0..3).for_each(|_| drop(job.run()));
+    job.m.stores["disk"].wrong.store(3 * 3600, Ordering::SeqCst);
+    let report = job.run();
+    assert_eq!(report.outcome, Outcome::Refused, "{report:?}");
+    assert!(
+        report.troubles[0].1.why.contains("clocks of this machine and of the store are 10800 seconds apart")
+    );
+    assert_eq!(job.ids().len(), 4);
+    job.m.waive("home", 7 * DAY);
+    assert!(job.status().waived.is_some());
+    job.run();
+    assert_eq!(job.ids().len(), 3);
+}
