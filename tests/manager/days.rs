@@ -6,14 +6,15 @@
 use super::postgres::{Postgres, toml};
 use super::world::Machine;
 use crate::remote::servers::{S3, find, store, store_with};
-use bulla_engine::backend::Local;
+use crate::support::noise;
+use bulla_engine::backend::{Backend, Local};
 use bulla_engine::forget::job_of;
 use bulla_engine::format::{Area, ObjectName};
 use bulla_manager::drill::{self, Options};
 use bulla_manager::outcome::Outcome;
 use bulla_manager::status::{Facts, JobStatus, judge};
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -182,100 +183,111 @@ fn drill(
     }
 }
 
-#[test]
-fn sixty_days_are_told_as_they_were() {
-    let (Some(server), Some(s3), Some(sftp)) = (Postgres::start(), S3::seaweed(), find("sftp-server")) else {
-        return;
-    };
-    let dir = tempfile::tempdir().unwrap();
-    let [home, logs, disk, vault, scratch] =
-        ["home", "logs", "disk", "vault", "scratch"].map(|d| dir.path().join(d));
-    [&home, &logs, &disk, &scratch].into_iter().for_each(|d| std::fs::create_dir(d).unwrap());
-    let dump =
-        [server.words("pg_dump"), ["-Fc", "-Z0", "-d", "billing"].map(str::to_owned).to_vec()].concat();
-    let (create, restore, ask) = (
-        server.words("createdb").join(" "),
-        server.words("pg_restore").join(" "),
-        server.words("psql").join(" "),
-    );
-    let drop = server.words("dropdb").join(" ");
-    let check = format!(
-        "{drop} --if-exists proof && {create} proof && {restore} -d proof billing.dump && \
-         test $({ask} -d proof -tAc 'SELECT count(*) FROM invoices') -ge 10"
-    );
-    let text = config(&home, &logs, &toml(&dump), &toml(&["sh".into(), "-c".into(), check]));
-    let far =
-        store_with(&format!("sftp:host:{}", vault.display()), &[&format!("sftp.command={}", sftp.display())]);
-    far.prepare().unwrap();
-    let cloud = store(&s3.url());
-    cloud.prepare().unwrap();
-    // 15 February 2027, midnight in Berlin; summer time begins on day 41.
-    let begin = 1_802_646_000;
-    let local = Arc::new(Local::new(&disk));
-    local.create_layout().unwrap();
-    let m = Machine::new(
-        &text,
-        begin,
-        vec![("disk", local), ("vault", far.backend()), ("cloud", cloud.backend())],
-    );
-    server.sql("billing", "CREATE TABLE invoices (id serial, what text)");
-    let (mut told, mut before, mut kept) = (String::new(), Vec::new(), None);
-    for day in 0..DAYS {
-        std::fs::write(
-            home.join(format!("letter{}", day % 20)),
-            crate::support::noise(&format!("h{day}"), 9000),
-        )
-        .unwrap();
-        std::fs::write(
-            logs.join(format!("log.{}", day % 5)),
-            crate::support::noise(&format!("l{day}"), 5000),
-        )
-        .unwrap();
-        server.sql(
-            "billing",
-            "INSERT INTO invoices (what) SELECT md5(random()::text) FROM generate_series(1, 20)",
+/// What the stores, the server and the sources are.
+struct Stage {
+    m: Machine,
+    server: Postgres,
+    dir: tempfile::TempDir,
+    /// Runs as long as it is here.
+    _s3: S3,
+}
+
+/// 15 February 2027, midnight in Berlin; summer time begins on day 41.
+const BEGIN: i64 = 1_802_646_000;
+
+impl Stage {
+    /// `None` where a server is not there.
+    fn set() -> Option<Self> {
+        let (server, s3, sftp) = (Postgres::start()?, S3::seaweed()?, find("sftp-server")?);
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        ["home", "logs", "disk", "scratch"].iter().for_each(|d| std::fs::create_dir(at(d)).unwrap());
+        let dump =
+            [server.words("pg_dump"), ["-Fc", "-Z0", "-d", "billing"].map(str::to_owned).to_vec()].concat();
+        let [create, drop, restore, ask] =
+            ["createdb", "dropdb", "pg_restore", "psql"].map(|program| server.words(program).join(" "));
+        let check = format!(
+            "{drop} --if-exists proof && {create} proof && {restore} -d proof billing.dump && \
+             test $({ask} -d proof -tAc 'SELECT count(*) FROM invoices') -ge 10"
         );
-        let midnight = begin + day * DAY;
-        if let Some(event) = events(day, &m, &home, &mut kept) {
-            let _ = writeln!(told, "day {day:02}        {event}");
+        let text = config(&at("home"), &at("logs"), &toml(&dump), &toml(&["sh".into(), "-c".into(), check]));
+        let command = format!("sftp.command={}", sftp.display());
+        let far = store_with(&format!("sftp:host:{}", at("vault").display()), &[&command]);
+        far.prepare().unwrap();
+        let cloud = store(&s3.url());
+        cloud.prepare().unwrap();
+        let local = Arc::new(Local::new(at("disk")));
+        local.create_layout().unwrap();
+        let stores: Vec<(&str, Arc<dyn Backend>)> =
+            vec![("disk", local), ("vault", far.backend()), ("cloud", cloud.backend())];
+        let m = Machine::new(&text, BEGIN, stores);
+        server.sql("billing", "CREATE TABLE invoices (id serial, what text)");
+        Some(Self { m, server, dir, _s3: s3 })
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The sources change every day.
+    fn change(&self, day: i64) {
+        let write =
+            |name: String, seed: String, len| std::fs::write(self.at(&name), noise(&seed, len)).unwrap();
+        write(format!("home/letter{}", day % 20), format!("h{day}"), 9000);
+        write(format!("logs/log.{}", day % 5), format!("l{day}"), 5000);
+        let more = "INSERT INTO invoices (what) SELECT md5(random()::text) FROM generate_series(1, 20)";
+        self.server.sql("billing", more);
+    }
+
+    /// Runs a job when it is due on this day.
+    fn run(&self, day: i64, job: &str, told: &mut String) {
+        let zone = self.m.config.host.zone.as_ref().unwrap().value.clone();
+        let from = jiff::Timestamp::from_second(BEGIN + day * DAY - 3600).unwrap().to_zoned(zone);
+        let due = self.m.job(job).schedule.as_ref().unwrap().value.next(&from).unwrap();
+        self.m.clock.set(due.timestamp().as_second() + 3);
+        let report = self.m.run(job);
+        if report.outcome != Outcome::Done {
+            let place = |at: &Option<String>| at.as_ref().map_or(String::new(), |a| format!("{a}: "));
+            let why: Vec<String> = report
+                .troubles
+                .iter()
+                .map(|(at, t)| without_ids(&format!("{}{}", place(at), t.why)))
+                .collect();
+            let _ =
+                writeln!(told, "day {day:02} run    {job} {}: {}", report.outcome.word(), why.join(" | "));
         }
-        for job in JOBS {
-            let zone = m.config.host.zone.as_ref().unwrap().value.clone();
-            let from = jiff::Timestamp::from_second(midnight - 3600).unwrap().to_zoned(zone);
-            let due = m.job(job).schedule.as_ref().unwrap().value.next(&from).unwrap();
-            m.clock.set(due.timestamp().as_second() + 3);
-            if !(10..12).contains(&day) {
-                let report = m.run(job);
-                if report.outcome != Outcome::Done {
-                    let why: Vec<String> = report
-                        .troubles
-                        .iter()
-                        .map(|(at, t)| {
-                            without_ids(&format!(
-                                "{}{}",
-                                at.as_ref().map_or(String::new(), |a| format!("{a}: ")),
-                                t.why
-                            ))
-                        })
-                        .collect();
-                    let _ = writeln!(
-                        told,
-                        "day {day:02} run    {job} {}: {}",
-                        report.outcome.word(),
-                        why.join(" | ")
-                    );
-                }
-            }
-        }
-        m.clock.set(midnight + 12 * 3600);
+    }
+
+    /// Drills: every week, and every four.
+    fn drill(&self, day: i64, told: &mut String) {
+        let scratch = self.at("scratch");
         if day % 7 == 6 {
-            drill((&m, &mut told, day), "home", (Some(8), false), &scratch);
+            drill((&self.m, told, day), "home", (Some(8), false), &scratch);
         }
         if day % 28 == 1 {
-            drill((&m, &mut told, day), "billing", (None, true), &scratch);
-            drill((&m, &mut told, day), "logs", (None, false), &scratch);
+            drill((&self.m, told, day), "billing", (None, true), &scratch);
+            drill((&self.m, told, day), "logs", (None, false), &scratch);
         }
-        let now: Vec<String> = statuses(&m).iter().map(line).collect();
+        let left = std::fs::read_dir(&scratch).unwrap().next();
+        assert!(left.is_none(), "a drill left something behind");
+    }
+}
+
+#[test]
+fn sixty_days_are_told_as_they_were() {
+    let Some(stage) = Stage::set() else { return };
+    let (mut told, mut before, mut kept) = (String::new(), Vec::new(), None);
+    for day in 0..DAYS {
+        stage.change(day);
+        if let Some(event) = events(day, &stage.m, &stage.at("home"), &mut kept) {
+            let _ = writeln!(told, "day {day:02}        {event}");
+        }
+        if !(10..12).contains(&day) {
+            JOBS.iter().for_each(|job| stage.run(day, job, &mut told));
+        }
+        stage.m.clock.set(BEGIN + day * DAY + 12 * 3600);
+        stage.drill(day, &mut told);
+        let now: Vec<String> = statuses(&stage.m).iter().map(line).collect();
         for (job, (n, line)) in JOBS.iter().zip(now.iter().enumerate()) {
             if before.get(n) != Some(line) {
                 let _ = writeln!(told, "day {day:02} status {job} {line}");
@@ -283,10 +295,8 @@ fn sixty_days_are_told_as_they_were() {
         }
         before = now;
     }
-    assert!(std::fs::read_dir(&scratch).unwrap().next().is_none(), "a drill left something behind");
-    // Windows: 8 days and 4 weeks and one more of each, and the newest of what is younger.
-    for name in m.stores.keys() {
-        let repository = m.repository(name);
+    for name in stage.m.stores.keys() {
+        let repository = stage.m.repository(name);
         for job in JOBS {
             let n = repository.snapshots().unwrap().iter().filter(|s| job_of(s) == Some(job)).count();
             let _ = writeln!(told, "in the end {name} holds {n} snapshots of {job}");

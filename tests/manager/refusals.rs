@@ -258,7 +258,7 @@ fn a_full_store_ends_with_its_own_code_and_loses_nothing() {
 fn clocks_have_to_agree_and_a_waiver_shows() {
     let job = One::new("");
     (0..3).for_each(|_| drop(job.run()));
-    job.m.stores["disk"].wrong.store(3 * 3600, Ordering::SeqCst);
+    job.m.stores["disk"].wrong.store(-3 * 3600, Ordering::SeqCst);
     let report = job.run();
     assert_eq!(report.outcome, Outcome::Refused, "{report:?}");
     assert!(

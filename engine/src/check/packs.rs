@@ -58,8 +58,13 @@ pub(super) fn check(
     bad: &mut Bad,
 ) -> Result<Done> {
     let all = repository.present_packs()?;
-    let mut present = all.clone();
-    present.retain(|(name, _), _| scope.has(name));
+    let some: BTreeMap<Key, u64>;
+    let present = if scope.needed.is_some() {
+        some = all.iter().filter(|((name, _), _)| scope.has(name)).map(|(k, s)| (*k, *s)).collect();
+        &some
+    } else {
+        &all
+    };
     report.packs = present.len() as u64;
     let (mut listed, mut missing) = (HashSet::<Key>::new(), Vec::new());
     for pack in index.packs() {
@@ -91,7 +96,7 @@ pub(super) fn check(
             "{orphans} packs are in no index run (of an interrupted backup, or not indexed yet)"
         ));
     }
-    let mut chosen: Vec<(Key, u64)> = choose(repository, scope.read_data, &present, &all)?;
+    let mut chosen: Vec<(Key, u64)> = choose(repository, scope.read_data, present, &all)?;
     // A prune is deleting them, or was when it stopped.
     chosen.retain(|((name, _), _)| !index.is_deleted(name));
     let read = read_all(repository, index, &chosen, scope.until, &Worker::read, observer)?;
@@ -100,7 +105,7 @@ pub(super) fn check(
     report.bytes_read = read.bytes;
     let found = read.found.iter().map(|((name, _), _)| *name).collect();
     note(read.found, report, bad);
-    condemned(repository, index, &present, &read.done, report, bad)?;
+    condemned(repository, index, present, &read.done, report, bad)?;
     Ok(Done { packs: read.done, bad: found, interrupted: read.interrupted })
 }
 

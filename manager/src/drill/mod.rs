@@ -47,6 +47,16 @@ pub struct Options {
     pub keep: bool,
 }
 
+impl Options {
+    fn kind(&self) -> DrillKind {
+        match (self.application, self.sample) {
+            (true, _) => DrillKind::Application,
+            (false, None) => DrillKind::Full,
+            (false, Some(_)) => DrillKind::Sample,
+        }
+    }
+}
+
 /// What came of it.
 #[derive(Debug, Clone)]
 pub struct Report {
@@ -57,12 +67,15 @@ pub struct Report {
     /// How many of the files were drawn with equal chances.
     pub equal: u64,
     /// Files of the source that are as they were backed up, and hold what was restored; and those that hold something else.
-    pub live: (u64, Vec<String>),
+    pub live: Live,
     /// What came too late, in a sentence each.
     pub late: Vec<String>,
     /// Where what was restored still is, if it was to be kept.
     pub kept: Option<PathBuf>,
 }
+
+/// How many files hold the same as the source, and which hold something else.
+pub type Live = (u64, Vec<String>);
 
 /// Tries a restore of a job.
 ///
@@ -115,17 +128,12 @@ pub fn drill(world: &dyn World, name: &str, job: &Job, options: &Options) -> Res
     let mut named = wrong;
     named.extend(late.iter().cloned());
     named.truncate(NAMED);
-    let kind = match (options.application, all) {
-        (true, _) => DrillKind::Application,
-        (false, true) => DrillKind::Full,
-        (false, false) => DrillKind::Sample,
-    };
     let drill = Drill {
         job: name.to_owned(),
         host: world.host(),
         destination: destination.clone(),
         snapshot: snapshot.id,
-        kind,
+        kind: options.kind(),
         seed,
         start,
         outcome: outcome.code().into(),
@@ -324,7 +332,7 @@ impl Attempt<'_> {
         snapshot: &Snapshot,
         scratch: &Scratch,
         wanted: Option<&BTreeSet<Vec<u8>>>,
-    ) -> bulla_engine::Result<(Vec<String>, (u64, Vec<String>))> {
+    ) -> bulla_engine::Result<(Vec<String>, Live)> {
         let (mut wrong, mut same, mut diverged) = (Vec::new(), 0, Vec::new());
         let paths = matches!(self.job.source.value, JobSource::Paths { .. });
         let here = paths && snapshot.host == self.world.host();

@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, BinaryHeap};
 
 /// A file that may be drawn.
-#[derive(Debug, Clone, PartialEq, PartialOrd)]
+#[derive(Debug, Clone)]
 struct Drawn {
     /// The larger, the sooner it is crowded out.
     key: f64,
@@ -15,7 +15,19 @@ struct Drawn {
     size: u64,
 }
 
+impl PartialEq for Drawn {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
 impl Eq for Drawn {}
+
+impl PartialOrd for Drawn {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl Ord for Drawn {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {

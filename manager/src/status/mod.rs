@@ -109,7 +109,7 @@ impl Judge<'_> {
         let rpo = newest.map(|start| self.now.saturating_sub(start));
         self.age(rpo);
         let ok = |d: &&(i64, &Drill)| d.1.outcome == 0;
-        let drill = drills.iter().filter(ok).next_back().copied();
+        let drill = drills.iter().rfind(ok).copied();
         self.drill(drills.last().map(|(_, d)| *d), drill.map(|(at, _)| at));
         let level = self.level();
         let done = |r: &&(i64, &JobRun)| Outcome::of(r.1.outcome) == Outcome::Done;

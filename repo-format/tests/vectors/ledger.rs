@@ -22,11 +22,11 @@ fn chained(fact: Fact) -> Vec<u8> {
 }
 
 fn job_run() -> JobRun {
-    let copy = |destination: &str, snapshot, reason: &str| JobCopy {
+    let copy = |destination: &str, snapshot: Option<RunId>, reason: &str| JobCopy {
         destination: destination.into(),
-        outcome: u64::from(snapshot == None) * 3,
+        outcome: u64::from(snapshot.is_none()) * 3,
         snapshot,
-        level: if snapshot == None { Level::Committed } else { Level::Data },
+        level: if snapshot.is_none() { Level::Committed } else { Level::Data },
         reason: reason.into(),
     };
     JobRun {
