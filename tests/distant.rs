@@ -127,7 +127,7 @@ fn a_backup_with_uploads_under_way_is_cut_off_anywhere() {
     let (memory, dir) = begun();
     let mut struck = 0;
     for fault in [Fault::Once, Fault::Forever, Fault::AfterEffect, Fault::Ambiguous, Fault::NoSpace] {
-        for at in (0..).step_by(4) {
+        for at in (0..).step_by(3) {
             let there = copy_of(&memory);
             let faulty = Arc::new(Faulty::new(Arc::new(Far::new(there.clone())), at, fault));
             if let Ok(repository) = open(faulty.clone(), 60 + at) {

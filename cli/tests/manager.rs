@@ -206,3 +206,28 @@ fn state_that_is_lost_changes_no_report() {
     }
     assert_eq!(told(), before);
 }
+
+#[test]
+fn copies_count_where_they_are_proven_and_fail_apart() {
+    let home = furnished();
+    home.bulla("compliance --config jobs.toml").ends(6).prints("letters: non-compliant");
+    home.bulla("run letters --config jobs.toml").ok();
+    home.bulla("drill letters --config jobs.toml --full").ok();
+    // All of it is on one disk here, whatever the configuration says.
+    let text = String::from_utf8(home.read("jobs.toml")).unwrap();
+    let text = text.replacen(
+        "[destination.vault]",
+        "[destination.vault]\nsite = \"far\"\nmedia = \"tape\"\nappend_only = true",
+        1,
+    );
+    home.write("jobs.toml", format!("[host]\nsite = \"here\"\n{text}").as_bytes());
+    let told = home.bulla("compliance letters --config jobs.toml --json").ends(6);
+    let told = json(&told.out);
+    let marks = told["jobs"][0]["marks"].as_array().unwrap();
+    let met: Vec<bool> = marks.iter().map(|m| m["met"].as_bool().unwrap()).collect();
+    assert_eq!(met, [false, false, false, false, true], "{told}");
+    assert!(
+        marks[0]["evidence"].as_str().unwrap().contains("vault fails together with another copy"),
+        "{told}"
+    );
+}

@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed"))]
 
+pub mod compliance;
 pub mod config;
 pub mod drill;
 pub mod outcome;

@@ -190,7 +190,7 @@ fn what_was_stored_is_read_back_and_damage_is_found() {
     assert_eq!(job.status().outcome(), Outcome::Damage);
     let repository = job.m.repository("disk");
     let refused = Permit::ask(&repository, &job.ids()[..1], "by hand").unwrap_err();
-    assert!(refused.to_string().contains("bad when they were last read"), "{refused}");
+    assert!(refused.to_string().contains("bad when they were last read: 1"), "{refused}");
     // A snapshot that somebody deletes behind our back is missed.
     let other = One::new("");
     other.run();

@@ -3,6 +3,7 @@
 mod backup;
 mod cat;
 mod check;
+mod compliance;
 mod config;
 mod copies;
 mod copy;
@@ -41,7 +42,7 @@ pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Back up and restore", &["init", "backup", "snapshots", "ls", "find", "cat", "restore", "copy"]),
     ("Keep it safe", &["check", "repair", "key", "rescue-kit"]),
     ("Let go of the old", &["forget", "prune", "undelete", "protect", "unprotect"]),
-    ("Keep promises", &["config", "policy", "run", "status", "drill", "waive"]),
+    ("Keep promises", &["config", "policy", "run", "status", "drill", "compliance", "waive"]),
     ("About this program", &["version", "generate", "help"]),
 ];
 
@@ -86,6 +87,8 @@ pub(crate) enum Command {
     Status(status::Args),
     /// Try a restore of a job, compare and time it, and put that on record
     Drill(drill::Args),
+    /// Say whether jobs have three copies, two media, one off-site, one locked and no errors
+    Compliance(compliance::Args),
     /// Lift the rules about letting go for a job, for a while and with a reason
     Waive(waive::Args),
     /// Put right what is damaged
@@ -124,6 +127,7 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Outcome {
         Command::Run(args) => run::run(context, args),
         Command::Status(args) => status::run(context, args),
         Command::Drill(args) => drill::run(context, args),
+        Command::Compliance(args) => compliance::run(context, args),
         Command::Waive(args) => waive::run(context, args),
         Command::Repair(args) => repair::run(context, args),
         Command::Key(args) => key::run(context, args),

@@ -26,7 +26,7 @@ pub(super) fn check(repository: &Repository, report: &mut CheckReport) -> Result
             }
         }
     }
-    for (name, reason) in repository.ledger()?.flaws {
+    for (name, reason) in repository.ledger_anew()?.flaws {
         report.add(name.to_string(), reason);
     }
     let runs = repository.list_runs(Area::Announcements)?;

@@ -58,8 +58,20 @@ impl Repository {
         Ok(names)
     }
 
-    /// Reads the whole ledger, each chain from its beginning.
+    /// Reads the whole ledger, each chain from its beginning; what was read before, from memory.
     pub fn ledger(&self) -> Result<Ledger> {
+        self.read_ledger(&Self::known_record)
+    }
+
+    /// The same, all of it from the store: what `check` judges.
+    pub(crate) fn ledger_anew(&self) -> Result<Ledger> {
+        self.read_ledger(&Self::read_record)
+    }
+
+    fn read_ledger(
+        &self,
+        read: &dyn Fn(&Self, &ClientId, u64) -> Result<(Record, BodyHash)>,
+    ) -> Result<Ledger> {
         let mut ledger = Ledger::default();
         // Of the chain that is being read: whose, the number that comes next, the hash that it has to name if the one
         // before it could be read.
@@ -81,7 +93,7 @@ impl Repository {
             }
             let before = before.filter(|_| next == sequence);
             let name = ObjectName::Record(client, sequence);
-            let hash = match self.known_record(&client, sequence) {
+            let hash = match read(self, &client, sequence) {
                 Ok((record, _)) if before.is_some() && record.previous != before => {
                     ledger.flaws.push((name, "it does not follow the record before it".into()));
                     None

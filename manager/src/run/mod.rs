@@ -284,7 +284,9 @@ impl Run<'_> {
                     place.level = if report.proven > 0 { Level::Data } else { Level::Committed };
                     let of = |f: &check::Finding| format!("{}: {}", f.object, f.reason);
                     let some: Vec<String> = report.findings.iter().take(3).map(of).collect();
-                    let why = format!("{} findings: {}", report.findings.len(), some.join("; "));
+                    let more = report.findings.len().saturating_sub(some.len());
+                    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                    let why = format!("damage found: {}{more}", some.join("; "));
                     place.fail(Trouble { outcome: Outcome::Damage, why }, troubles);
                 }
                 Err(trouble) => place.fail(trouble, troubles),

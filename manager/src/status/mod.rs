@@ -158,7 +158,7 @@ impl Judge<'_> {
                 self.say(Outcome::Damage, flaw, "find out who deleted or changed it; bulla check");
             }
             if damaged > 0 {
-                let what = format!("{damaged} packs of {place} were bad when they were last read");
+                let what = format!("packs of {place} that were bad when they were last read: {damaged}");
                 self.say(Outcome::Damage, what, "bulla repair packs, then bulla check --read-data");
             }
             if !lost.is_empty() {
@@ -229,8 +229,11 @@ impl Judge<'_> {
         let Some(last) = last else { return (None, 0) };
         let (missed, next) = missed(schedule, last.start.seconds, self.now, zone);
         if missed > 0 {
-            let runs = if missed == 1 { "run was" } else { "runs were" };
-            let what = format!("{missed} {runs} missed");
+            let what = if missed == 1 {
+                "a run was missed".to_owned()
+            } else {
+                format!("{missed} runs were missed")
+            };
             self.say(Outcome::Missed, what, format!("bulla run {}; is its timer on?", self.name));
         }
         (next, missed)

@@ -171,14 +171,16 @@ enum Refusal {
     #[error("of job {job} on host {host} only {left} whole snapshots would stay, and {STAY} always do")]
     TooFew { host: String, job: String, left: usize },
     #[error(
-        "{0} packs were bad when they were last read: nothing of a job goes until they are repaired; see bulla check"
+        "packs that were bad when they were last read: {0}; nothing of a job goes until they are repaired, see bulla check"
     )]
     Damaged(usize),
     #[error(
-        "the clocks of this machine and of the store are {0} seconds apart: which snapshot is old cannot be said"
+        "the clocks of this machine and of the store are {0} seconds apart: which snapshot is old cannot be said; set them right, and if they are right now: bulla waive JOB"
     )]
     Clocks(u64),
-    #[error("by the clock of this machine the ledger was written {0} seconds in the future")]
+    #[error(
+        "by the clock of this machine the ledger was written {0} seconds in the future; set it right, and if it is: bulla waive JOB"
+    )]
     Past(u64),
 }
 
