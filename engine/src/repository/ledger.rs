@@ -16,6 +16,8 @@ use std::sync::PoisonError;
 /// Attempts to find a free sequence number beside other processes of the same client.
 const ATTEMPTS: usize = 16;
 
+type ReadRecord = dyn Fn(&Repository, &ClientId, u64) -> Result<(Record, BodyHash)>;
+
 /// All records that are there.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
@@ -68,10 +70,7 @@ impl Repository {
         self.read_ledger(&Self::read_record)
     }
 
-    fn read_ledger(
-        &self,
-        read: &dyn Fn(&Self, &ClientId, u64) -> Result<(Record, BodyHash)>,
-    ) -> Result<Ledger> {
+    fn read_ledger(&self, read: &ReadRecord) -> Result<Ledger> {
         let mut ledger = Ledger::default();
         // Of the chain that is being read: whose, the number that comes next, the hash that it has to name if the one
         // before it could be read.

@@ -199,6 +199,8 @@ impl Run<'_> {
         if to.outcome != Outcome::Done {
             return;
         }
+        // Somebody set it back, or deleted something: that is told, and adding to it makes nothing worse.
+        let alarm = target.verify_history().err().map(|e| self.judge(e));
         let copied = || -> bulla_engine::Result<Option<Snapshot>> {
             let newest = self.own(target)?.iter().map(|s| s.start).max();
             // What it missed, oldest first; what it let go by itself does not come back.
@@ -208,7 +210,11 @@ impl Run<'_> {
             let id = report.copied.iter().find(|(s, _)| s.id == made.id).and_then(|(_, id)| *id);
             Ok(target.snapshots()?.into_iter().find(|s| Some(s.id) == id || s.origin == Some(made.id)))
         };
-        match copied() {
+        let copied = copied();
+        if let Some(alarm) = alarm {
+            to.fail(alarm, troubles);
+        }
+        match copied {
             Ok(Some(copy)) => {
                 self.world.step("copy", &format!("snapshot {} in {}", copy.id.short(), to.name));
                 to.made = Some(copy);
