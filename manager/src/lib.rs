@@ -6,3 +6,4 @@
 
 pub mod config;
 pub mod policy;
+pub mod schedule;
