@@ -20,6 +20,7 @@ mod repair;
 mod rescue_kit;
 mod restore;
 mod retention;
+mod schedule;
 mod snapshots;
 mod sources;
 mod version;
@@ -37,7 +38,7 @@ pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Back up and restore", &["init", "backup", "snapshots", "ls", "find", "cat", "restore", "copy"]),
     ("Keep it safe", &["check", "repair", "key", "rescue-kit"]),
     ("Let go of the old", &["forget", "prune", "undelete", "protect", "unprotect"]),
-    ("Say what is promised", &["config", "policy"]),
+    ("Say what is promised", &["config", "policy", "schedule"]),
     ("About this program", &["version", "generate", "help"]),
 ];
 
@@ -76,6 +77,8 @@ pub(crate) enum Command {
     Config(config::Args),
     /// Say what a retention policy promises, and play it day by day
     Policy(Box<policy::Args>),
+    /// Let systemd run jobs when they are due
+    Schedule(schedule::Args),
     /// Put right what is damaged
     Repair(repair::Args),
     /// List, add, change and remove the keys of a repository
@@ -109,6 +112,7 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Outcome {
         Command::Unprotect(args) => protect::unprotect(context, args),
         Command::Config(args) => config::run(context, args),
         Command::Policy(args) => policy::run(context, args),
+        Command::Schedule(args) => schedule::run(context, args),
         Command::Repair(args) => repair::run(context, args),
         Command::Key(args) => key::run(context, args),
         Command::RescueKit(args) => rescue_kit::run(context, args),

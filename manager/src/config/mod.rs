@@ -13,6 +13,7 @@ mod value;
 
 pub use entries::{Entry, entries};
 pub use mistake::{Mistake, Place};
+pub(crate) use rules::local;
 pub use section::At;
 pub use value::Length;
 

@@ -2,6 +2,7 @@
 //! accepted is due some day and goes on being so; every search for the next time ends.
 
 mod calendar;
+pub mod units;
 
 use crate::config::Length;
 use calendar::Calendar;
