@@ -30,6 +30,7 @@ mod rescue_kit;
 mod restore;
 mod retention;
 mod rollback;
+mod schedule;
 mod secrets;
 mod sources;
 mod ssh;

@@ -104,6 +104,8 @@ fn main() {
         }
         let mut seeds = all.get(*kind).cloned().unwrap_or_default();
         seeds.push(Vec::new());
+        // What a process loads once, such as time zones, is no input's.
+        seeds.iter().take(3).for_each(|seed| _ = target(seed));
         let seed = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(1, |d| d.as_nanos() as u64 | 1);

@@ -57,9 +57,14 @@ fn written() -> [(&'static str, Vec<Vec<u8>>); 5] {
         ("patterns", own(&patterns)),
         ("policy", own(&policies)),
         ("commands", own(&commands)),
-        ("jobs", own(&[bulla_manager::config::STARTER.as_bytes()])),
+        ("jobs", own(&[bulla_manager::config::STARTER.as_bytes(), JOBS])),
     ]
 }
+
+/// Jobs with schedules of all kinds.
+const JOBS: &[u8] =
+    b"[job.a]\nschedule = \"OnCalendar=Mon..Fri,Sun *-1/3~7..9/2 0/6:5,10..40/15:30 Europe/Berlin\"\n\
+    [job.b]\nschedule = \"OnCalendar=quarterly\"\n[job.c]\nschedule = \"*/5 1-3 1,15 * 1-5\"\n";
 
 /// The body of a sealed object, its signature cut off.
 fn open(kind: &str, bytes: &[u8]) -> Option<Vec<u8>> {

@@ -11,5 +11,6 @@ pub mod drill;
 pub mod outcome;
 pub mod policy;
 pub mod run;
+pub mod schedule;
 pub mod status;
 pub mod world;

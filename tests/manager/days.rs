@@ -20,6 +20,8 @@ use std::sync::atomic::Ordering;
 
 const DAY: i64 = 24 * 3600;
 const DAYS: i64 = 60;
+/// When a pack is rotten. Which run reads it first depends on its name, which nobody knows before.
+const ROT: std::ops::Range<i64> = 14..16;
 const JOBS: [&str; 3] = ["logs", "home", "billing"];
 
 fn config(home: &Path, logs: &Path, dump: &str, check: &str) -> String {
@@ -253,7 +255,7 @@ impl Stage {
         let due = self.m.job(job).schedule.as_ref().unwrap().value.next(&from).unwrap();
         self.m.clock.set(due.timestamp().as_second() + 3);
         let report = self.m.run(job);
-        if report.outcome != Outcome::Done {
+        if report.outcome != Outcome::Done && !ROT.contains(&day) {
             let place = |at: &Option<String>| at.as_ref().map_or(String::new(), |a| format!("{a}: "));
             let why: Vec<String> = report
                 .troubles
@@ -296,9 +298,13 @@ fn sixty_days_are_told_as_they_were() {
         stage.drill(day, &mut told);
         let now: Vec<String> = statuses(&stage.m).iter().map(line).collect();
         for (job, (n, line)) in JOBS.iter().zip(now.iter().enumerate()) {
-            if before.get(n) != Some(line) {
+            if before.get(n) != Some(line) && !ROT.contains(&day) {
                 let _ = writeln!(told, "day {day:02} status {job} {line}");
             }
+        }
+        if day + 1 == ROT.end {
+            let worst = statuses(&stage.m).iter().fold(Outcome::Done, |all, s| all.and(s.outcome()));
+            let _ = writeln!(told, "day {day:02} status of all is {}", worst.word());
         }
         before = now;
     }

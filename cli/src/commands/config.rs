@@ -100,7 +100,7 @@ fn of_user() -> Option<PathBuf> {
 
 impl ConfigArgs {
     /// The main file: what was typed, else the user's, else the machine's.
-    fn main(&self) -> PathBuf {
+    pub(crate) fn main(&self) -> PathBuf {
         self.file.clone().or_else(|| of_user().filter(|f| f.exists())).unwrap_or_else(of_machine)
     }
 

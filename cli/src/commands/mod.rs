@@ -23,6 +23,7 @@ mod rescue_kit;
 mod restore;
 mod retention;
 mod run;
+mod schedule;
 mod snapshots;
 mod sources;
 mod status;
@@ -42,7 +43,7 @@ pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Back up and restore", &["init", "backup", "snapshots", "ls", "find", "cat", "restore", "copy"]),
     ("Keep it safe", &["check", "repair", "key", "rescue-kit"]),
     ("Let go of the old", &["forget", "prune", "undelete", "protect", "unprotect"]),
-    ("Keep promises", &["config", "policy", "run", "status", "drill", "compliance", "waive"]),
+    ("Keep promises", &["config", "policy", "schedule", "run", "status", "drill", "compliance", "waive"]),
     ("About this program", &["version", "generate", "help"]),
 ];
 
@@ -91,6 +92,8 @@ pub(crate) enum Command {
     Compliance(compliance::Args),
     /// Lift the rules about letting go for a job, for a while and with a reason
     Waive(waive::Args),
+    /// Let systemd run jobs when they are due
+    Schedule(schedule::Args),
     /// Put right what is damaged
     Repair(repair::Args),
     /// List, add, change and remove the keys of a repository
@@ -129,6 +132,7 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Outcome {
         Command::Drill(args) => drill::run(context, args),
         Command::Compliance(args) => compliance::run(context, args),
         Command::Waive(args) => waive::run(context, args),
+        Command::Schedule(args) => schedule::run(context, args),
         Command::Repair(args) => repair::run(context, args),
         Command::Key(args) => key::run(context, args),
         Command::RescueKit(args) => rescue_kit::run(context, args),

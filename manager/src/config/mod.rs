@@ -14,11 +14,13 @@ mod value;
 
 pub use entries::{Entry, entries};
 pub use mistake::{Mistake, Place};
+pub(crate) use rules::local;
 pub use section::At;
 pub use size::Size;
-pub use value::{Length, Schedule};
+pub use value::Length;
 
 use crate::policy::Compliance;
+use crate::schedule::Schedule;
 use bulla_engine::retention::Policy;
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet};

@@ -250,7 +250,8 @@ fn job(s: &mut Section<'_>) -> Option<Job> {
     let found = s.require("source", found, "{ paths = [\"/home\"] }");
     let to = s.texts("to", "Where to: names of destinations");
     let to = s.require("to", to, "[\"disk\"]");
-    let schedule = s.parsed("schedule", "When: five fields of cron");
+    let schedule =
+        s.parsed("schedule", "When: five fields of cron, or OnCalendar= and an expression as for systemd");
     let retention = s.text("retention", "How long it is kept: a retention's name, or a preset's");
     let compliance = compliance(s);
     let verify = s.word(
@@ -281,7 +282,11 @@ fn promises(s: &Section<'_>, class: Class, verify: Verify) {
         s.lacks("E-VER-01", "is critical and what it writes is not read back", "write verify = \"new\"");
     }
     if !s.has("schedule") {
-        s.lacks("W-SCH-01", "has no schedule", "write schedule = \"30 1 * * *\", or run it yourself");
+        s.lacks(
+            "W-SCH-01",
+            "has no schedule",
+            "write schedule = \"30 1 * * *\" or \"OnCalendar=01:30\", or run it yourself",
+        );
     }
 }
 

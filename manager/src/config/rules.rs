@@ -198,8 +198,8 @@ fn hours(unit: Unit) -> Option<Length> {
     Some(Length::of_seconds(hours * 3600))
 }
 
-/// The directory of a local repository.
-fn local(url: &str) -> Option<PathBuf> {
+/// The directory of a local repository; nothing if it depends on where the program is started, or is a URL.
+pub(crate) fn local(url: &str) -> Option<PathBuf> {
     let path = url.strip_prefix("file:").map_or(url, |p| p.strip_prefix("//").unwrap_or(p));
     plain(Path::new(path))
 }

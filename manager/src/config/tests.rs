@@ -48,6 +48,7 @@ fn each_mistake_has_its_code_and_its_fix() {
         (&["class = \"importent\""], "E-VAL-01", "did you mean important?"),
         (&["rto = \"2 fortnights\""], "E-VAL-01", "no length of time"),
         (&["schedule = \"30 1 * *\""], "E-VAL-01", "4 fields"),
+        (&["schedule = \"OnCalendar=25:00\""], "E-VAL-01", "no hour is 25: there are 0 to 23"),
         (&["to = [\"disc\"]"], "E-REF-01", "did you mean disk?"),
         (&["to = []"], "E-DST-01", "goes nowhere"),
         (&["retention = \"user-date\""], "E-REF-01", "did you mean user-data?"),
@@ -55,6 +56,7 @@ fn each_mistake_has_its_code_and_its_fix() {
         (&["class = \"important\"", "rto = \"1h\"", "rpo = none"], "E-JOB-04", "has no rpo"),
         (&high, "E-DST-02", "no destination is known to be on another site"),
         (&["class = \"critical\"", "rto = \"1h\"", "verify = \"off\""], "E-VER-01", "write verify = \"new\""),
+        (&["schedule = \"OnCalendar=Mon..Fri 01:30\""], "E-RET-05", "3d may pass between runs"),
         (&["rpo = \"23h\""], "E-RET-05", "1d may pass between runs"),
         (&["retention = \"databases\""], "E-RET-03", "keeps hourly backups"),
         (
@@ -101,6 +103,8 @@ fn what_is_right_is_not_called_wrong() {
         &["source = { paths = [\"/mnt/bb\"] }"],
         &["source = { command = [\"pg_dump\", \"-Fc\", \"-Z0\"], as = \"d\" }"],
         &["retention = \"databases\"", "schedule = \"5 * * * *\""],
+        &["retention = \"databases\"", "schedule = \"OnCalendar=*:05\""],
+        &["schedule = \"OnCalendar=Mon..Sun 01:30:00 Europe/Berlin\""],
         &[
             "retention = \"databases\"",
             "schedule = \"5 * * * *\"",

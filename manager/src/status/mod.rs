@@ -7,8 +7,9 @@ mod facts;
 
 pub use facts::{Facts, Holding};
 
-use crate::config::{Class, Config, Job, Schedule};
+use crate::config::{Class, Config, Job};
 use crate::outcome::Outcome;
+use crate::schedule::Schedule;
 use bulla_engine::forget::job_of;
 use bulla_engine::format::ledger::{Drill, JobCopy, JobRun, Level};
 use bulla_engine::format::snapshot::Snapshot;

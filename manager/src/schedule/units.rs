@@ -1,0 +1,379 @@
+//! The units of systemd that run jobs when they are due: a service and a timer for each job with a schedule, pure texts.
+//!
+//! A service may read everything, and write only where its job needs to; it reaches the network only if its job does. What
+//! is hidden from it would be missing in its backups, so nothing is hidden that a source covers. What a unit cannot say is
+//! refused, and everything else quoted.
+
+use crate::config::{Config, Destination, Job, JobSource, SecretRef, local};
+use std::path::{Path, PathBuf};
+
+/// A unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unit {
+    /// The job's name.
+    pub job: String,
+    /// The file's name.
+    pub name: String,
+    /// What is in the file.
+    pub text: String,
+}
+
+/// The first line of every unit made from a configuration; nothing else begins with it.
+pub fn marker(config: &Path) -> Result<String, String> {
+    let config = quoted(config)?;
+    Ok(format!("# Written by \"bulla schedule install\" from {config}; changes here are lost.\n"))
+}
+
+/// The units of all jobs with a schedule, made for a program and a configuration, both with their whole paths. Else all
+/// that cannot be said in a unit.
+pub fn units(config: &Config, program: &Path, file: &Path) -> Result<Vec<Unit>, Vec<String>> {
+    let (mut out, mut wrong) = (Vec::new(), Vec::new());
+    for (name, job) in &config.jobs {
+        match of_job(config, name, &job.value, program, file) {
+            Ok(units) => out.extend(units),
+            Err(why) => wrong.push(format!("{}: job {name}: {why}", job.place)),
+        }
+    }
+    if wrong.is_empty() { Ok(out) } else { Err(wrong) }
+}
+
+/// Longer names of files than 255 bytes there are not.
+const NAME_MAX: usize = 200;
+
+fn of_job(config: &Config, name: &str, job: &Job, program: &Path, file: &Path) -> Result<Vec<Unit>, String> {
+    let Some(schedule) = &job.schedule else { return Ok(Vec::new()) };
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if !name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        || !name.chars().all(plain)
+        || name.len() > NAME_MAX
+    {
+        return Err(
+            "its name cannot be a unit's: use letters, digits, . _ and -, and begin with a letter or digit"
+                .to_owned(),
+        );
+    }
+    let head = marker(file)?;
+    let needs = Needs::of(config, job, program, file)?;
+    let service = format!(
+        "{head}[Unit]\nDescription=Backup job {name}\n{}\n[Service]\nType=oneshot\n\
+         ExecStart=:{} run {name} --config {}\n{COURTESY}{}",
+        needs.order(),
+        quoted(program)?,
+        quoted(file)?,
+        needs.sandbox()?,
+    );
+    let zone = schedule.value.zone().or(config.host.zone.as_ref().map(|at| &at.value));
+    let zone = match zone {
+        Some(zone) => zone.iana_name().ok_or("its time zone has no name")?,
+        None => "UTC",
+    };
+    let lines = schedule.value.on_calendar().into_iter();
+    let lines: String = lines.map(|line| format!("OnCalendar={line} {zone}\n")).collect();
+    let timer = format!(
+        "{head}[Unit]\nDescription=When backup job {name} is due\n\n[Timer]\n{lines}Persistent=true\n\
+         RandomizedDelaySec=2min\nAccuracySec=1m\n\n[Install]\nWantedBy=timers.target\n",
+    );
+    let unit = |kind: &str, text| Unit { job: name.to_owned(), name: format!("bulla-{name}.{kind}"), text };
+    Ok(vec![unit("service", service), unit("timer", timer)])
+}
+
+/// It stands back behind everything else, may take its time (a first backup over a thin line takes days), and is asked to
+/// stop as by Ctrl-C, alone: its ssh has to live until the last pack is there.
+const COURTESY: &str = "\
+User=root
+Nice=19
+IOSchedulingClass=idle
+TimeoutStartSec=7d
+TimeoutStopSec=5min
+KillSignal=SIGINT
+KillMode=mixed
+StateDirectory=bulla
+StateDirectoryMode=0700
+CacheDirectory=bulla
+CacheDirectoryMode=0700
+UMask=0077
+";
+
+/// What every job can do without. Landlock's calls are those by which bulla itself gives up rights.
+const HARDENED: &str = "\
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=read-only
+PrivateMounts=yes
+PrivateDevices=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+LockPersonality=yes
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service landlock_create_ruleset landlock_add_rule landlock_restrict_self
+SystemCallErrorNumber=EPERM
+";
+
+/// What a job must be left.
+struct Needs {
+    /// Local repositories.
+    writes: Vec<PathBuf>,
+    /// Names of systemd's credentials.
+    credentials: Vec<String>,
+    network: bool,
+    /// Programs that somebody else wrote.
+    commands: bool,
+    /// One of them becomes another user.
+    other_user: bool,
+    /// Other processes' temporary files, and the kernel's modules, which systemd could hide.
+    temporary: bool,
+    modules: bool,
+}
+
+impl Needs {
+    fn of(config: &Config, job: &Job, program: &Path, file: &Path) -> Result<Self, String> {
+        let mut needs = Self {
+            writes: Vec::new(),
+            credentials: Vec::new(),
+            network: false,
+            commands: false,
+            other_user: false,
+            temporary: false,
+            modules: false,
+        };
+        let mut touched = vec![program.to_owned(), file.to_owned()];
+        match &job.source.value {
+            JobSource::Paths { paths, .. } => {
+                touched.extend(paths.iter().filter_map(|path| local(&path.value)));
+            }
+            JobSource::Command { pipeline, .. } => {
+                for command in pipeline {
+                    needs.runs(command.iter().map(|at| at.value.as_str()));
+                    touched.extend(command.iter().filter_map(|at| local(&at.value)));
+                }
+            }
+        }
+        for name in &job.to {
+            if let Some(destination) = config.destinations.get(&name.value) {
+                needs.reach(&destination.value, &mut touched)?;
+            }
+        }
+        needs.network |= needs.commands;
+        let overlaps =
+            |place: &str| touched.iter().any(|p| p.starts_with(place) || Path::new(place).starts_with(p));
+        needs.temporary = overlaps("/tmp") || overlaps("/var/tmp");
+        needs.modules = overlaps("/usr/lib/modules") || overlaps("/lib/modules");
+        Ok(needs)
+    }
+
+    fn reach(&mut self, destination: &Destination, touched: &mut Vec<PathBuf>) -> Result<(), String> {
+        let url = &destination.url.value;
+        if ["s3:", "sftp:", "rest:", "rclone:"].iter().any(|scheme| url.starts_with(scheme)) {
+            self.network = true;
+        } else {
+            let path = local(url).ok_or_else(|| {
+                format!(
+                    "its destination {url:?} depends on where it is started; write the whole path, from /"
+                )
+            })?;
+            touched.push(path.clone());
+            self.writes.push(path);
+        }
+        for secret in [&destination.key, &destination.password].into_iter().flatten() {
+            match &secret.value {
+                SecretRef::File(path) => touched.push(path.clone()),
+                SecretRef::Command(words) => self.runs(words.iter().map(String::as_str)),
+                SecretRef::Systemd(name) => {
+                    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+                    if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
+                        return Err(format!(
+                            "no credential of systemd can be named {name:?}: use letters, digits, . _ and -"
+                        ));
+                    }
+                    self.credentials.push(name.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn runs<'w>(&mut self, mut words: impl Iterator<Item = &'w str>) {
+        self.commands = true;
+        let program = words.next().map(Path::new).and_then(Path::file_name);
+        self.other_user |=
+            ["runuser", "setpriv", "su"].iter().any(|p| program.is_some_and(|name| name == *p));
+    }
+
+    fn order(&self) -> &'static str {
+        if self.network {
+            "Wants=network-online.target\nAfter=network-online.target remote-fs.target\n"
+        } else {
+            "After=remote-fs.target\n"
+        }
+    }
+
+    fn sandbox(&self) -> Result<String, String> {
+        let mut out = HARDENED.to_owned();
+        let mut say = |line: &str| out.extend([line, "\n"]);
+        let mut credentials: Vec<&String> = self.credentials.iter().collect();
+        credentials.sort();
+        credentials.dedup();
+        for name in credentials {
+            say(&format!("LoadCredential={name}"));
+        }
+        for path in &self.writes {
+            // One that is not there is bulla's to complain about.
+            say(&format!("ReadWritePaths=-{}", quoted(path)?));
+        }
+        let mut rights = "CapabilityBoundingSet=CAP_DAC_READ_SEARCH".to_owned();
+        if !self.writes.is_empty() {
+            // Repositories of other users.
+            rights += " CAP_DAC_OVERRIDE";
+        }
+        if self.other_user {
+            rights += " CAP_SETUID CAP_SETGID";
+        } else {
+            say("SystemCallFilter=~@resources @privileged");
+        }
+        say(&rights);
+        if self.network {
+            say("RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6");
+        } else {
+            say("RestrictAddressFamilies=AF_UNIX\nPrivateNetwork=yes\nIPAddressDeny=any");
+        }
+        if !self.commands {
+            say("MemoryDenyWriteExecute=yes\nProcSubset=pid");
+        }
+        if !self.temporary {
+            say("PrivateTmp=yes");
+        }
+        if !self.modules {
+            say("ProtectKernelModules=yes");
+        }
+        Ok(out)
+    }
+}
+
+/// A path as one word of a unit.
+fn quoted(path: &Path) -> Result<String, String> {
+    let text = path.to_str().filter(|text| !text.chars().any(char::is_control));
+    let text =
+        text.ok_or_else(|| format!("a unit cannot name {path:?}: it holds control characters or no text"))?;
+    if !path.is_absolute() {
+        return Err(format!("a unit needs a whole path, from /, and not {text:?}"));
+    }
+    Ok(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::File;
+
+    const JOBS: &str = r#"
+[host]
+timezone = "Europe/Berlin"
+[destination.disk]
+url = "/mnt/my 50% \"disk\""
+key = { systemd = "disk-key" }
+[destination.far]
+url = "sftp:backup@vault:/srv"
+password = { command = ["pass", "show", "far"] }
+[job.files]
+source = { paths = ["/srv"], exclude = ["/mnt"] }
+to = ["disk"]
+schedule = "0 3 1 * 1"
+[job.dump]
+source = { command = ["runuser", "-u", "postgres", "pg_dump"], as = "dump" }
+to = ["disk", "far"]
+schedule = "OnCalendar=daily UTC"
+[job.never]
+source = { paths = ["/var"] }
+to = ["disk"]
+"#;
+
+    fn made(text: &str) -> Result<Vec<Unit>, Vec<String>> {
+        let read = Config::read(&[File { path: "c.toml".into(), text: text.to_owned() }]);
+        assert!(read.is_sound(), "{:?}", read.mistakes);
+        units(&read.config, Path::new("/usr/bin/bulla"), Path::new("/etc/bulla/config.toml"))
+    }
+
+    fn text(of: &str, units: &[Unit]) -> String {
+        units.iter().find(|unit| unit.name == of).unwrap().text.clone()
+    }
+
+    #[test]
+    fn a_job_has_a_service_and_a_timer_and_is_left_what_it_needs() {
+        let units = made(JOBS).unwrap();
+        let names: Vec<&str> = units.iter().map(|unit| unit.name.as_str()).collect();
+        assert_eq!(
+            names,
+            ["bulla-dump.service", "bulla-dump.timer", "bulla-files.service", "bulla-files.timer"]
+        );
+        let service = text("bulla-files.service", &units);
+        for line in [
+            "ExecStart=:\"/usr/bin/bulla\" run files --config \"/etc/bulla/config.toml\"\n",
+            "ReadWritePaths=-\"/mnt/my 50%% \\\"disk\\\"\"\n",
+            "LoadCredential=disk-key\n",
+            "PrivateNetwork=yes\n",
+            "PrivateTmp=yes\n",
+            "ProtectKernelModules=yes\n",
+            "CapabilityBoundingSet=CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE\n",
+        ] {
+            assert!(service.contains(line), "{line}{service}");
+        }
+        assert!(!service.contains("AF_INET"), "{service}");
+        let timer = text("bulla-files.timer", &units);
+        let due = "OnCalendar=*-*-01 03:00:00 Europe/Berlin\nOnCalendar=Mon *-*-* 03:00:00 Europe/Berlin\n";
+        assert!(timer.contains(due) && timer.contains("Persistent=true\n"), "{timer}");
+        let service = text("bulla-dump.service", &units);
+        for line in ["AF_INET AF_INET6\n", "CAP_SETUID CAP_SETGID\n", "Wants=network-online.target\n"] {
+            assert!(service.contains(line), "{line}{service}");
+        }
+        assert!(!service.contains("PrivateNetwork") && !service.contains("@privileged"), "{service}");
+        assert!(text("bulla-dump.timer", &units).contains("OnCalendar=*-*-* 00:00:00 UTC\n"));
+    }
+
+    /// What systemd hides from a service would be missing in its backup.
+    #[test]
+    fn nothing_is_hidden_that_is_backed_up() {
+        for (source, temporary, modules) in [
+            ("/", true, true),
+            ("/usr", false, true),
+            ("/var", true, false),
+            ("/srv/../tmp/x", true, false),
+            ("/home", false, false),
+        ] {
+            let service = text(
+                "bulla-files.service",
+                &made(&JOBS.replace("/srv\"]", &format!("{source}\"]"))).unwrap(),
+            );
+            assert_eq!(!service.contains("PrivateTmp"), temporary, "{source}");
+            assert_eq!(!service.contains("ProtectKernelModules"), modules, "{source}");
+        }
+    }
+
+    #[test]
+    fn what_a_unit_cannot_say_is_refused_and_all_of_it_told() {
+        let wrong = |from: &str, to: &str| made(&JOBS.replace(from, to)).unwrap_err().join("\n");
+        for name in [
+            "\"a/b\"",
+            "\"\"",
+            "\"a b\"",
+            "\"../x\"",
+            "\"a%i\"",
+            "\"-x\"",
+            "\"a@b\"",
+            "\"a\\nb\"",
+            "\"\u{fc}\"",
+        ] {
+            assert!(wrong("[job.files]", &format!("[job.{name}]")).contains("cannot be a unit's"), "{name}");
+        }
+        assert!(wrong("50%", "\\n").contains("control characters"));
+        assert!(wrong("/mnt/", "mnt/").contains("write the whole path"));
+        assert!(wrong("disk-key", "a:/etc/shadow").contains("no credential of systemd"));
+        assert_eq!(wrong("/mnt/", "mnt/").lines().count(), 2);
+    }
+}
