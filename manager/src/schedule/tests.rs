@@ -48,6 +48,14 @@ fn what_is_no_schedule_says_why() {
     }
 }
 
+#[test]
+fn cron_is_written_for_systemd_with_what_is_ever_due() {
+    let lines = |text: &str| text.parse::<Schedule>().unwrap().on_calendar();
+    assert_eq!(lines("*/20 1-2 1 * 5"), ["*-*-01 01,02:00,20,40:00", "Fri *-*-* 01,02:00,20,40:00"]);
+    assert_eq!(lines("* * 31 6 0"), ["Sun *-06-* *:*:00"]);
+    assert_eq!(lines("OnCalendar=weekly UTC"), ["Mon *-*-* 00:00:00"]);
+}
+
 fn due(text: &str, from: &str, until: &str) -> Vec<String> {
     let schedule: Schedule = text.parse().unwrap();
     let (mut at, until): (Zoned, Zoned) = (from.parse().unwrap(), until.parse().unwrap());
