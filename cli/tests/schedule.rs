@@ -233,3 +233,19 @@ fn units_are_shown_and_what_they_cannot_say_is_refused() {
     let Some((said, content)) = analyze(&["verify"], &paths) else { return };
     assert!(content && said.is_empty(), "{said}");
 }
+
+/// The lines of the README's section, each as it stands there.
+#[test]
+fn the_readme_on_when_jobs_run() {
+    let home = Home::empty();
+    home.bulla("config init --config bulla.toml").ok();
+    std::fs::create_dir(home.path("units")).unwrap();
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).unwrap();
+    let section = readme.split("### When jobs run").nth(1).and_then(|s| s.split("```").nth(1)).unwrap();
+    let lines: Vec<&str> = section.lines().filter_map(|l| l.strip_prefix("bulla ")).collect();
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    for line in lines {
+        home.bulla(line.split('#').next().unwrap()).ok();
+    }
+    assert_eq!(units(&home).len(), 0);
+}

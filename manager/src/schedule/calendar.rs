@@ -23,9 +23,9 @@ const YEARS: (i16, i16) = (1970, 2199);
 /// Parts of one list; more is no schedule but a load.
 const LIST_MAX: usize = 240;
 
-/// What is due.
+/// What is due, as a calendar expression says it.
 #[derive(Debug, Clone)]
-pub(super) struct Calendar {
+pub struct Calendar {
     /// From Monday, 0.
     weekdays: [bool; 7],
     years: Values,
@@ -47,7 +47,7 @@ enum Days {
 
 impl Calendar {
     /// The zone it names.
-    pub(super) fn zone(&self) -> Option<&TimeZone> {
+    pub fn zone(&self) -> Option<&TimeZone> {
         self.zone.as_ref()
     }
 
@@ -62,7 +62,7 @@ impl Calendar {
     }
 
     /// The first moment after `after` at which it is due, in the zone that it names or else in that of `after`.
-    pub(super) fn next(&self, after: &Zoned) -> Option<Zoned> {
+    pub fn next(&self, after: &Zoned) -> Option<Zoned> {
         let zone = self.zone.as_ref().unwrap_or_else(|| after.time_zone());
         let local = after.with_time_zone(zone.clone()).datetime();
         let due = |at: DateTime| {
@@ -77,7 +77,7 @@ impl Calendar {
     }
 
     /// Expressions that together say the same: with lists instead of ranges, steps and shorthands, without the zone.
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub fn lines(&self) -> Vec<String> {
         let list = |values: &Values, count: usize| match values.len() {
             n if n == count => "*".to_owned(),
             _ => values.iter().map(|v| format!("{v:02}")).collect::<Vec<_>>().join(","),

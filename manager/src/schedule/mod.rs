@@ -4,8 +4,9 @@
 mod calendar;
 pub mod units;
 
+pub use calendar::Calendar;
+
 use crate::config::Length;
-use calendar::Calendar;
 use croner::Cron;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
