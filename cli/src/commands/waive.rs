@@ -15,7 +15,8 @@ use bulla_manager::world::{World, now};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 While it lasts, snapshots of the job may be forgotten without proof of a newer one, although packs are damaged, clocks
-differ, or fewer than three would stay. It is on record in every destination and in every status until it ends.")]
+differ, or fewer than three would stay; and a source that has shrunk is taken as it is. It is on record in every
+destination and in every status until it ends.")]
 pub(crate) struct Args {
     /// Which job
     #[arg(value_name = "JOB")]

@@ -208,7 +208,10 @@ impl Judge<'_> {
             self.say(
                 Outcome::Held,
                 finding.clone(),
-                format!("look at the source; if it is right: bulla waive {} --reason WHY", self.name),
+                format!(
+                    "look at the source; if it is right: bulla waive {0} --reason WHY, bulla run {0}",
+                    self.name
+                ),
             );
         }
         let behind: Vec<String> = last
