@@ -2,15 +2,27 @@
 //!
 //! Kept true: a record that was lost only ever proves less. A time in the future proves nothing.
 
-use bulla_repo_format::ledger::{Fact, Level, Record};
+use bulla_repo_format::ledger::{Fact, JobRun, Level, Lock, Record, Refused};
 use bulla_repo_format::{ClientId, PackName, RunId};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// How many days evidence of read data counts: as long as a pack may go unread.
 pub const EVIDENCE_DAYS: i64 = 35;
 
 /// The longest time for which a rule can be lifted, in seconds.
 pub const WAIVER_MAX: i64 = 30 * 24 * 3600;
+
+/// A job of a host.
+type Whose = (String, String);
+
+/// A rule that is lifted.
+#[derive(Debug, Clone)]
+struct Lifted {
+    whose: Whose,
+    from: i64,
+    until: i64,
+    reason: String,
+}
 
 /// Everything that a ledger proves.
 #[derive(Debug, Clone, Default)]
@@ -22,7 +34,13 @@ pub struct Evidence {
     levels: HashMap<RunId, Level>,
     sound: HashSet<RunId>,
     suspicious: HashSet<RunId>,
-    waivers: Vec<(String, i64, i64)>,
+    waivers: Vec<Lifted>,
+    /// Whether the last word of a client about a job is that its source looks wrong.
+    held: HashMap<(Whose, ClientId), bool>,
+    /// When runs that went well began.
+    done: HashMap<Whose, Vec<i64>>,
+    locks: HashMap<Whose, Vec<Lock>>,
+    refused: HashMap<Whose, Refused>,
     last: Option<i64>,
 }
 
@@ -42,15 +60,7 @@ impl Evidence {
                         all.reach(*id, Level::Data);
                     }
                 }
-                Fact::Run(run) => {
-                    for copy in &run.copies {
-                        let Some(id) = copy.snapshot else { continue };
-                        // That data was read is proved by who read it, not by who says so.
-                        all.reach(id, copy.level.min(Level::Structure));
-                        let kind = if run.findings.is_empty() { &mut all.sound } else { &mut all.suspicious };
-                        kind.insert(id);
-                    }
-                }
+                Fact::Run(run) => all.take_run(run, record.client),
                 Fact::Drill(drill) if drill.outcome == 0 => {
                     use bulla_repo_format::ledger::DrillKind::{Application, Full, Sample};
                     let level = match drill.kind {
@@ -59,11 +69,41 @@ impl Evidence {
                     };
                     all.reach(drill.snapshot, level);
                 }
-                Fact::Waiver(waiver) => all.waivers.push((waiver.job.clone(), at, waiver.until)),
+                Fact::Waiver(waiver) => all.waivers.push(Lifted {
+                    whose: (waiver.host.clone(), waiver.job.clone()),
+                    from: at,
+                    until: waiver.until,
+                    reason: waiver.reason.clone(),
+                }),
+                Fact::Refused(refused) => {
+                    let whose = (refused.host.clone(), refused.job.clone());
+                    all.refused.insert(whose, refused.clone());
+                }
+                Fact::Lock(lock) => {
+                    all.locks.entry((lock.host.clone(), lock.job.clone())).or_default().push(lock.clone());
+                }
                 Fact::Drill(_) | Fact::Forgotten(_) | Fact::Pruned(_) | Fact::Other(_) => {}
             }
         }
         all
+    }
+
+    fn take_run(&mut self, run: &JobRun, client: ClientId) {
+        for copy in &run.copies {
+            let Some(id) = copy.snapshot else { continue };
+            // That data was read is proved by who read it, not by who says so.
+            self.reach(id, copy.level.min(Level::Structure));
+            let kind = if run.findings.is_empty() { &mut self.sound } else { &mut self.suspicious };
+            kind.insert(id);
+        }
+        let whose = (run.host.clone(), run.job.clone());
+        if run.outcome == 0 && run.findings.is_empty() {
+            self.done.entry(whose.clone()).or_default().push(run.start.seconds);
+        }
+        // One that made nothing has seen nothing.
+        if run.copies.iter().any(|copy| copy.snapshot.is_some()) {
+            self.held.insert((whose, client), !run.findings.is_empty());
+        }
     }
 
     /// A pack is damaged if the last word of a client about it is that it was bad, and no other found it good later. It was
@@ -138,7 +178,8 @@ impl Evidence {
 
     /// True if that counts at this time.
     pub fn is_proven(&self, id: &RunId, now: i64) -> bool {
-        self.proven_at(id).is_some_and(|at| at <= now && now - at <= EVIDENCE_DAYS * 24 * 3600)
+        let counts = |at: i64| at <= now && now.saturating_sub(at) <= EVIDENCE_DAYS * 24 * 3600;
+        self.proven_at(id).is_some_and(counts)
     }
 
     /// True if the run that made it is on record, and found nothing wrong with its source. A run that died before it could
@@ -147,11 +188,42 @@ impl Evidence {
         self.sound.contains(id) && !self.suspicious.contains(id)
     }
 
-    /// Until when the rules are lifted for a job, if they are.
-    pub fn waived(&self, job: &str, now: i64) -> Option<i64> {
-        let counts = |(name, from, until): &&(String, i64, i64)| {
-            name == job && *from <= now && now < *until && *until - *from <= WAIVER_MAX
+    /// True if the newest backup of a job looks wrong: until somebody has looked, nothing older goes.
+    pub fn is_held(&self, host: &str, job: &str) -> bool {
+        self.held.iter().any(|(((h, j), _), held)| *held && h == host && j == job)
+    }
+
+    /// Until when the rules are lifted for a job of a host, and why, if they are.
+    pub fn waived(&self, host: &str, job: &str, now: i64) -> Option<(i64, &str)> {
+        let counts = |l: &&Lifted| {
+            let (from, until) = (l.from, l.until);
+            l.whose == (host.to_owned(), job.to_owned())
+                && from <= now
+                && now < until
+                && until.saturating_sub(from) <= WAIVER_MAX
         };
-        self.waivers.iter().filter(counts).map(|(.., until)| *until).max()
+        self.waivers.iter().filter(counts).map(|l| (l.until, l.reason.as_str())).max()
+    }
+
+    /// What should have gone and did not, if that was after this run.
+    pub fn refused(&self, run: &JobRun) -> Option<&Refused> {
+        self.refused.get(&(run.host.clone(), run.job.clone())).filter(|refused| refused.run == run.run)
+    }
+
+    /// What was promised about a job.
+    pub fn locks(&self, host: &str, job: &str) -> &[Lock] {
+        self.locks.get(&(host.to_owned(), job.to_owned())).map_or(&[], Vec::as_slice)
+    }
+
+    /// The backup, by when it began, that a lock asks for and that has no stand-in among those that stay.
+    pub fn unlocked(&self, lock: &Lock, now: i64, stay: &BTreeSet<i64>) -> Option<i64> {
+        let young = |start: i64| {
+            start >= lock.since && start <= now && now.saturating_sub(start).unsigned_abs() < lock.min
+        };
+        let kept = |start: i64| {
+            stay.range(start..).next().is_some_and(|s| s.saturating_sub(start).unsigned_abs() <= lock.unit)
+        };
+        let done = self.done.get(&(lock.host.clone(), lock.job.clone()));
+        done.into_iter().flatten().copied().filter(|start| young(*start) && !kept(*start)).min()
     }
 }

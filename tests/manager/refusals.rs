@@ -259,6 +259,102 @@ fn a_full_store_ends_with_its_own_code_and_loses_nothing() {
     assert!(repository.snapshots().unwrap().iter().all(|s| job_of(s) == Some("home")));
 }
 
+/// A store that lost something is told of, and nothing more goes there until somebody has looked.
+#[test]
+fn nothing_goes_from_a_store_that_lost_something() {
+    let job = One::new("");
+    (0..3).for_each(|_| drop(job.run()));
+    job.store.overwrite(ObjectName::Verdict(job.ids()[0]), None);
+    let report = job.run();
+    assert_eq!(report.outcome, Outcome::Held, "{report:?}");
+    assert!(report.troubles.iter().any(|(_, t)| t.why.contains("missing without a record")), "{report:?}");
+    job.run();
+    assert_eq!(job.ids().len(), 4, "the policy keeps three");
+    let repository = job.m.repository("disk");
+    let refused = Permit::ask(&repository, &job.ids()[..1], "by hand").unwrap_err();
+    assert!(matches!(refused, Error::RolledBack { .. }), "{refused}");
+}
+
+/// A pack that is not there any more is on record as damage without being read, until it is back.
+#[test]
+fn a_lost_pack_is_damage_until_it_is_back() {
+    let job = One::new("");
+    (0..4).for_each(|_| drop(job.run()));
+    let pack = job.store.list(Area::Packs).unwrap()[0].0;
+    let bytes = job.store.get(&pack, 1 << 30).unwrap();
+    job.store.overwrite(pack, None);
+    assert_eq!(job.run().outcome, Outcome::Damage);
+    let (status, ids) = (job.status(), job.ids());
+    assert_eq!(status.outcome(), Outcome::Damage, "{status:?}");
+    let repository = job.m.repository("disk");
+    let refused = Permit::ask(&repository, &ids[..1], "by hand").unwrap_err();
+    assert!(refused.to_string().contains("bad when they were last read: 1"), "{refused}");
+    job.store.overwrite(pack, Some(bytes));
+    job.run();
+    assert!(job.status().findings.iter().all(|f| f.outcome != Outcome::Damage), "{:?}", job.status());
+}
+
+/// What the law asks for stays, whoever edits the configuration.
+#[test]
+fn a_lock_outlives_the_configuration_that_made_it() {
+    let mut job = One::new("");
+    let dir = job.dir.path().to_owned();
+    let locked = text(&dir, "compliance = [\"pci-dss\"]").replace("last = 3", "daily = \"12m\"");
+    job.m.configure(&locked);
+    let reports: Vec<Report> = (0..5).map(|_| job.run()).collect();
+    assert!(reports.iter().all(|r| r.outcome == Outcome::Done), "{reports:?}");
+    assert_eq!(job.ids().len(), 5);
+    // Somebody takes the law out of the configuration.
+    job.m.configure(&text(&dir, ""));
+    let report = job.run();
+    assert_eq!(report.outcome, Outcome::Refused, "{report:?}");
+    assert!(
+        report.troubles[0].1.why.contains("is locked (pci-dss): what was backed up on 2030-03-"),
+        "{report:?}"
+    );
+    assert_eq!(job.ids().len(), 6);
+    job.drill();
+    let status = job.status();
+    assert!(status.findings[0].what.contains("old snapshots stay: "), "{status:?}");
+    job.m.waive("home", DAY * 2);
+    job.run();
+    assert_eq!(job.ids().len(), 3, "a waiver lifts it, in every report");
+    assert_eq!(job.status().waived.map(|(_, why)| why), Some("test".into()));
+}
+
+/// The end of a ledger that was taken off is missed, because the other stores have it.
+#[test]
+fn a_ledger_that_was_cut_off_is_missed() {
+    let job = One::new("");
+    let vault = r#"[destination.vault]
+        url = "/mnt/vault"
+        key = { file = "/k" }
+        [retention.few]"#;
+    let two = text(job.dir.path(), "").replace("[retention.few]", vault);
+    let two = two.replace(r#"to = ["disk"]"#, r#"to = ["disk", "vault"]"#);
+    let stores: Vec<(&str, Arc<dyn Backend>)> =
+        vec![("disk", Arc::new(Memory::new())), ("vault", Arc::new(Memory::new()))];
+    let m = Machine::new(&two, BEGIN, stores);
+    let judged = || {
+        let facts = Facts::gather(&m, &m.config, &["home".into()]);
+        judge(&m.config, "home", m.job("home"), "db01", &facts, m.clock.read())
+    };
+    for _ in 0..2 {
+        m.clock.set(m.clock.read() + DAY);
+        assert_eq!(m.run("home").outcome, Outcome::Done);
+    }
+    assert!(judged().findings.iter().all(|f| f.outcome != Outcome::Damage));
+    let newest =
+        m.stores["vault"].inner().list(Area::Records).unwrap().into_iter().map(|r| r.0).max().unwrap();
+    m.stores["vault"].inner().delete(&newest).unwrap();
+    m.forget_everything();
+    assert!(
+        judged().findings.iter().any(|f| f.what.contains("vault had the record of run")),
+        "{:?}",
+        judged()
+    );
+}
+
 /// Clocks that differ let nothing go, and a waiver says in every report that it lifts the rules.
 #[test]
 fn clocks_have_to_agree_and_a_waiver_shows() {

@@ -197,7 +197,7 @@ impl Machine {
     /// Lifts the rules for a job, everywhere.
     pub(crate) fn waive(&self, job: &str, seconds: i64) {
         let until = self.clock.read() + seconds;
-        let waiver = Waiver { job: job.into(), reason: "test".into(), until };
+        let waiver = Waiver { job: job.into(), host: "db01".into(), reason: "test".into(), until };
         self.stores
             .keys()
             .for_each(|name| self.repository(name).record(&Fact::Waiver(waiver.clone())).unwrap());

@@ -59,6 +59,7 @@ struct Line<'a> {
     missed: u64,
     copies: usize,
     waived_until: Option<String>,
+    waived_because: Option<&'a str>,
     findings: Vec<FindingLine<'a>>,
 }
 
@@ -114,7 +115,8 @@ fn line(s: &JobStatus) -> Line<'_> {
         next_due: s.next_due.map(time),
         missed: s.missed,
         copies: s.copies,
-        waived_until: s.waived.map(time),
+        waived_until: s.waived.as_ref().map(|(until, _)| time(*until)),
+        waived_because: s.waived.as_ref().map(|(_, why)| why.as_str()),
         findings: findings.collect(),
     }
 }
@@ -190,8 +192,9 @@ fn table(context: &Context<'_>, all: &[JobStatus], now: i64) -> Outcome<()> {
             let line = format!("{}: {}: {}  → {}", s.job, f.outcome.word(), f.what, f.fix);
             out.line(escape(line.as_bytes()))?;
         }
-        if let Some(until) = s.waived {
-            let line = format!("{}: the rules about letting go are lifted until {}", s.job, time(until));
+        if let Some((until, why)) = &s.waived {
+            let until = time(*until);
+            let line = format!("{}: the rules about letting go are lifted until {until}: {why}", s.job);
             out.line(escape(line.as_bytes()))?;
         }
     }

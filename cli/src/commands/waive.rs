@@ -15,7 +15,7 @@ use bulla_manager::world::{World, now};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 While it lasts, snapshots of the job may be forgotten without proof of a newer one, although packs are damaged, clocks
-differ, or fewer than three would stay; and a source that has shrunk is taken as it is. It is on record in every
+differ, fewer than three would stay, or the job is locked; and a source that has shrunk is taken as it is. It is on record in every
 destination and in every status until it ends.")]
 pub(crate) struct Args {
     /// Which job
@@ -54,7 +54,8 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     }
     let site = Site::new(context, &config, &Silent, false);
     let until = now(&site).saturating_add(args.length.seconds());
-    let waiver = Waiver { job: args.job.clone(), reason: args.reason.clone(), until };
+    let (job_name, host, reason) = (args.job.clone(), context.host(), args.reason.clone());
+    let waiver = Waiver { job: job_name, host, reason, until };
     let mut behind = false;
     for to in &job.to {
         let done = site.open(&to.value, false).and_then(|repository| {

@@ -173,9 +173,13 @@ fn pass(repository: &Repository, options: &CheckOptions, observer: &dyn Observer
     let whole = report.findings.iter().all(elsewhere) && report.packs_left == 0;
     let days = options.read_data.within().filter(|_| whole);
     let proven = walked.as_ref().ok().cloned().filter(|_| days.is_some()).unwrap_or_default();
-    if options.record && !(read.packs.is_empty() && proven.is_empty()) {
+    if options.record && !(read.packs.is_empty() && read.gone.is_empty() && proven.is_empty()) {
         report.proven = proven.len() as u64;
-        let (bad, good) = read.packs.into_iter().partition(|name| read.bad.contains(name) || bad.holds(name));
+        let is_bad = |name: &PackName| read.bad.contains(name) || bad.holds(name);
+        let (mut bad, good): (Vec<_>, Vec<_>) = read.packs.into_iter().partition(is_bad);
+        bad.extend(read.gone);
+        bad.sort_unstable();
+        bad.dedup();
         let within_days = if proven.is_empty() { 0 } else { days.unwrap_or_default().into() };
         put_on_record(repository, Verified { good, bad, proven, within_days }, &mut report)?;
     }

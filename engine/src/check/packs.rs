@@ -44,6 +44,8 @@ pub(super) struct Done {
     pub(super) packs: Vec<PackName>,
     /// Those that are not what was put, although perhaps all chunks in them are.
     pub(super) bad: HashSet<PackName>,
+    /// Packs that are listed and are not there, or not in their length: that is known without reading.
+    pub(super) gone: HashSet<PackName>,
     /// Somebody stopped it before all were.
     pub(super) interrupted: bool,
 }
@@ -90,6 +92,7 @@ pub(super) fn check(
             bad.packs.insert(name);
         }
     }
+    let gone = bad.packs.clone();
     let orphans = present.keys().filter(|k| !listed.contains(k)).count();
     if orphans > 0 {
         report.notices.push(format!(
@@ -106,7 +109,7 @@ pub(super) fn check(
     let found = read.found.iter().map(|((name, _), _)| *name).collect();
     note(read.found, report, bad);
     condemned(repository, index, present, &read.done, report, bad)?;
-    Ok(Done { packs: read.done, bad: found, interrupted: read.interrupted })
+    Ok(Done { packs: read.done, bad: found, gone, interrupted: read.interrupted })
 }
 
 /// Packs that were found damaged before are no news; what is still needed of them is, and the tree phase says so.

@@ -10,7 +10,8 @@ use crate::evidence::Evidence;
 use bulla_repo_format::envelope::ObjectType;
 use bulla_repo_format::ledger::{Fact, Record};
 use bulla_repo_format::limits::OBJECT_MAX;
-use bulla_repo_format::{Area, BodyHash, ClientId, ObjectName};
+use bulla_repo_format::{Area, BodyHash, ClientId, ObjectName, PackName};
+use std::collections::HashSet;
 use std::sync::PoisonError;
 
 /// Attempts to find a free sequence number beside other processes of the same client.
@@ -134,5 +135,33 @@ impl Repository {
     /// What the ledger proves.
     pub fn evidence(&self) -> Result<Evidence> {
         Ok(Evidence::of(&self.ledger()?.records))
+    }
+
+    /// Packs that were bad or missing when they were last looked at, and are needed still: they are there or listed, and
+    /// no repair or prune has given them up.
+    pub fn unrepaired(&self, evidence: &Evidence) -> Result<Vec<PackName>> {
+        if evidence.damaged().is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut given_up = HashSet::new();
+        for run in self.list_runs(Area::Marks)? {
+            if let Some(mark) = self.read_mark(&run)? {
+                given_up.extend(mark.victims);
+            }
+        }
+        let index = self.open_index()?;
+        let mut listed = HashSet::new();
+        for pack in index.packs() {
+            listed.insert(pack?.name);
+        }
+        let mut out = Vec::new();
+        for pack in evidence.damaged().iter().filter(|p| !given_up.contains(*p) && !index.is_deleted(p)) {
+            let there = |name| Ok::<_, Error>(self.backend().stat(&name)?.is_some());
+            if listed.contains(pack) || there(ObjectName::Pack(*pack))? || there(ObjectName::Meta(*pack))? {
+                out.push(*pack);
+            }
+        }
+        out.sort_unstable();
+        Ok(out)
     }
 }

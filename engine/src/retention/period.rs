@@ -33,6 +33,17 @@ impl Period {
         })
     }
 
+    /// How long it is at least, in seconds, whichever months and years it spans.
+    pub fn shortest(&self) -> i64 {
+        let first = jiff::civil::date(2023, 1, 1);
+        let lengths = (0..1461).filter_map(|day| {
+            let noon = first.checked_add(Span::new().days(day)).ok()?.at(12, 0, 0, 0);
+            let noon = noon.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+            Some(noon.timestamp().as_second() - self.before(&noon).as_second())
+        });
+        lengths.min().unwrap_or(0)
+    }
+
     /// The instant this long before `end`; the beginning of time if there is none.
     pub fn before(&self, end: &Zoned) -> Timestamp {
         let span = || -> Result<Span, jiff::Error> {

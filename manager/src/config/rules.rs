@@ -4,7 +4,7 @@
 use super::mistake::{Mistake, meant};
 use super::section::At;
 use super::{Class, Config, Job, JobSource, Length, Retention};
-use crate::policy::{Compliance, Preset, rules};
+use crate::policy::{Compliance, Preset, rules, slot_hours};
 use bulla_engine::retention::{Keep, Policy, Unit};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -28,7 +28,9 @@ pub(super) fn judge(config: &Config, mistakes: &mut Vec<Mistake>) {
         judge.source(name, job);
         if let Some((at, retention)) = config.retention_of(&job.value) {
             judge.terms(&format!("job {name}"), at, &retention.policy, &job.value.compliance);
-            judge.pace(name, job, at, &retention);
+            judge.pace(name, job, Some((at, &retention)));
+        } else {
+            judge.pace(name, job, None);
         }
     }
 }
@@ -162,7 +164,7 @@ impl Judge<'_> {
     }
 
     /// Runs come often enough for what is promised and kept.
-    fn pace(&mut self, name: &str, job: &At<Job>, at: &At<String>, retention: &Retention) {
+    fn pace(&mut self, name: &str, job: &At<Job>, kept: Option<(&At<String>, &Retention)>) {
         let Some(schedule) = &job.value.schedule else { return };
         let zone = self.config.host.zone.as_ref().map_or(TimeZone::UTC, |zone| zone.value.clone());
         // A year with both changes of the clock; any other has the same gaps.
@@ -175,27 +177,16 @@ impl Judge<'_> {
             );
             self.say(rpo, "E-RET-05", what, "let it run more often, or promise less");
         }
+        let Some((at, retention)) = kept else { return };
         let finest = rules(&retention.policy)
             .into_iter()
             .find(|(unit, keep)| *unit != Unit::Last && !matches!(keep, Keep::Count(0)));
-        if let Some((unit, _)) = finest.filter(|(unit, _)| hours(*unit).is_some_and(|slot| slot < longest)) {
+        let short = |unit| slot_hours(unit).is_some_and(|hours| Length::of_seconds(hours * 3600) < longest);
+        if let Some((unit, _)) = finest.filter(|(unit, _)| short(*unit)) {
             let what = format!("job {name} keeps {unit} backups, and {longest} may pass between runs");
             self.say(at, "E-RET-03", what, "let it run more often, or take that rule away");
         }
     }
-}
-
-/// The longest a slot can be; gaps may be as long.
-fn hours(unit: Unit) -> Option<Length> {
-    let hours = match unit {
-        Unit::Last => return None,
-        Unit::Hourly => 1,
-        Unit::Daily => 25,
-        Unit::Weekly => 7 * 24 + 1,
-        Unit::Monthly => 31 * 24 + 1,
-        Unit::Yearly => 366 * 24 + 1,
-    };
-    Some(Length::of_seconds(hours * 3600))
 }
 
 /// The directory of a local repository; nothing if it depends on where the program is started, or is a URL.

@@ -85,6 +85,18 @@ pub fn place(policy: &mut Policy, unit: Unit) -> &mut Option<Keep> {
     }
 }
 
+/// The longest that a slot of a rule can be, in hours, and so the gaps between two: days of 25 hours, months of 31 days.
+pub(crate) fn slot_hours(unit: Unit) -> Option<i64> {
+    Some(match unit {
+        Unit::Last => return None,
+        Unit::Hourly => 1,
+        Unit::Daily => 25,
+        Unit::Weekly => 7 * 24 + 1,
+        Unit::Monthly => 31 * 24 + 1,
+        Unit::Yearly => 366 * 24 + 1,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,7 @@
 
 pub mod guard;
 pub mod keep;
+mod lock;
 mod source;
 
 use crate::config::{Config, Job, Retention, Verify};
@@ -16,7 +17,7 @@ use bulla_engine::check::{self, CheckOptions, ReadData};
 use bulla_engine::copy::{self, CopyOptions};
 use bulla_engine::evidence::EVIDENCE_DAYS;
 use bulla_engine::forget::{JOB_TAG, Permit, forget, job_of};
-use bulla_engine::format::ledger::{Fact, JobCopy, JobRun, Level, Pruned};
+use bulla_engine::format::ledger::{Fact, JobCopy, JobRun, Level, Lock, Pruned, Refused};
 use bulla_engine::format::snapshot::Snapshot;
 use bulla_engine::format::tree::Timestamp;
 use bulla_engine::format::{ObjectName, RunId};
@@ -72,9 +73,11 @@ pub fn run(world: &dyn World, config: &Config, name: &str, job: &Job) -> Report 
     let record = run.record(&places, outcome, findings);
     run.write(&mut places, &record, &mut troubles);
     let mut outcome = Outcome::of(record.outcome);
-    for place in places.iter().filter(|p| p.made.is_some()) {
-        if let Err(trouble) = run.let_go(place) {
+    let sound = |p: &&Place| p.made.is_some() && !matches!(p.outcome, Outcome::Held | Outcome::Damage);
+    for place in places.iter().filter(sound) {
+        if let Err(trouble) = run.promise(place).and_then(|()| run.let_go(place, &record)) {
             outcome = outcome.and(trouble.outcome);
+            run.remain(place, &record, &trouble);
             troubles.push((Some(place.name.clone()), trouble));
         }
     }
@@ -130,9 +133,12 @@ impl Run<'_> {
                 }
             };
             match self.back_up(repository, opened) {
-                Ok((made, outcome)) => {
+                Ok((made, outcome, alarm)) => {
                     self.world.step("backup", &told(&made, &place.name));
                     place.made = Some(made);
+                    if let Some(why) = alarm {
+                        place.fail(Trouble { outcome: Outcome::Held, why }, troubles);
+                    }
                     first = Some((n, outcome));
                     break;
                 }
@@ -164,7 +170,7 @@ impl Run<'_> {
         &self,
         repository: &Repository,
         opened: Opened,
-    ) -> Result<(Snapshot, Outcome), (bool, Trouble)> {
+    ) -> Result<(Snapshot, Outcome, Option<String>), (bool, Trouble)> {
         let options = BackupOptions {
             host: self.world.host(),
             tags: vec![format!("{JOB_TAG}{}", self.name)],
@@ -182,12 +188,9 @@ impl Run<'_> {
         })?;
         let partial = report.statistics.errors > 0 || opened.missing > 0;
         let outcome = if partial { Outcome::Partial } else { Outcome::Done };
-        match (report.snapshot, report.alarm) {
-            (Some(made), None) => Ok((made, outcome)),
-            (Some(made), Some(_)) => Ok((made, Outcome::Held)),
-            (None, _) => {
-                Err((true, Trouble { outcome: Outcome::Failed, why: "no snapshot was made".to_owned() }))
-            }
+        match report.snapshot {
+            Some(made) => Ok((made, outcome, report.alarm)),
+            None => Err((true, Trouble { outcome: Outcome::Failed, why: "no snapshot was made".to_owned() })),
         }
     }
 
@@ -246,7 +249,7 @@ impl Run<'_> {
             let Some(repository) = &place.repository else { return Ok(Vec::new()) };
             let evidence = repository.evidence()?;
             // Somebody has looked, and says that the source is as it should be: this backup is the measure of the next.
-            if evidence.waived(self.name, now(self.world)).is_some() {
+            if evidence.waived(&self.world.host(), self.name, now(self.world)).is_some() {
                 return Ok(Vec::new());
             }
             let mut own = self.own(repository)?;
@@ -349,9 +352,48 @@ impl Run<'_> {
         }
     }
 
-    /// Lets go what the policy does not keep, if the evidence allows, and prunes when that is due.
-    fn let_go(&self, place: &Place) -> Result<(), Trouble> {
+    /// Puts on record what the job's terms ask for: from then on no configuration takes it back.
+    fn promise(&self, place: &Place) -> Result<(), Trouble> {
         let Some(repository) = &place.repository else { return Ok(()) };
+        let promised = || -> bulla_engine::Result<()> {
+            let locks = lock::wanted(self.config, self.name, self.job, &self.world.host());
+            if locks.is_empty() {
+                return Ok(());
+            }
+            let evidence = repository.evidence()?;
+            let oldest = self.own(repository)?.iter().map(|s| s.start.seconds).min();
+            for lock in locks {
+                if lock::is_new(&lock, evidence.locks(&lock.host, &lock.job)) {
+                    let since = oldest.unwrap_or(self.start.seconds);
+                    repository.record(&Fact::Lock(Lock { since, ..lock }))?;
+                }
+            }
+            Ok(())
+        };
+        promised().map_err(|e| self.judge(e))
+    }
+
+    /// Puts on record that something stayed which should have gone: a status is made from records alone.
+    fn remain(&self, place: &Place, record: &JobRun, trouble: &Trouble) {
+        let Some(repository) = &place.repository else { return };
+        let fact = Fact::Refused(Refused {
+            job: self.name.to_owned(),
+            host: self.world.host(),
+            run: record.run,
+            outcome: trouble.outcome.code().into(),
+            reason: trouble.why.clone(),
+        });
+        if let Err(e) = repository.record(&fact) {
+            self.world.step("record", &format!("not put on record in {}: {}", place.name, self.judge(e).why));
+        }
+    }
+
+    /// Lets go what the policy does not keep, if the evidence allows, and prunes when that is due.
+    fn let_go(&self, place: &Place, record: &JobRun) -> Result<(), Trouble> {
+        let Some(repository) = &place.repository else { return Ok(()) };
+        if !record.findings.is_empty() {
+            return Ok(());
+        }
         let Some((_, retention)) = self.config.retention_of(self.job) else { return Ok(()) };
         let destination = self.config.destinations.get(&place.name);
         if destination.is_some_and(|d| d.value.append_only) {

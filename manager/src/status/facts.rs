@@ -19,6 +19,8 @@ pub struct Holding {
     pub ledger: Ledger,
     /// What that proves.
     pub evidence: Evidence,
+    /// How many packs were bad or missing when they were last looked at, and are needed still.
+    pub unrepaired: usize,
     /// Snapshots whose absence is explained: somebody let them go, and signed that.
     pub explained: HashSet<RunId>,
 }
@@ -95,7 +97,8 @@ fn hold(world: &dyn World, destination: &str) -> Result<Holding, Trouble> {
                 explained.extend(&forgotten.snapshots);
             }
         }
-        Ok(Holding { snapshots: repository.snapshots()?, ledger, evidence, explained })
+        let unrepaired = repository.unrepaired(&evidence)?.len();
+        Ok(Holding { snapshots: repository.snapshots()?, ledger, evidence, unrepaired, explained })
     };
     read().map_err(|e| world.judge(&e))
 }

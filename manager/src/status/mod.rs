@@ -11,7 +11,8 @@ use crate::config::{Class, Config, Job};
 use crate::outcome::Outcome;
 use crate::schedule::Schedule;
 use bulla_engine::forget::job_of;
-use bulla_engine::format::ledger::{Drill, JobCopy, JobRun, Level};
+use bulla_engine::format::RunId;
+use bulla_engine::format::ledger::{Drill, Fact, JobCopy, JobRun, Level};
 use bulla_engine::format::snapshot::Snapshot;
 use jiff::tz::TimeZone;
 use std::collections::HashSet;
@@ -57,8 +58,8 @@ pub struct JobStatus {
     pub copies: usize,
     /// What is wrong, the gravest first.
     pub findings: Vec<Finding>,
-    /// Until when the rules about letting go are lifted, if they are.
-    pub waived: Option<i64>,
+    /// Until when the rules about letting go are lifted, and why, if they are.
+    pub waived: Option<(i64, String)>,
 }
 
 /// Something that is wrong.
@@ -153,13 +154,23 @@ impl Judge<'_> {
             };
             let flaws: Vec<String> =
                 holding.ledger.flaws.iter().map(|(name, why)| format!("{place}: {name}: {why}")).collect();
-            let damaged = holding.evidence.damaged().len();
+            let damaged = holding.unrepaired;
             let lost = self.lost(place, holding, runs);
+            let cut = self.cut_off(place, holding, runs);
             for flaw in flaws {
                 self.say(Outcome::Damage, flaw, "find out who deleted or changed it; bulla check");
             }
+            if let Some(run) = cut {
+                let what = format!("{place} had the record of run {run} and has lost it, and all after it");
+                self.say(Outcome::Damage, what, "find out who deleted it; bulla check");
+            }
+            if let Some((outcome, what)) = self.stayed(holding, runs) {
+                self.say(outcome, format!("{place}: {what}"), format!("bulla run {}", self.name));
+            }
             if damaged > 0 {
-                let what = format!("packs of {place} that were bad when they were last read: {damaged}");
+                let what = format!(
+                    "packs of {place} that were bad or missing when they were last looked at: {damaged}"
+                );
                 self.say(Outcome::Damage, what, "bulla repair packs, then bulla check --read-data");
             }
             if !lost.is_empty() {
@@ -167,6 +178,30 @@ impl Judge<'_> {
                 self.say(Outcome::Damage, what, "find out who deleted them; copy them back with bulla copy");
             }
         }
+    }
+
+    /// The newest run that this destination took, as another's record says, if neither it nor anything newer is on record
+    /// here: the end of a chain can be taken off without a gap, but not everywhere at once.
+    fn cut_off(&self, place: &str, holding: &Holding, runs: &[(i64, &JobRun)]) -> Option<String> {
+        let here: HashSet<RunId> = holding
+            .ledger
+            .records
+            .iter()
+            .filter_map(|r| match &r.fact {
+                Fact::Run(run) => Some(run.run),
+                _ => None,
+            })
+            .collect();
+        let (_, last) = runs.last()?;
+        let took =
+            last.copies.iter().any(|c| c.destination == place && c.outcome == 0 && c.snapshot.is_some());
+        (took && !here.contains(&last.run)).then(|| last.run.short())
+    }
+
+    /// What should have gone after the last run, and did not.
+    fn stayed(&self, holding: &Holding, runs: &[(i64, &JobRun)]) -> Option<(Outcome, String)> {
+        let refused = holding.evidence.refused(runs.last()?.1)?;
+        Some((Outcome::of(refused.outcome), format!("old snapshots stay: {}", refused.reason)))
     }
 
     /// Snapshots that a destination had and has not, and that nobody let go. One that was copied back is there again, under
@@ -181,15 +216,12 @@ impl Judge<'_> {
             if there.contains(&id) || holding.explained.contains(&id) {
                 continue;
             }
-            // Elsewhere it was let go: its time was over.
-            let (mut over, mut back) = (false, false);
-            for copy in run.copies.iter().filter(|copy| !of(copy)) {
-                let Some(Ok(other)) = self.facts.holdings.get(&copy.destination) else { continue };
-                over |= copy.snapshot.is_some_and(|id| other.explained.contains(&id));
+            let back = run.copies.iter().filter(|copy| !of(copy)).any(|copy| {
+                let Some(Ok(other)) = self.facts.holdings.get(&copy.destination) else { return false };
                 let same = other.snapshots.iter().find(|s| Some(s.id) == copy.snapshot);
-                back |= same.is_some_and(|s| starts.contains(&s.start));
-            }
-            if !over && !back {
+                same.is_some_and(|s| starts.contains(&s.start))
+            });
+            if !back {
                 lost.push(id.short());
             }
         }
@@ -307,9 +339,10 @@ impl Judge<'_> {
         }
     }
 
-    fn waived(&self) -> Option<i64> {
+    fn waived(&self) -> Option<(i64, String)> {
         let all = self.job.to.iter().filter_map(|to| self.facts.holdings.get(&to.value)?.as_ref().ok());
-        all.filter_map(|holding| holding.evidence.waived(self.name, self.now)).max()
+        let waived = all.filter_map(|holding| holding.evidence.waived(self.host, self.name, self.now));
+        waived.max().map(|(until, why)| (until, why.to_owned()))
     }
 }
 

@@ -24,6 +24,10 @@ pub enum Fact {
     Waiver(Waiver),
     /// What nobody needs was deleted.
     Pruned(Pruned),
+    /// What should have gone after a run stayed.
+    Refused(Refused),
+    /// A job's snapshots are kept for so long, whatever its policy says later.
+    Lock(Lock),
     /// A kind this version does not know.
     Other(u64),
 }
@@ -178,6 +182,8 @@ pub struct Drill {
 pub struct Waiver {
     /// The job.
     pub job: String,
+    /// The host it is about.
+    pub host: String,
     /// Why.
     pub reason: String,
     /// Until when, in seconds since 1970.
@@ -193,6 +199,39 @@ pub struct Pruned {
     pub packs: u64,
     /// Bytes of them.
     pub bytes: u64,
+}
+
+/// After a run old snapshots should have gone, or what nobody needs, and did not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The job.
+    pub job: String,
+    /// The host it is about.
+    pub host: String,
+    /// After which run.
+    pub run: RunId,
+    /// An exit code.
+    pub outcome: u64,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// A promise about a job that a later configuration does not take back: as long as a backup of it is younger than `min`,
+/// it stays, or one that was made at most `unit` later does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lock {
+    /// The job.
+    pub job: String,
+    /// The host it is about.
+    pub host: String,
+    /// What asks for it.
+    pub term: String,
+    /// How long, in seconds.
+    pub min: u64,
+    /// How much later, in seconds.
+    pub unit: u64,
+    /// Only backups that began then or later, in seconds since 1970: those before were let go by other rules.
+    pub since: i64,
 }
 
 fn ids<const N: usize>(list: impl IntoIterator<Item = [u8; N]>) -> Option<Value> {
@@ -232,6 +271,8 @@ impl Fact {
             Self::Drill(f) => (4, f.fields()),
             Self::Waiver(f) => (5, f.fields()),
             Self::Pruned(f) => (6, f.fields()),
+            Self::Refused(f) => (7, f.fields()),
+            Self::Lock(f) => (8, f.fields()),
             Self::Other(kind) => (*kind, Vec::new()),
         };
         (kind, map(fields, &[]))
@@ -245,6 +286,8 @@ impl Fact {
             4 => Self::Drill(Drill::read(&mut f)?),
             5 => Self::Waiver(Waiver::read(&mut f)?),
             6 => Self::Pruned(Pruned::read(&mut f)?),
+            7 => Self::Refused(Refused::read(&mut f)?),
+            8 => Self::Lock(Lock::read(&mut f)?),
             other => Self::Other(other),
         })
     }
@@ -399,11 +442,16 @@ impl Drill {
 
 impl Waiver {
     fn fields(&self) -> Pairs {
-        vec![(1, text(&self.job)), (2, text(&self.reason)), (3, Some(Value::int(self.until)))]
+        vec![
+            (1, text(&self.job)),
+            (2, text(&self.reason)),
+            (3, Some(Value::int(self.until))),
+            (4, text(&self.host)),
+        ]
     }
 
     fn read(f: &mut Fields) -> Result<Self> {
-        Ok(Self { job: f.text(1)?, reason: f.text(2)?, until: f.int(3)? })
+        Ok(Self { job: f.text(1)?, reason: f.text(2)?, until: f.int(3)?, host: f.text(4)? })
     }
 }
 
@@ -418,5 +466,40 @@ impl Pruned {
 
     fn read(f: &mut Fields) -> Result<Self> {
         Ok(Self { ended: read_runs(f, 1)?, packs: f.uint(2)?, bytes: f.uint(3)? })
+    }
+}
+
+impl Refused {
+    fn fields(&self) -> Pairs {
+        vec![
+            (1, text(&self.job)),
+            (2, text(&self.host)),
+            (3, Some(Value::bytes(self.run.as_bytes()))),
+            (4, uint(self.outcome)),
+            (5, text(&self.reason)),
+        ]
+    }
+
+    fn read(f: &mut Fields) -> Result<Self> {
+        let (job, host, run) = (f.text(1)?, f.text(2)?, RunId::new(f.array(3)?));
+        Ok(Self { job, host, run, outcome: f.uint(4)?, reason: f.text(5)? })
+    }
+}
+
+impl Lock {
+    fn fields(&self) -> Pairs {
+        vec![
+            (1, text(&self.job)),
+            (2, text(&self.host)),
+            (3, text(&self.term)),
+            (4, uint(self.min)),
+            (5, uint(self.unit)),
+            (6, Some(Value::int(self.since))),
+        ]
+    }
+
+    fn read(f: &mut Fields) -> Result<Self> {
+        let (job, host, term) = (f.text(1)?, f.text(2)?, f.text(3)?);
+        Ok(Self { job, host, term, min: f.uint(4)?, unit: f.uint(5)?, since: f.int(6)? })
     }
 }

@@ -2,7 +2,9 @@
 
 mod fact;
 
-pub use fact::{Drill, DrillKind, Fact, Forgotten, JobCopy, JobRun, Level, Pruned, Verified, Waiver};
+pub use fact::{
+    Drill, DrillKind, Fact, Forgotten, JobCopy, JobRun, Level, Lock, Pruned, Refused, Verified, Waiver,
+};
 
 use crate::cbor::{Fields, Value, map};
 use crate::error::{FormatError, Result, ensure};

@@ -88,7 +88,27 @@ pub(crate) fn cases() -> Vec<Vector> {
         reason: "policy".into(),
         evidence: vec![SNAPSHOT],
     };
-    let waiver = Waiver { job: "home".into(), reason: "the vault moves".into(), until: 1_700_600_000 };
+    let waiver = Waiver {
+        job: "home".into(),
+        host: "alpha".into(),
+        reason: "the vault moves".into(),
+        until: 1_700_600_000,
+    };
+    let refused = Refused {
+        job: "home".into(),
+        host: "alpha".into(),
+        run: RunId::new([0x63; 16]),
+        outcome: 5,
+        reason: "clocks differ".into(),
+    };
+    let lock = Lock {
+        job: "home".into(),
+        host: "alpha".into(),
+        term: "sox".into(),
+        min: 7 * 365 * 86_400,
+        unit: 366 * 86_400,
+        since: 1_690_000_000,
+    };
     let pruned = Pruned { ended: vec![RunId::new([0x67; 16])], packs: 2, bytes: 4096 };
     let ok = |name: &str, note: &str, fact| {
         Vector::ok("record", name, note, object(ObjectType::Record, &chained(fact))).with("name", place)
@@ -111,6 +131,8 @@ pub(crate) fn cases() -> Vec<Vector> {
         ok("drill", "a sample with one file that is wrong", Fact::Drill(drill())),
         ok("waiver", "a rule lifted for a week", Fact::Waiver(waiver)),
         ok("pruned", "one snapshot ended, two packs went", Fact::Pruned(pruned)),
+        ok("refused", "what should have gone stayed", Fact::Refused(refused)),
+        ok("lock", "seven years, one a year", Fact::Lock(lock)),
         ok("other", "a kind of a later version", Fact::Other(99)),
         no(
             "record",

@@ -6,11 +6,12 @@
 
 use crate::error::{Error, Result};
 use crate::evidence::Evidence;
+use crate::observer::escape;
 use crate::repository::Repository;
 use bulla_repo_format::snapshot::{Snapshot, Verdict};
 use bulla_repo_format::tree::Timestamp;
-use bulla_repo_format::{Area, ObjectName, RunId};
-use std::collections::{BTreeMap, HashSet};
+use bulla_repo_format::{ObjectName, RunId};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// What the tag of a job's snapshots begins with.
 pub const JOB_TAG: &str = "job:";
@@ -51,6 +52,8 @@ impl Permit {
             };
         }
         if managed {
+            // A store that was set back, or has lost something, is no place to delete from.
+            repository.verify_history()?;
             let snapshots: Vec<Facts> = repository.snapshots()?.iter().map(Facts::of).collect();
             let ledger = repository.ledger()?;
             let found = Evidence::of(&ledger.records);
@@ -59,7 +62,7 @@ impl Permit {
                 snapshots: &snapshots,
                 drop: &set,
                 evidence: &found,
-                damaged: there(repository, &found)?,
+                damaged: repository.unrepaired(&found)?.len(),
                 now: repository.env().clock.now().seconds,
                 clocks: clocks(repository, &ledger.records)?,
             };
@@ -93,32 +96,6 @@ impl Permit {
     pub fn is_managed(&self) -> bool {
         self.managed
     }
-}
-
-/// How many packs that were bad are still there.
-fn there(repository: &Repository, evidence: &Evidence) -> Result<usize> {
-    let mut count = 0;
-    let condemned = match evidence.damaged().is_empty() {
-        true => HashSet::new(),
-        false => condemned(repository)?,
-    };
-    for pack in evidence.damaged().iter().filter(|pack| !condemned.contains(*pack)) {
-        for name in [ObjectName::Pack(*pack), ObjectName::Meta(*pack)] {
-            count += usize::from(repository.backend().stat(&name)?.is_some());
-        }
-    }
-    Ok(count)
-}
-
-/// Packs that a repair or a prune has given up: what was needed of them is elsewhere.
-fn condemned(repository: &Repository) -> Result<HashSet<bulla_repo_format::PackName>> {
-    let mut out = HashSet::new();
-    for run in repository.list_runs(Area::Marks)? {
-        if let Some(mark) = repository.read_mark(&run)? {
-            out.extend(mark.victims);
-        }
-    }
-    Ok(out)
 }
 
 /// How far the store's clock was from that of who wrote the newest record, in seconds.
@@ -171,6 +148,16 @@ enum Refusal {
     #[error("of job {job} on host {host} only {left} whole snapshots would stay, and {STAY} always do")]
     TooFew { host: String, job: String, left: usize },
     #[error(
+        "nothing of job {job} on host {host} goes: its newest backup looks wrong; look at the source, and if it is right: \
+         bulla waive {job}, bulla run {job}"
+    )]
+    Held { host: String, job: String },
+    #[error(
+        "job {job} on host {host} is locked ({term}): what was backed up on {day} has to stay, or something that was \
+         soon after it"
+    )]
+    Locked { host: String, job: String, term: String, day: String },
+    #[error(
         "packs that were bad when they were last read: {0}; nothing of a job goes until they are repaired, see bulla check"
     )]
     Damaged(usize),
@@ -194,7 +181,7 @@ fn judge(case: &Case<'_>) -> std::result::Result<Vec<RunId>, Refusal> {
     }
     groups.retain(|_, list| list.iter().any(|s| case.drop.contains(&s.id)));
     // A rule that is lifted is lifted whole: what is asked for goes.
-    groups.retain(|(_, job), _| case.evidence.waived(job, case.now).is_none());
+    groups.retain(|(host, job), _| case.evidence.waived(host, job, case.now).is_none());
     if groups.is_empty() {
         return Ok(Vec::new());
     }
@@ -209,6 +196,9 @@ fn judge(case: &Case<'_>) -> std::result::Result<Vec<RunId>, Refusal> {
     }
     let mut evidence = Vec::new();
     for ((host, job), list) in groups {
+        if case.evidence.is_held(host, job) {
+            return Err(Refusal::Held { host: host.clone(), job: job.clone() });
+        }
         let stays = |s: &&&Facts| !case.drop.contains(&s.id) && s.whole && s.start.seconds <= case.now;
         let sound = |s: &&&Facts| {
             stays(s) && case.evidence.is_sound(&s.id) && case.evidence.is_proven(&s.id, case.now)
@@ -223,8 +213,22 @@ fn judge(case: &Case<'_>) -> std::result::Result<Vec<RunId>, Refusal> {
         if left < STAY {
             return Err(Refusal::TooFew { host: host.clone(), job: job.clone(), left });
         }
+        let stay: BTreeSet<i64> = list.iter().filter(stays).map(|s| s.start.seconds).collect();
+        locked(case, host, job, &stay)?;
     }
     Ok(evidence)
+}
+
+/// What is locked has something that stands for it among what stays.
+fn locked(case: &Case<'_>, host: &str, job: &str, stay: &BTreeSet<i64>) -> std::result::Result<(), Refusal> {
+    for lock in case.evidence.locks(host, job) {
+        if let Some(start) = case.evidence.unlocked(lock, case.now, stay) {
+            let day = jiff::Timestamp::from_second(start).map(|t| t.strftime("%Y-%m-%d").to_string());
+            let (host, job, day) = (host.to_owned(), job.to_owned(), day.unwrap_or_default());
+            return Err(Refusal::Locked { host, job, term: escape(lock.term.as_bytes()), day });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

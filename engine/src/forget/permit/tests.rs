@@ -3,12 +3,13 @@
 //! judgement's.
 
 use super::*;
-use bulla_repo_format::ledger::{Fact, JobCopy, JobRun, Level, Record, Verified, Waiver};
+use bulla_repo_format::ledger::{Fact, JobCopy, JobRun, Level, Lock, Record, Verified, Waiver};
 use bulla_repo_format::tree::Timestamp;
 use bulla_repo_format::{ClientId, PackName};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::cell::Cell;
+use std::collections::HashMap;
 
 const DAY: i64 = 24 * 3600;
 
@@ -31,6 +32,8 @@ enum Step {
     Clock(i64),
     /// A rule is lifted for so many days.
     Waive(u8, i64),
+    /// A job is locked for so many days, one backup of each so many to stay.
+    Lock(u8, i64, i64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -45,6 +48,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (any::<u64>(), 0..6usize).prop_map(|(bits, cut)| Step::Forget { bits, cut }),
         1 => prop_oneof![Just(0i64), Just(3600), Just(400 * DAY), Just(-DAY)].prop_map(Step::Clock),
         1 => (0..2u8, 1..60i64).prop_map(|(job, days)| Step::Waive(job, days)),
+        1 => (0..2u8, 1..200i64, 0..40i64).prop_map(|(job, min, unit)| Step::Lock(job, min, unit)),
     ]
 }
 
@@ -62,6 +66,12 @@ struct World {
     read: Vec<(RunId, i64)>,
     bad: bool,
     waived: Vec<(String, i64, i64)>,
+    /// Job, days, days of a unit, and since when.
+    locks: Vec<(String, i64, i64, i64)>,
+    /// When runs that went well began.
+    done: Vec<(String, i64)>,
+    /// Whether the newest backup of a job looks wrong.
+    held: HashMap<String, bool>,
     made: u8,
     forgotten: usize,
     refused: usize,
@@ -93,10 +103,19 @@ impl World {
             Step::Waive(job, days) => {
                 let (job, until) = (format!("job{job}"), self.now() + days * DAY);
                 self.waived.push((job.clone(), self.now(), until));
-                self.record(Fact::Waiver(Waiver { job, reason: "test".into(), until }));
+                let host = "host".to_owned();
+                self.record(Fact::Waiver(Waiver { job, host, reason: "test".into(), until }));
             }
+            Step::Lock(job, min, unit) => self.lock(format!("job{job}"), *min, *unit),
             Step::Forget { bits, cut } => self.forget(*bits, *cut),
         }
+    }
+
+    fn lock(&mut self, job: String, min: i64, unit: i64) {
+        let since = self.now() - 10 * DAY;
+        self.locks.push((job.clone(), min, unit, since));
+        let (min, unit) = ((min * DAY) as u64, (unit * DAY) as u64);
+        self.record(Fact::Lock(Lock { job, host: "host".into(), term: "law".into(), min, unit, since }));
     }
 
     fn commit(&mut self, job: u8, whole: bool, suspicious: bool) -> (RunId, Timestamp) {
@@ -110,6 +129,10 @@ impl World {
 
     fn back_up(&mut self, job: u8, whole: bool, suspicious: bool) {
         let (id, start) = self.commit(job, whole, suspicious);
+        self.held.insert(format!("job{job}"), suspicious);
+        if whole && !suspicious {
+            self.done.push((format!("job{job}"), start.seconds));
+        }
         let copy = JobCopy {
             destination: "disk".into(),
             outcome: 0,
@@ -123,7 +146,7 @@ impl World {
             job: format!("job{job}"),
             host: "host".into(),
             start,
-            outcome: 0,
+            outcome: if whole { 0 } else { 3 },
             next_due: None,
             config: [0; 32],
             files: 1,
@@ -204,7 +227,22 @@ impl World {
             };
             let proof = staying.iter().find(good);
             assert!(proof.is_some(), "nothing newer is proven");
+            assert!(!self.held.get(job).is_some_and(|held| *held), "the newest looks wrong");
+            self.locks_hold(job, &staying);
             assert!(staying.iter().any(|(f, _)| allowed.contains(&f.id)), "no evidence was named");
+        }
+    }
+}
+
+impl World {
+    /// Every day that a lock speaks of can still be gone back to, or one soon after it.
+    fn locks_hold(&self, job: &str, staying: &[&(Facts, bool)]) {
+        for (_, min, unit, since) in self.locks.iter().filter(|(j, ..)| j == job) {
+            for (_, made) in self.done.iter().filter(|(j, _)| j == job) {
+                let asked = *made >= *since && (0..min * DAY).contains(&(self.now() - made));
+                let stands = |f: &Facts| f.whole && (0..=unit * DAY).contains(&(f.start.seconds - made));
+                assert!(!asked || staying.iter().any(|(f, _)| stands(f)), "a lock was broken");
+            }
         }
     }
 }
@@ -288,4 +326,17 @@ fn each_rule_refuses_and_says_why() {
     world.step(&Step::Died { job: 0 });
     world.step(&Step::Read(0, true));
     assert_eq!(ask(world, 1), 0, "nor what nobody accounts for");
+    let held = [backup(true, true), Step::Read(1, true)];
+    assert_eq!(ask(with(&held), 1), 0, "nothing goes while the newest looks wrong");
+    let looked = [backup(true, true), Step::Wait(DAY), backup(true, false), Step::Read(0, true)];
+    assert_eq!(ask(with(&looked), 1), 1, "until one does not");
+    assert_eq!(ask(with(&[Step::Lock(0, 30, 0)]), 1), 0, "a lock wants each of them");
+    assert_eq!(ask(with(&[Step::Lock(0, 30, 1)]), 0b1), 1, "or the one of the next day");
+    assert_eq!(ask(with(&[Step::Lock(0, 30, 1)]), 0b11), 0, "not of the day after it");
+    assert_eq!(ask(with(&[Step::Lock(1, 30, 0)]), 1), 1, "of another job");
+    assert_eq!(ask(with(&[Step::Lock(0, 3, 0)]), 1), 1, "what is older than it says may go");
+    assert_eq!(ask(with(&[Step::Lock(0, 30, 0), Step::Waive(0, 7)]), 1), 1, "a waiver lifts it");
+    let mut little = with(&[Step::Lock(0, 30, 1)]);
+    little.step(&Step::Forget { bits: 1, cut: 1 });
+    assert_eq!(ask(little, 1), 0, "nor does it give way little by little");
 }
