@@ -58,6 +58,7 @@ fn each_mistake_has_its_code_and_its_fix() {
         (&["class = \"critical\"", "rto = \"1h\"", "verify = \"off\""], "E-VER-01", "write verify = \"new\""),
         (&["schedule = \"OnCalendar=Mon..Fri 01:30\""], "E-RET-05", "3d may pass between runs"),
         (&["rpo = \"23h\""], "E-RET-05", "1d may pass between runs"),
+        (&["rpo = \"23h\"", "retention = none"], "E-RET-05", "1d may pass between runs"),
         (&["retention = \"databases\""], "E-RET-03", "keeps hourly backups"),
         (
             &["retention = \"logs\"", "compliance = [\"pci-dss\"]"],

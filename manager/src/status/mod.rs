@@ -82,11 +82,12 @@ impl JobStatus {
 
 /// Judges a job at a time, in seconds.
 pub fn judge(config: &Config, name: &str, job: &Job, host: &str, facts: &Facts, now: i64) -> JobStatus {
-    let judge = Judge { name, job, facts, now, host, found: Vec::new() };
+    let judge = Judge { config, name, job, facts, now, host, found: Vec::new() };
     judge.all(&config.host.zone.as_ref().map_or(TimeZone::UTC, |zone| zone.value.clone()))
 }
 
 struct Judge<'a> {
+    config: &'a Config,
     name: &'a str,
     job: &'a Job,
     facts: &'a Facts,
@@ -216,16 +217,25 @@ impl Judge<'_> {
             if there.contains(&id) || holding.explained.contains(&id) {
                 continue;
             }
-            let back = run.copies.iter().filter(|copy| !of(copy)).any(|copy| {
-                let Some(Ok(other)) = self.facts.holdings.get(&copy.destination) else { return false };
+            // What was copied back goes under its new id when its time is over, as it does elsewhere; but not from where
+            // nothing ever goes.
+            let (mut over, mut back) = (false, false);
+            for copy in run.copies.iter().filter(|copy| !of(copy)) {
+                let Some(Ok(other)) = self.facts.holdings.get(&copy.destination) else { continue };
+                over |= copy.snapshot.is_some_and(|id| other.explained.contains(&id));
                 let same = other.snapshots.iter().find(|s| Some(s.id) == copy.snapshot);
-                same.is_some_and(|s| starts.contains(&s.start))
-            });
-            if !back {
+                back |= same.is_some_and(|s| starts.contains(&s.start));
+            }
+            if !back && !(over && self.lets_go(place)) {
                 lost.push(id.short());
             }
         }
         lost
+    }
+
+    /// True if old snapshots go from there.
+    fn lets_go(&self, place: &str) -> bool {
+        self.config.destinations.get(place).is_none_or(|d| !d.value.append_only)
     }
 
     /// How the last run ended.
