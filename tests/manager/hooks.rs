@@ -2,7 +2,8 @@
 
 use super::world::Machine;
 use crate::support::noise;
-use bulla_engine::backend::{Area, Backend, Memory};
+use bulla_engine::backend::{Backend, Memory};
+use bulla_engine::format::Area;
 use bulla_manager::outcome::Outcome;
 use bulla_manager::run::Report;
 use std::path::PathBuf;

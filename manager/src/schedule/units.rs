@@ -440,6 +440,56 @@ to = ["disk"]
         assert!(text("bulla-dump.timer", &units).contains("OnCalendar=*-*-* 00:00:00 UTC\n"));
     }
 
+    #[test]
+    fn a_job_whose_drills_have_a_timetable_has_a_second_pair() {
+        let drills = "drill = { sample = \"weekly\", full = \"30 4 1 * *\", target = \"/srv2/scratch\" }\nschedule = \"0 3 1 * 1\"";
+        let units = made(&JOBS.replace("schedule = \"0 3 1 * 1\"", drills)).unwrap();
+        let names: Vec<&str> = units.iter().filter(|u| u.job == "files").map(|u| u.name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "bulla-files.service",
+                "bulla-files.timer",
+                "bulla-files-drill.service",
+                "bulla-files-drill.timer"
+            ]
+        );
+        let service = text("bulla-files-drill.service", &units);
+        for line in [
+            "ExecStart=:\"/usr/bin/bulla\" drill files --due --config \"/etc/bulla/config.toml\"\n",
+            "ReadWritePaths=-\"/srv2/scratch\"\n",
+            "CAP_CHOWN CAP_FOWNER CAP_FSETID\n",
+            "SystemCallFilter=@chown\n",
+        ] {
+            assert!(service.contains(line), "{line}{service}");
+        }
+        let timer = text("bulla-files-drill.timer", &units);
+        for line in
+            ["OnCalendar=Mon *-*-* 00:00:00 Europe/Berlin\n", "OnCalendar=*-*-01 04:30:00 Europe/Berlin\n"]
+        {
+            assert!(timer.contains(line), "{line}{timer}");
+        }
+        assert!(!text("bulla-files.service", &units).contains("CAP_CHOWN"));
+        let clash =
+            JOBS.replace("[job.dump]", "[job.files-drill]").replace("schedule = \"0 3 1 * 1\"", drills);
+        assert!(made(&clash).unwrap_err()[0].contains("rename one of the two"));
+    }
+
+    #[test]
+    fn a_device_is_left_to_its_job_and_no_other() {
+        let job =
+            "source = { block = \"/dev/vg/lv\" }\nhooks = [{ at = \"before\", command = [\"/tmp/freeze\"] }]";
+        let service = text(
+            "bulla-files.service",
+            &made(&JOBS.replace("source = { paths = [\"/srv\"], exclude = [\"/mnt\"] }", job)).unwrap(),
+        );
+        assert!(service.contains("DevicePolicy=closed\nDeviceAllow=/dev/vg/lv r\n"), "{service}");
+        assert!(!service.contains("PrivateDevices") && !service.contains("PrivateTmp"), "{service}");
+        assert!(service.contains("AF_INET"), "nobody knows what a hook needs: {service}");
+        let fd = JOBS.replace("systemd = \"disk-key\"", "fd = 3");
+        assert!(made(&fd).unwrap_err()[0].contains("systemd leaves none open"));
+    }
+
     /// What systemd hides from a service would be missing in its backup.
     #[test]
     fn nothing_is_hidden_that_is_backed_up() {
