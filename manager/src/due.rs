@@ -35,7 +35,12 @@ pub struct Question<'a> {
 
 /// The newest run that can be: one that began after now is of a clock that was wrong.
 pub fn last<'r>(runs: &[(i64, &'r JobRun)], now: i64) -> Option<&'r JobRun> {
-    runs.iter().rfind(|(_, run)| run.start.seconds <= now.saturating_add(SKEW)).map(|(_, run)| *run)
+    runs.iter().rfind(|(_, run)| has_begun(run, now)).map(|(_, run)| *run)
+}
+
+/// True but for a run of a clock that was wrong.
+pub fn has_begun(run: &JobRun, now: i64) -> bool {
+    run.start.seconds <= now.saturating_add(SKEW)
 }
 
 impl Question<'_> {

@@ -7,6 +7,7 @@ use crate::exit::{Outcome, keep};
 use crate::site::{Site, Turn};
 use crate::ui::json::SCHEMA;
 use crate::ui::progress::{Words, watch};
+use crate::ui::signals;
 use bulla_engine::observer::escape;
 use bulla_manager::config::{At, Config, Job};
 use bulla_manager::due::Question;
@@ -80,7 +81,7 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     for name in &names {
         let outcome = one(context, &config, name, &mut told)?;
         ended = ended.and(outcome);
-        if outcome == Ended::Interrupted {
+        if outcome == Ended::Interrupted || signals::stop_asked() {
             break;
         }
     }

@@ -66,6 +66,9 @@ impl Run<'_> {
         let mut ready = false;
         for attempt in 1.. {
             places.iter_mut().for_each(|place| self.open(place));
+            if self.world.observer().interrupted() {
+                break;
+            }
             for (n, place) in places.iter_mut().enumerate() {
                 let Some(repository) = &place.repository else { continue };
                 if !std::mem::replace(&mut ready, true) {

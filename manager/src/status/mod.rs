@@ -121,7 +121,12 @@ impl Judge<'_> {
         JobStatus {
             job: self.name.to_owned(),
             proven: newest,
-            last_ok: runs.iter().filter(done).map(|(ended, _)| *ended).next_back(),
+            last_ok: runs
+                .iter()
+                .filter(|(_, run)| due::has_begun(run, self.now))
+                .filter(done)
+                .map(|(ended, _)| *ended)
+                .next_back(),
             level,
             rpo,
             rpo_objective: self.job.rpo.as_ref().map(|at| at.value.seconds()),
