@@ -128,7 +128,8 @@ fn a_stream_whose_name_no_tree_can_hold_is_refused() {
     let (repository, _) = in_memory();
     let stream = |name: &str| {
         let reader = Box::new(std::io::Cursor::new(b"bytes".to_vec()));
-        let source = Sources::Stream(StreamSource { name: name.into(), reader, commit: None });
+        let source =
+            Sources::Stream(StreamSource { name: name.into(), reader, commit: None, holes: Vec::new() });
         backup::run(&repository, source, &options(), &Silent)
     };
     for name in ["", "/", ".", "..", "../x", "a/../b", "a/..", "a\0b", &"n".repeat(5000)] {

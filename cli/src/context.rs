@@ -167,15 +167,17 @@ impl<'a> Context<'a> {
             .or_else(|| under("HOME", ".cache/bulla"))
     }
 
-    /// Where it is remembered what repositories have shown: systemd's `STATE_DIRECTORY`, XDG, home.
+    /// Where it is remembered what repositories have shown; nowhere with `--no-cache`.
     pub(crate) fn state_dir(&self) -> Option<PathBuf> {
-        if self.global.no_cache {
-            return None;
-        }
-        variable("STATE_DIRECTORY")
-            .map(first_of_list)
-            .or_else(|| Some(PathBuf::from(variable("XDG_STATE_HOME")?).join("bulla")))
-            .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".local/state/bulla")))
+        if self.global.no_cache { None } else { state_place(&variable, nix::unistd::geteuid().is_root()) }
+    }
+
+    /// Where processes meet that run the same job, also those that keep nothing on this machine.
+    pub(crate) fn meeting_place(&self) -> PathBuf {
+        let user = nix::unistd::geteuid();
+        let runtime = || Some(PathBuf::from(variable("XDG_RUNTIME_DIR")?).join("bulla"));
+        let place = state_place(&variable, user.is_root()).or_else(runtime);
+        place.unwrap_or_else(|| std::env::temp_dir().join(format!("bulla-{user}")))
     }
 
     /// Says so if the repository shows an older state than this machine saw; reading goes on.
@@ -189,6 +191,18 @@ impl<'a> Context<'a> {
     pub(crate) fn host(&self) -> String {
         variable("BULLA_HOST").map_or_else(machine, |h| h.to_string_lossy().into_owned())
     }
+}
+
+/// What root's units are given by systemd; a shell of root finds the same.
+const STATE_OF_ROOT: &str = "/var/lib/bulla";
+
+/// The directory for state: systemd's `STATE_DIRECTORY`, XDG, root's, home.
+fn state_place(variable: &dyn Fn(&str) -> Option<OsString>, root: bool) -> Option<PathBuf> {
+    variable("STATE_DIRECTORY")
+        .map(first_of_list)
+        .or_else(|| Some(PathBuf::from(variable("XDG_STATE_HOME")?).join("bulla")))
+        .or_else(|| root.then(|| PathBuf::from(STATE_OF_ROOT)))
+        .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".local/state/bulla")))
 }
 
 /// systemd lists several directories with colons; the first is ours.
@@ -230,4 +244,27 @@ fn first_line(file: &Path) -> Outcome<OsString> {
         return Err(Failure::Usage(format!("the repository file {} is empty", file.display())));
     }
     Ok(OsString::from_vec(line.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two places would be two locks of a job, and `check --accept-rollback` in a shell would not reach the timers.
+    #[test]
+    fn a_unit_and_a_shell_of_root_remember_in_one_place() {
+        let place = |set: &[(&str, &str)], root| {
+            let get = |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, v)| OsString::from(v));
+            state_place(&get, root).map(|path| path.display().to_string())
+        };
+        let unit = place(&[("STATE_DIRECTORY", "/var/lib/bulla:/var/lib/other")], true);
+        assert_eq!(unit.as_deref(), Some("/var/lib/bulla"));
+        for shell in [&[("HOME", "/root")][..], &[("HOME", "/home/somebody")], &[]] {
+            assert_eq!(place(shell, true), unit);
+        }
+        assert_eq!(place(&[("HOME", "/home/u")], false).as_deref(), Some("/home/u/.local/state/bulla"));
+        let own = [("HOME", "/root"), ("XDG_STATE_HOME", "/s")];
+        assert_eq!(place(&own, true).as_deref(), Some("/s/bulla"));
+        assert_eq!(place(&[], false), None);
+    }
 }

@@ -4,17 +4,23 @@
 use crate::args::{FromSecret, Global};
 use crate::context::{Context, variable};
 use crate::exit::{Failure, Outcome};
+use crate::ui::signals;
 use bulla_engine::Error;
 use bulla_engine::format::keys::Secret;
 use bulla_engine::format::slot::parse_key;
+use bulla_engine::observer::escape;
 use bulla_engine::repository::SlotSecret;
+use bulla_manager::child::{self, Ended, Group};
 use bulla_manager::config::{Destination, SecretRef};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// The variables that hold a password itself; no child process gets them.
@@ -73,28 +79,32 @@ pub(crate) fn of_source(context: &Context<'_>, from: &FromSecret) -> Outcome<Slo
 
 /// The secret of a destination, from where the configuration says it is.
 pub(crate) fn of_destination(context: &Context<'_>, destination: &Destination) -> Outcome<SlotSecret> {
-    let text = |what: &str, place: &SecretRef| -> Outcome<(Zeroizing<Vec<u8>>, PathBuf)> {
+    let text = |what: &str, place: &SecretRef| -> Outcome<(Zeroizing<Vec<u8>>, String)> {
         match place {
-            SecretRef::File(path) => Ok((read_file(context, what, path)?, path.clone())),
+            SecretRef::File(path) => Ok((read_file(context, what, path)?, path.display().to_string())),
             SecretRef::Systemd(name) => {
                 let dir = variable("CREDENTIALS_DIRECTORY").ok_or_else(|| {
                     let why = format!("the {what} is systemd's credential {name}, and systemd gave none");
                     Failure::NoSecret(why)
                 })?;
                 let path = PathBuf::from(dir).join(name);
-                Ok((read_file(context, what, &path)?, path))
+                Ok((read_file(context, what, &path)?, path.display().to_string()))
             }
-            SecretRef::Command(words) => Ok((run_words(words)?, PathBuf::from(words.join(" ")))),
+            // Its arguments may say more than whoever reads an error should know.
+            SecretRef::Command(words) => {
+                Ok((run_words(words)?, words.first().map(|w| escape(w.as_bytes())).unwrap_or_default()))
+            }
+            SecretRef::Fd(fd) => Ok((behind(*fd)?, format!("descriptor {fd}"))),
         }
     };
     match (&destination.key, &destination.password) {
         (Some(key), _) => {
-            let (bytes, path) = text("key file", &key.value)?;
-            key_from(&bytes, &path)
+            let (bytes, place) = text("key file", &key.value)?;
+            key_from(&bytes, &place)
         }
         (None, Some(password)) => {
-            let (bytes, path) = text("password file", &password.value)?;
-            passphrase(bytes, &format!("the password of {}", path.display()))
+            let (bytes, place) = text("password file", &password.value)?;
+            passphrase(bytes, &format!("the password of {place}"))
         }
         (None, None) => Err(Failure::NoSecret("the destination names no secret".into())),
     }
@@ -188,7 +198,9 @@ fn read(context: &Context<'_>, source: Source) -> Outcome<SlotSecret> {
             (read_file(context, "password file", &path)?, format!("the password file {}", path.display()))
         }
         Source::Command(command) => (run_command(&command)?, "the password command's output".to_owned()),
-        Source::KeyFile(path) => return key_from(&read_file(context, "key file", &path)?, &path),
+        Source::KeyFile(path) => {
+            return key_from(&read_file(context, "key file", &path)?, &path.display().to_string());
+        }
     };
     passphrase(text, &what)
 }
@@ -212,13 +224,12 @@ fn strip_line_end(text: &mut Zeroizing<Vec<u8>>) {
 }
 
 /// 32 raw bytes, or the printed form; lines that begin with `#` explain the file to people.
-fn key_from(bytes: &[u8], path: &Path) -> Outcome<SlotSecret> {
+fn key_from(bytes: &[u8], place: &str) -> Outcome<SlotSecret> {
     if let Ok(raw) = <[u8; 32]>::try_from(bytes) {
         return Ok(SlotSecret::Key(Secret::new(raw)));
     }
-    let bad = |why: &dyn std::fmt::Display| {
-        Failure::NoSecret(format!("the key file {} holds no key: {why}", path.display()))
-    };
+    let bad =
+        |why: &dyn std::fmt::Display| Failure::NoSecret(format!("the key file {place} holds no key: {why}"));
     let text = std::str::from_utf8(bytes).map_err(|_| bad(&"neither 32 bytes nor text"))?;
     let mut key = Zeroizing::new(String::with_capacity(text.len()));
     text.lines().filter(|l| !l.starts_with('#')).for_each(|l| key.push_str(l));
@@ -256,22 +267,63 @@ fn run_command(line: &str) -> Outcome<Zeroizing<Vec<u8>>> {
     run_words(&words)
 }
 
+/// What was read from descriptors: a pipe gives its bytes once, and a run opens a repository several times.
+static BEHIND: Mutex<BTreeMap<u32, Zeroizing<Vec<u8>>>> = Mutex::new(BTreeMap::new());
+
+/// What whoever started us left behind a descriptor. Commands that are started get the descriptor as well: of a pipe, which is
+/// empty then, and not of a file, they learn nothing.
+fn behind(fd: u32) -> Outcome<Zeroizing<Vec<u8>>> {
+    let mut all = BEHIND.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(text) = all.get(&fd) {
+        return Ok(text.clone());
+    }
+    let read = File::open(format!("/proc/self/fd/{fd}")).and_then(read_limited);
+    let text =
+        read.map_err(|e| Failure::NoSecret(format!("cannot read the secret behind descriptor {fd}: {e}")))?;
+    all.insert(fd, text.clone());
+    Ok(text)
+}
+
+/// How long a command may take that prints a secret, without and with somebody whom it may ask.
+const ALONE: Duration = Duration::from_secs(120);
+const ASKING: Duration = Duration::from_secs(600);
+
 fn run_words(words: &[String]) -> Outcome<Zeroizing<Vec<u8>>> {
+    let (group, time) = if somebody_there() { (Group::Ours, ASKING) } else { (Group::Own, ALONE) };
+    run_within(words, group, time)
+}
+
+fn run_within(words: &[String], group: Group, time: Duration) -> Outcome<Zeroizing<Vec<u8>>> {
     let fail = |why: String| Failure::NoSecret(format!("the password command failed: {why}"));
     let (program, args) =
         words.split_first().ok_or_else(|| Failure::Usage("the password command is empty".into()))?;
     let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.args(args);
     PASSWORD_VARIABLES.iter().for_each(|v| {
         command.env_remove(v);
     });
-    let mut child = command.spawn().map_err(|e| fail(format!("{program}: {e}")))?;
-    let text = child.stdout.take().map_or_else(|| Ok(Zeroizing::default()), read_limited);
-    let status = child.wait().map_err(|e| fail(e.to_string()))?;
-    if !status.success() {
-        return Err(fail(format!("{program}: {status}")));
+    // In one allocation, so that no shorter copy stays behind.
+    let mut text = Zeroizing::new(vec![0; SECRET_MAX + 1]);
+    let mut filled = 0;
+    let ended = child::run(command, time, (group, false), &signals::stop_asked, &mut |output| {
+        let n = output.read(text.get_mut(filled..).unwrap_or_default())?;
+        filled += n;
+        if filled > SECRET_MAX {
+            return Err(std::io::Error::other(format!("it prints more than {SECRET_MAX} bytes")));
+        }
+        Ok(n)
+    });
+    let program = escape(program.as_bytes());
+    match ended {
+        Ok(Ended::Said(status)) if status.success() => {
+            text.truncate(filled);
+            Ok(text)
+        }
+        Ok(Ended::Said(status)) => Err(fail(format!("{program}: {status}"))),
+        Ok(Ended::Late) => Err(fail(format!("{program} did not end within {} s", time.as_secs()))),
+        Ok(Ended::Stopped) => Err(Error::Interrupted.into()),
+        Err(e) => Err(fail(format!("{program}: {e}"))),
     }
-    text.map_err(|e| fail(e.to_string()))
 }
 
 /// Words as a shell splits them: blanks, quotes, backslashes; no expansion. `None` for a quote left open.
@@ -369,6 +421,21 @@ impl Drop for NewFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_that_hangs_or_talks_too_much_gives_no_secret_and_its_arguments_are_not_told() {
+        let words = |script: &str| ["sh", "-c", script].map(str::to_owned);
+        let run = |script: &str, time| match run_within(&words(script), Group::Own, time) {
+            Ok(text) => String::from_utf8(text.to_vec()).unwrap(),
+            Err(failure) => failure.said().unwrap().message,
+        };
+        let long = Duration::from_secs(300);
+        assert_eq!(run("printf geheim", long), "geheim");
+        assert_eq!(run("exit 3 # tok3n", long), "the password command failed: sh: exit status: 3");
+        assert!(run("yes tok3n", long).ends_with("sh: it prints more than 4096 bytes"));
+        let late = run("sleep 600 # tok3n", Duration::from_millis(300));
+        assert_eq!(late, "the password command failed: sh did not end within 0 s");
+    }
 
     #[test]
     fn words_split_like_a_shell_without_expansion() {

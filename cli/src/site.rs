@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::exit::{Failure, Outcome, Said};
 use bulla_backends::location::Location;
 use bulla_engine::env::Env;
-use bulla_engine::observer::Observer;
+use bulla_engine::observer::{Observer, escape};
 use bulla_engine::repository::Repository;
 use bulla_manager::compliance::Domain;
 use bulla_manager::config::{Config, Destination, Job, JobSource};
@@ -13,7 +13,9 @@ use bulla_manager::outcome;
 use bulla_manager::world::{Trouble, World};
 use std::ffi::OsString;
 use std::fs::{File, TryLockError};
-use std::os::unix::fs::MetadataExt;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::path::PathBuf;
 
 /// The world of one command.
 pub(crate) struct Site<'a> {
@@ -65,6 +67,7 @@ impl<'a> Site<'a> {
             JobSource::Paths { paths, .. } => {
                 paths.iter().map(|path| disk_of(std::path::Path::new(&path.value))).collect()
             }
+            JobSource::Block { path, .. } => vec![disk_of_device(std::path::Path::new(&path.value))],
             JobSource::Command { .. } => vec![Domain::Here],
         }
     }
@@ -89,8 +92,16 @@ impl<'a> Site<'a> {
 /// The disk that a path lies on: a partition's is the whole one, and what is mapped onto one disk lies on that. What has no
 /// device of its own (a network, several disks) is a domain by its number.
 fn disk_of(path: &std::path::Path) -> Domain {
-    let Ok(m) = std::fs::metadata(path) else { return Domain::Unknown };
-    let mut device = m.dev();
+    std::fs::metadata(path).map_or(Domain::Unknown, |m| disk_below(m.dev()))
+}
+
+/// The same of a block device itself, or of a file.
+fn disk_of_device(path: &std::path::Path) -> Domain {
+    let device = |m: std::fs::Metadata| if m.file_type().is_block_device() { m.rdev() } else { m.dev() };
+    std::fs::metadata(path).map_or(Domain::Unknown, |m| disk_below(device(m)))
+}
+
+fn disk_below(mut device: u64) -> Domain {
     for _ in 0..8 {
         let at = format!("/sys/dev/block/{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
         let Ok(dir) = std::fs::canonicalize(at) else { break };
@@ -112,21 +123,25 @@ fn location(destination: &Destination) -> Outcome<Location> {
     Location::parse(&OsString::from(&destination.url.value)).map_err(Failure::Usage)
 }
 
-fn trouble(said: Option<Said>) -> Trouble {
+fn trouble(said: Option<Said>, passing: bool) -> Trouble {
     let Some(said) = said else {
-        return Trouble { outcome: outcome::Outcome::Failed, why: "nobody reads the output".to_owned() };
+        return Trouble::new(outcome::Outcome::Failed, "nobody reads the output");
     };
     let hint = said.hint.map_or_else(String::new, |hint| format!(" ({hint})"));
-    Trouble { outcome: outcome::Outcome::of(said.code as u64), why: format!("{}{hint}", said.message) }
+    let (outcome, why) = (outcome::Outcome::of(said.code as u64), format!("{}{hint}", said.message));
+    Trouble { outcome, why, passing }
 }
 
 impl World for Site<'_> {
     fn open(&self, destination: &str, fresh: bool) -> Result<Repository, Trouble> {
-        self.open_one(destination, fresh).map_err(|failure| trouble(failure.said()))
+        self.open_one(destination, fresh).map_err(|failure| {
+            let passing = matches!(&failure, Failure::Engine(e) if e.may_pass());
+            trouble(failure.said(), passing)
+        })
     }
 
     fn judge(&self, error: &bulla_engine::Error) -> Trouble {
-        trouble(Said::of(error))
+        trouble(Said::of(error), error.may_pass())
     }
 
     fn env(&self) -> &Env {
@@ -156,29 +171,55 @@ impl World for Site<'_> {
 
     fn step(&self, name: &str, what: &str) {
         if self.tell {
-            let _ = self.context.ui.line(format_args!("{name:<8} {what}"));
+            let _ = self.context.ui.line(format_args!("{name:<8} {}", escape(what.as_bytes())));
         }
     }
 }
 
-/// Holds a job's place: one process at a time runs it. Released when it is dropped, or the process dies.
+/// Holds a job's place: one process at a time runs it. Released when it is dropped, or the process dies. When it was taken
+/// last stays behind: what is due is not tried again at once because it left nothing on record.
 pub(crate) struct Turn(#[allow(dead_code, reason = "the lock is held as long as the file is open")] File);
+
+/// What its place is called by which the drills of a job are kept apart.
+pub(crate) fn drills_of(job: &str) -> String {
+    format!("{job}\0drill")
+}
 
 impl Turn {
     /// Takes it; `None` if another process has it.
     pub(crate) fn take(context: &Context<'_>, job: &str) -> Outcome<Option<Self>> {
-        let Some(dir) = context.state_dir() else {
-            return Err(Failure::Usage("there is no directory for state: set HOME or XDG_STATE_HOME".into()));
-        };
-        let dir = dir.join("jobs");
-        std::fs::create_dir_all(&dir).map_err(|e| bulla_engine::Error::io("create", &dir, e))?;
-        let path = dir.join(format!("{}.lock", bulla_engine::format::id::to_hex(job.as_bytes())));
-        let file = File::options().create(true).truncate(false).write(true).open(&path);
-        let file = file.map_err(|e| bulla_engine::Error::io("open", &path, e))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Self(file))),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(e)) => Err(bulla_engine::Error::io("lock", &path, e).into()),
+        let path = Self::path(context, job);
+        if let Some(dir) = path.parent() {
+            let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+            made.map_err(|e| bulla_engine::Error::io("create", dir, e))?;
+            // In a directory that all may write to, somebody may have been here before.
+            let own =
+                std::fs::symlink_metadata(dir).is_ok_and(|m| m.uid() == nix::unistd::geteuid().as_raw());
+            if !own {
+                let why = format!("{} belongs to somebody else; set XDG_STATE_HOME", dir.display());
+                return Err(bulla_engine::Error::Refused(why).into());
+            }
         }
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let mut file = file.map_err(|e| bulla_engine::Error::io("open", &path, e))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(e)) => return Err(bulla_engine::Error::io("lock", &path, e).into()),
+        }
+        let now = context.env().clock.now().seconds;
+        let written = file.set_len(0).and_then(|()| file.write_all(now.to_string().as_bytes()));
+        written.map_err(|e| bulla_engine::Error::io("write", &path, e))?;
+        Ok(Some(Self(file)))
+    }
+
+    /// When it was taken last on this machine, in seconds.
+    pub(crate) fn tried(context: &Context<'_>, job: &str) -> Option<i64> {
+        std::fs::read_to_string(Self::path(context, job)).ok()?.parse().ok()
+    }
+
+    fn path(context: &Context<'_>, job: &str) -> PathBuf {
+        let name = bulla_engine::format::id::to_hex(job.as_bytes());
+        context.meeting_place().join("jobs").join(format!("{name}.lock"))
     }
 }

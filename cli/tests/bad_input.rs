@@ -415,7 +415,7 @@ fn a_prefix_of_several_snapshots_names_none_of_them() {
     env.entropy = Arc::new(Alike(AtomicU64::default()));
     let repository = Repository::open(store, &secret(&home), env).unwrap();
     let ids = [(); 2].map(|()| {
-        let stream = StreamSource { name: b"f".to_vec(), reader: Box::new(&b"text"[..]), commit: None };
+        let stream = StreamSource::new(*b"f", &b"text"[..]);
         let report = backup::run(&repository, Sources::Stream(stream), &BackupOptions::default(), &Silent);
         report.unwrap().snapshot.unwrap().id
     });

@@ -116,6 +116,8 @@ impl Home {
     pub fn command_of(&self, program: &str, args: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(args).env_clear().env("HOME", self.dir.path()).env("PATH", "/usr/bin:/bin");
+        // Root's own place is not the test's.
+        command.env("XDG_STATE_HOME", self.path(".local/state"));
         command.current_dir(self.dir.path()).envs(self.env.iter().map(|(n, v)| (n, v)));
         if self.amnesia.load(std::sync::atomic::Ordering::Relaxed) {
             let n = self.commands.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

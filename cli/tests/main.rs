@@ -16,6 +16,7 @@ mod home;
 mod hosts;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod inject;
+mod jobs;
 mod json;
 mod kill;
 mod manager;

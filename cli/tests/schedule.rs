@@ -32,6 +32,23 @@ source = { paths = ["/opt"] }
 to = ["disk"]
 "#;
 
+/// Jobs with drills, and one that reads a device.
+const DRILLS: &str = r#"
+[job.opt]
+source = { paths = ["/opt"] }
+to = ["disk", "far"]
+drill = { sample = "weekly", app = "monthly", command = ["true"] }
+[job.device]
+source = { block = "/dev/vg/lv" }
+to = ["disk"]
+drill = { full = "quarterly" }
+schedule = "45 1 * * *"
+[job.lib]
+source = { paths = ["/usr/local/lib"] }
+to = ["disk"]
+drill = { sample = "0 4 * * 1", target = "/srv/scratch" }
+"#;
+
 fn furnished() -> Home {
     let home = Home::empty();
     home.write(FILE, JOBS.as_bytes());
@@ -77,14 +94,18 @@ fn exposure(path: PathBuf) -> Option<f64> {
 #[test]
 fn what_is_installed_is_sound_and_hardened() {
     let home = furnished();
+    home.write(FILE, format!("{JOBS}{DRILLS}").as_bytes());
     let said = schedule(&home, "install").ok();
-    let jobs = ["both", "dump", "local"];
+    let jobs = ["both", "device-drill", "device", "dump", "lib-drill", "local", "opt-drill"];
     let all: Vec<String> =
         jobs.iter().flat_map(|job| ["service", "timer"].map(|kind| format!("bulla-{job}.{kind}"))).collect();
-    assert_eq!(units(&home), all);
+    let mut sorted = all.clone();
+    sorted.sort();
+    assert_eq!(units(&home), sorted);
     assert!(said.contains("new        bulla-dump.service\n"), "{said}");
-    let next = "next: systemctl daemon-reload; systemctl enable --now bulla-both.timer bulla-dump.timer bulla-local.timer\n";
-    assert!(said.ends_with(next), "{said}");
+    let timers: Vec<&str> = sorted.iter().filter(|n| n.ends_with(".timer")).map(String::as_str).collect();
+    let next = format!("next: systemctl daemon-reload; systemctl enable --now {}\n", timers.join(" "));
+    assert!(said.ends_with(&next), "{said}");
     let paths: Vec<PathBuf> = all.iter().map(|name| home.path("units").join(name)).collect();
     let Some((said, content)) = analyze(&["verify"], &paths) else { return };
     assert!(content && said.is_empty(), "{said}");

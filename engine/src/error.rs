@@ -136,6 +136,11 @@ impl Error {
     pub fn is_io(&self) -> bool {
         matches!(self, Self::Backend(BackendError::Io { .. }))
     }
+    /// True for what another attempt may get past, somewhat later: a store that could not be reached, or somebody else's
+    /// work that this ran into. Not damage, a wrong secret, a full store, or what is not allowed.
+    pub fn may_pass(&self) -> bool {
+        self.is_io() || matches!(self, Self::Voided { .. } | Self::Overtaken { .. })
+    }
     /// True when content or objects are damaged, as opposed to unreachable.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. } | Self::Object { .. })

@@ -5,9 +5,11 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed"))]
 
+pub mod child;
 pub mod compliance;
 pub mod config;
 pub mod drill;
+pub mod due;
 pub mod outcome;
 pub mod policy;
 pub mod run;

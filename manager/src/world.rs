@@ -6,14 +6,24 @@ use bulla_engine::Error;
 use bulla_engine::env::Env;
 use bulla_engine::observer::Observer;
 use bulla_engine::repository::Repository;
+use std::time::{Duration, Instant};
 
 /// Why something could not be had, as people are told and as it ends.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
     /// How it ends.
     pub outcome: Outcome,
     /// Why, in words that show no secret.
     pub why: String,
+    /// It may pass by itself: a store out of reach, or one that somebody else is at.
+    pub passing: bool,
+}
+
+impl Trouble {
+    /// One that stays until somebody does something.
+    pub fn new(outcome: Outcome, why: impl Into<String>) -> Self {
+        Self { outcome, why: why.into(), passing: false }
+    }
 }
 
 /// What is around the manager.
@@ -25,7 +35,7 @@ pub trait World: Sync {
     /// Why it cannot be opened.
     fn open(&self, destination: &str, fresh: bool) -> Result<Repository, Trouble>;
 
-    /// How an error of the engine ends, and its text.
+    /// How an error of the engine ends, its text, and whether it [may pass](Error::may_pass).
     fn judge(&self, error: &Error) -> Trouble;
 
     /// Clock, entropy and names.
@@ -42,6 +52,14 @@ pub trait World: Sync {
 
     /// Who is told what happens.
     fn observer(&self) -> &dyn Observer;
+
+    /// Waits, and not for longer than until somebody asks to stop.
+    fn wait(&self, time: Duration) {
+        let until = Instant::now() + time;
+        while Instant::now() < until && !self.observer().interrupted() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
 
     /// A step is done: its name and what came of it.
     fn step(&self, name: &str, what: &str);

@@ -1,6 +1,8 @@
 //! Jobs over days: runs, what is on record, what `status` says of it, and what is refused.
 
 mod days;
+mod hooks;
 mod postgres;
 mod refusals;
+mod retry;
 mod world;

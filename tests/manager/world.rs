@@ -6,7 +6,7 @@ use bulla_engine::env::{Clock, Env};
 use bulla_engine::format::ledger::{Fact, Waiver};
 use bulla_engine::format::tree::Timestamp;
 use bulla_engine::format::{Area, ObjectName};
-use bulla_engine::observer::{Observer, Silent};
+use bulla_engine::observer::{Event, Observer};
 use bulla_engine::repository::{InitOptions, Repository};
 use bulla_engine::{Error, backend};
 use bulla_manager::config::{Config, File};
@@ -15,6 +15,7 @@ use bulla_manager::world::{Trouble, World};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// The clock: stands still until it is set.
 #[derive(Default)]
@@ -135,6 +136,25 @@ pub(crate) struct Machine {
     _cache: tempfile::TempDir,
     /// Every step that was told.
     pub(crate) steps: Mutex<Vec<String>>,
+    /// How long was waited, and what happens meanwhile.
+    pub(crate) waits: Mutex<Vec<u64>>,
+    pub(crate) meanwhile: Mutex<Option<Meanwhile>>,
+    /// Somebody asks to stop.
+    pub(crate) stop: Stop,
+}
+
+/// Told how often was waited by then.
+pub(crate) type Meanwhile = Box<dyn FnMut(&BTreeMap<String, Arc<Store>>, usize) + Send>;
+
+/// Observes nothing but whether to stop.
+#[derive(Default)]
+pub(crate) struct Stop(pub(crate) AtomicBool);
+
+impl Observer for Stop {
+    fn event(&self, _: &Event<'_>) {}
+    fn interrupted(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
 }
 
 impl Machine {
@@ -163,9 +183,18 @@ impl Machine {
             let made = Repository::init(store.clone(), &like, &secret(), env.clone()).unwrap();
             first.get_or_insert(made.repository);
         }
-        let (opened, steps) = (AtomicU64::new(0), Mutex::default());
-        let mut machine =
-            Self { config: Config::default(), clock, stores, env, opened, steps, _cache: cache };
+        let mut machine = Self {
+            config: Config::default(),
+            clock,
+            stores,
+            env,
+            opened: AtomicU64::new(0),
+            steps: Mutex::default(),
+            waits: Mutex::default(),
+            meanwhile: Mutex::default(),
+            stop: Stop::default(),
+            _cache: cache,
+        };
         machine.configure(text);
         machine
     }
@@ -227,7 +256,7 @@ impl World for Machine {
             e if e.is_damage() => Outcome::Damage,
             _ => Outcome::Failed,
         };
-        Trouble { outcome, why: error.to_string() }
+        Trouble { passing: error.may_pass(), ..Trouble::new(outcome, error.to_string()) }
     }
 
     fn env(&self) -> &Env {
@@ -247,7 +276,15 @@ impl World for Machine {
     }
 
     fn observer(&self) -> &dyn Observer {
-        &Silent
+        &self.stop
+    }
+
+    fn wait(&self, time: Duration) {
+        let mut waits = self.waits.lock().unwrap();
+        waits.push(time.as_secs());
+        if let Some(meanwhile) = self.meanwhile.lock().unwrap().as_mut() {
+            meanwhile(&self.stores, waits.len());
+        }
     }
 
     fn step(&self, name: &str, what: &str) {

@@ -3,7 +3,7 @@
 use super::config::ConfigArgs;
 use crate::context::{Context, variable};
 use crate::exit::{Code, Failure, Outcome, keep};
-use crate::site::Site;
+use crate::site::{Site, Turn, drills_of};
 use crate::ui::format::{count, size, utc_time};
 use crate::ui::json::SCHEMA;
 use crate::ui::progress::{Words, watch};
@@ -12,8 +12,9 @@ use bulla_engine::format::id::from_hex;
 use bulla_engine::format::ledger::{Drill, DrillKind};
 use bulla_engine::format::tree::Timestamp;
 use bulla_engine::observer::escape;
-use bulla_manager::config::{Config, Length};
+use bulla_manager::config::{Config, Job, Length};
 use bulla_manager::drill::{self, Options, Report, bound95, seed_text};
+use bulla_manager::due::Question;
 use bulla_manager::outcome::Outcome as Ended;
 use bulla_manager::status::Facts;
 use serde::Serialize;
@@ -26,11 +27,11 @@ Files are restored into a new directory, let go from memory, read back and compa
 metadata included, and with the source where that has not changed since. Nothing is taken from copies on this machine. The
 directory is removed in any case, unless --keep. The exit code is 8 if anything is wrong, or took longer than was promised.")]
 pub(crate) struct Args {
-    /// Which job
-    #[arg(value_name = "JOB")]
-    job: String,
+    /// Which job; with --due all without one
+    #[arg(value_name = "JOB", required_unless_present = "due")]
+    job: Option<String>,
     /// Restore so many files, half drawn with equal chances, half by their bytes
-    #[arg(long, value_name = "N", default_value_t = 300, conflicts_with = "full")]
+    #[arg(long, value_name = "N", default_value_t = SAMPLE, conflicts_with = "full")]
     sample: u32,
     /// Restore everything
     #[arg(long)]
@@ -53,6 +54,9 @@ pub(crate) struct Args {
     /// List the drills that are on record, try nothing
     #[arg(long)]
     history: bool,
+    /// Those whose timetable in the configuration says so, by what is on record
+    #[arg(long, conflicts_with_all = ["full", "app", "seed", "history"])]
+    due: bool,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -70,45 +74,144 @@ const WORDS: Words = Words { during: "restore", list_is_result: false };
 /// Tries it.
 pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     let (config, _) = args.config.read()?.sound()?;
-    let job = super::config::job(&config, &args.job)?;
+    let Some(name) = args.job.as_deref().filter(|_| !args.due) else { return due(context, &config, args) };
+    let job = super::config::job(&config, name)?;
     if args.history {
-        return history(context, &config, &args.job);
+        return history(context, &config, name);
     }
     if args.app && job.drill.command.is_none() {
-        let text = format!("job {} has no drill command: write drill = {{ command = [\"…\"] }}", args.job);
+        let text = format!("job {name} has no drill command: write drill = {{ command = [\"…\"] }}");
         return Err(Failure::Usage(text));
     }
-    let temporary = || variable("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
+    let wanted = match (args.app, args.full) {
+        (true, _) => DrillKind::Application,
+        (false, true) => DrillKind::Full,
+        (false, false) => DrillKind::Sample,
+    };
     let options = Options {
-        sample: (!args.full && !args.app).then_some(args.sample as usize),
-        application: args.app,
         from: args.from.clone(),
         seed: args.seed.map(|s| s.0),
-        scratch: args.scratch.clone().unwrap_or_else(temporary),
         keep: args.keep,
+        ..options(wanted, args.sample, args.scratch.clone())
     };
-    let job = match &args.scratch {
-        // What was typed comes before what is written.
-        Some(_) => &{
-            let mut job = job.clone();
-            job.drill.target = None;
-            job
-        },
-        None => job,
-    };
+    let job = &with_scratch(args, job);
+    let mut told = Ok(());
+    let ended = attempt(context, &config, name, job, &options, &mut told);
+    keep(ended.into(), told)
+}
+
+/// What to try where nothing else was typed.
+fn options(kind: DrillKind, sample: u32, scratch: Option<PathBuf>) -> Options {
+    let temporary = || variable("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
+    Options {
+        sample: (kind == DrillKind::Sample).then_some(sample as usize),
+        application: kind == DrillKind::Application,
+        from: None,
+        seed: None,
+        scratch: scratch.unwrap_or_else(temporary),
+        keep: false,
+    }
+}
+
+/// Tries it and says how that went.
+fn attempt(
+    context: &Context<'_>,
+    config: &Config,
+    name: &str,
+    job: &Job,
+    options: &Options,
+    told: &mut Outcome<()>,
+) -> Ended {
     let done = watch(context.ui, WORDS, |observer| {
-        let site = Site::new(context, &config, observer, false);
-        drill::drill(&site, &args.job, job, &options)
+        let site = Site::new(context, config, observer, false);
+        drill::drill(&site, name, job, options)
     });
-    let report = match done {
-        Ok(report) => report,
-        Err(trouble) => {
-            context.ui.error(&format!("job {}: no drill was made: {}", args.job, trouble.why), None, "drill");
-            return Ok(trouble.outcome.into());
+    match done {
+        Ok(report) => {
+            let said = if context.ui.json { document(context, &report) } else { tell(context, &report) };
+            if told.is_ok() {
+                *told = said;
+            }
+            report.outcome
         }
+        Err(trouble) => {
+            let text = format!("job {name}: no drill was made: {}", trouble.why);
+            context.ui.error(&escape(text.as_bytes()), None, "drill");
+            trouble.outcome
+        }
+    }
+}
+
+/// Files of a sample that nobody asked for.
+const SAMPLE: u32 = 300;
+
+/// Makes the drill of a job that is due, unless one is being made.
+pub(super) fn one(
+    context: &Context<'_>,
+    config: &Config,
+    (name, kind): (&str, DrillKind),
+    told: &mut Outcome<()>,
+) -> Outcome<Ended> {
+    let job = super::config::job(config, name)?;
+    due_one(context, config, (name, job), &options(kind, SAMPLE, None), told)
+}
+
+fn due_one(
+    context: &Context<'_>,
+    config: &Config,
+    (name, job): (&str, &Job),
+    options: &Options,
+    told: &mut Outcome<()>,
+) -> Outcome<Ended> {
+    let Some(_turn) = Turn::take(context, &drills_of(name))? else {
+        let shown = escape(name.as_bytes());
+        context.ui.warn(&format!("a drill of job {shown} is being made already; this one was not begun"));
+        return Ok(Ended::Busy);
     };
-    let told = if context.ui.json { document(context, &report) } else { tell(context, &report) };
-    keep(report.outcome.into(), told)
+    Ok(attempt(context, config, name, job, options, told))
+}
+
+/// Makes those that are due.
+fn due(context: &Context<'_>, config: &Config, args: &Args) -> Outcome {
+    if let Some(name) = &args.job {
+        super::config::job(config, name)?;
+    }
+    let (facts, now) = super::run::known(context, config);
+    let host = context.host();
+    let (mut ended, mut told, mut any) = (Ended::Done, Ok(()), false);
+    for (name, job) in config.jobs.iter().filter(|(name, _)| args.job.as_ref().is_none_or(|job| job == *name))
+    {
+        let job = &job.value;
+        let question = Question { config, name, job, host: &host, facts: &facts, now };
+        let next = question.drill(Turn::tried(context, &drills_of(name)));
+        let Some((kind, _)) = next.filter(|(_, at)| *at <= now) else { continue };
+        any = true;
+        let options = Options {
+            from: args.from.clone(),
+            keep: args.keep,
+            ..options(kind, args.sample, args.scratch.clone())
+        };
+        let job = &with_scratch(args, job);
+        let outcome = due_one(context, config, (name, job), &options, &mut told)?;
+        ended = ended.and(outcome);
+        if outcome == Ended::Interrupted {
+            break;
+        }
+    }
+    if !any && !context.ui.json {
+        context.ui.line("no drill is due")?;
+    }
+    for (place, trouble) in super::run::unread(&facts) {
+        context.ui.warn(&escape(format!("{place} cannot be read: {}", trouble.why).as_bytes()));
+    }
+    keep(ended.into(), told)
+}
+
+/// What was typed comes before what is written.
+fn with_scratch(args: &Args, job: &Job) -> Job {
+    let mut job = job.clone();
+    job.drill.target = job.drill.target.filter(|_| args.scratch.is_none());
+    job
 }
 
 #[derive(Serialize)]
@@ -179,8 +282,8 @@ fn tell(context: &Context<'_>, report: &Report) -> Outcome<()> {
     out.line(format_args!(
         "{} drill of {} from {}, snapshot {}: {} of {}, {} of {}",
         kind(d),
-        d.job,
-        d.destination,
+        escape(d.job.as_bytes()),
+        escape(d.destination.as_bytes()),
         d.snapshot.short(),
         d.files,
         count(d.files_all, "file"),

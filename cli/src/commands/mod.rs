@@ -7,6 +7,7 @@ mod compliance;
 mod config;
 mod copies;
 mod copy;
+mod daemon;
 mod drill;
 mod find;
 mod forget;
@@ -43,7 +44,10 @@ pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Back up and restore", &["init", "backup", "snapshots", "ls", "find", "cat", "restore", "copy"]),
     ("Keep it safe", &["check", "repair", "key", "rescue-kit"]),
     ("Let go of the old", &["forget", "prune", "undelete", "protect", "unprotect"]),
-    ("Keep promises", &["config", "policy", "schedule", "run", "status", "drill", "compliance", "waive"]),
+    (
+        "Keep promises",
+        &["config", "policy", "schedule", "daemon", "run", "status", "drill", "compliance", "waive"],
+    ),
     ("About this program", &["version", "generate", "help"]),
 ];
 
@@ -94,6 +98,8 @@ pub(crate) enum Command {
     Waive(waive::Args),
     /// Let systemd run jobs when they are due
     Schedule(schedule::Args),
+    /// Run jobs and drills when they are due, where no systemd does
+    Daemon(daemon::Args),
     /// Put right what is damaged
     Repair(repair::Args),
     /// List, add, change and remove the keys of a repository
@@ -133,6 +139,7 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Outcome {
         Command::Compliance(args) => compliance::run(context, args),
         Command::Waive(args) => waive::run(context, args),
         Command::Schedule(args) => schedule::run(context, args),
+        Command::Daemon(args) => daemon::run(context, args),
         Command::Repair(args) => repair::run(context, args),
         Command::Key(args) => key::run(context, args),
         Command::RescueKit(args) => rescue_kit::run(context, args),

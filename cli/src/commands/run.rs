@@ -7,11 +7,14 @@ use crate::exit::{Outcome, keep};
 use crate::site::{Site, Turn};
 use crate::ui::json::SCHEMA;
 use crate::ui::progress::{Words, watch};
+use crate::ui::signals;
 use bulla_engine::observer::escape;
-use bulla_manager::config::Config;
+use bulla_manager::config::{At, Config, Job};
+use bulla_manager::due::Question;
 use bulla_manager::outcome::Outcome as Ended;
 use bulla_manager::run::Report;
-use bulla_manager::status::{Facts, missed};
+use bulla_manager::status::Facts;
+use bulla_manager::world::Trouble;
 use serde::Serialize;
 
 /// What `run` takes.
@@ -78,40 +81,51 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     for name in &names {
         let outcome = one(context, &config, name, &mut told)?;
         ended = ended.and(outcome);
-        if outcome == Ended::Interrupted {
+        if outcome == Ended::Interrupted || signals::stop_asked() {
             break;
         }
     }
     keep(ended.into(), told)
 }
 
-/// Jobs whose time has come: never run, or not since it was due.
+/// Jobs whose time has come.
 fn due(context: &Context<'_>, config: &Config) -> Outcome<Vec<String>> {
-    let names: Vec<String> = config.jobs.keys().cloned().collect();
-    let (facts, now, host) = watch(context.ui, WORDS, |observer| {
-        let site = Site::new(context, config, observer, false);
-        let now = bulla_manager::world::now(&site);
-        (Facts::gather(&site, config, &names), now, context.host())
-    });
-    let zone = config.host.zone.as_ref().map_or(jiff::tz::TimeZone::UTC, |zone| zone.value.clone());
-    let is_due = |name: &&String| {
-        let Some(schedule) = config.jobs.get(*name).and_then(|job| job.value.schedule.as_ref()) else {
-            return false;
-        };
-        match facts.runs(name, &host).last() {
-            None => true,
-            Some((_, last)) => {
-                let (missed, next) = missed(&schedule.value, last.start.seconds, now, &zone);
-                missed > 0 || next.is_some_and(|next| next <= now)
-            }
-        }
+    let (facts, now) = known(context, config);
+    for (place, trouble) in unread(&facts) {
+        context.ui.warn(&escape(format!("{place} cannot be read: {}", trouble.why).as_bytes()));
+    }
+    let host = context.host();
+    let is_due = |(name, job): &(&String, &At<Job>)| {
+        let question = Question { config, name, job: &job.value, host: &host, facts: &facts, now };
+        question.run(Turn::tried(context, name)).is_some_and(|at| at <= now)
     };
-    Ok(names.iter().filter(is_due).cloned().collect())
+    Ok(config.jobs.iter().filter(is_due).map(|(name, _)| name.clone()).collect())
 }
 
-fn one(context: &Context<'_>, config: &Config, name: &str, told: &mut Outcome<()>) -> Outcome<Ended> {
+/// All that is on record about all jobs, and when it was looked at.
+pub(super) fn known(context: &Context<'_>, config: &Config) -> (Facts, i64) {
+    let names: Vec<String> = config.jobs.keys().cloned().collect();
+    watch(context.ui, WORDS, |observer| {
+        let site = Site::new(context, config, observer, false);
+        (Facts::gather(&site, config, &names), bulla_manager::world::now(&site))
+    })
+}
+
+/// Destinations of which nothing is known, and why.
+pub(super) fn unread(facts: &Facts) -> impl Iterator<Item = (&String, &Trouble)> {
+    facts.holdings.iter().filter_map(|(place, holding)| Some((place, holding.as_ref().err()?)))
+}
+
+/// Runs a job, unless it runs already, and says how that went.
+pub(super) fn one(
+    context: &Context<'_>,
+    config: &Config,
+    name: &str,
+    told: &mut Outcome<()>,
+) -> Outcome<Ended> {
+    let shown = escape(name.as_bytes());
     let Some(_turn) = Turn::take(context, name)? else {
-        context.ui.warn(&format!("job {name} is running already; this run was not begun"));
+        context.ui.warn(&format!("job {shown} is running already; this run was not begun"));
         return Ok(Ended::Busy);
     };
     let job = super::config::job(config, name)?;
@@ -121,7 +135,11 @@ fn one(context: &Context<'_>, config: &Config, name: &str, told: &mut Outcome<()
     });
     for (place, trouble) in &report.troubles {
         let place = place.as_ref().map_or_else(|| format!("job {name}"), |p| format!("job {name}, {p}"));
-        context.ui.error(&escape(format!("{place}: {}", trouble.why).as_bytes()), None, "run");
+        let text = escape(format!("{place}: {}", trouble.why).as_bytes());
+        match trouble.outcome {
+            Ended::Done => context.ui.warn(&text),
+            _ => context.ui.error(&text, None, "run"),
+        }
     }
     let said = tell(context, name, &report);
     if told.is_ok() {
@@ -134,6 +152,7 @@ fn tell(context: &Context<'_>, name: &str, report: &Report) -> Outcome<()> {
     let due = report.run.next_due.and_then(|s| jiff::Timestamp::from_second(s).ok()).map(|t| t.to_string());
     if !context.ui.json {
         let due = due.map_or_else(String::new, |due| format!(", next due {due}"));
+        let name = escape(name.as_bytes());
         return context.ui.line(format_args!("{name}: {}{due}", report.outcome.word()));
     }
     let copies = report.run.copies.iter().map(|copy| Copy {

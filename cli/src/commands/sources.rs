@@ -175,7 +175,7 @@ pub(super) fn read_named(file: &Path) -> Outcome<Vec<u8>> {
 fn stream(args: &Args) -> Outcome<Opened> {
     let name = args.stream.stdin_filename.as_os_str().as_bytes().to_vec();
     if !args.stream.stdin_from_command {
-        let source = StreamSource { name, reader: Box::new(io::stdin()), commit: None };
+        let source = StreamSource::new(name, io::stdin());
         return Ok(Opened { sources: Sources::Stream(source), stream: None, missing: 0 });
     }
     let words = args.paths.iter().map(|p| p.clone().into_os_string());

@@ -379,7 +379,7 @@ impl<'a, 'r> Producer<'a, 'r> {
         read.map_err(|e| Error::Refused(format!("{e}; nothing was committed")))?;
         let kind = EntryKind::File { size: 0, holes: Default::default(), content: Default::default() };
         let entry = invented(&parent, file, kind, 0o600, now);
-        let filled = Filled::Segments { holes: Vec::new() };
+        let filled = Filled::Segments { holes: std::mem::take(&mut source.holes) };
         let finished = Finished { entry, xattrs: None, filled, outcome: EntryOutcome::New };
         feed.give(Unit::Done(Done::Entries(vec![finished])))
     }

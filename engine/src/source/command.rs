@@ -51,14 +51,15 @@ impl Drop for State {
 impl State {
     fn end(&mut self) {
         for (_, mut child) in self.children.drain(..) {
-            kill(&mut child);
+            end_group(&mut child);
             let _ = child.wait();
         }
     }
 }
 
-/// Ends a command and what it has started: whoever holds the end of a pipe keeps its reader waiting.
-fn kill(child: &mut Child) {
+/// Ends a command that leads a process group, and what it has started: whoever holds the end of a pipe keeps its reader
+/// waiting.
+pub fn end_group(child: &mut Child) {
     let group = rustix::process::Pid::from_child(child);
     let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     let _ = child.kill();
@@ -76,7 +77,7 @@ impl Running {
 
     /// Ends the commands, so that whoever reads their output need not wait for more.
     pub fn stop(&self) {
-        self.lock().children.iter_mut().for_each(|(_, child)| kill(child));
+        self.lock().children.iter_mut().for_each(|(_, child)| end_group(child));
     }
 
     fn fail(&self, why: String) -> String {
@@ -176,7 +177,10 @@ impl Pipeline {
         let reader = Reader { output, running: running.clone(), magic: self.magic.len() };
         let asked = running.clone();
         let commit: super::Commit = Box::new(move || asked.succeed(&self));
-        Ok((StreamSource { name, reader: Box::new(reader), commit: Some(commit) }, running))
+        Ok((
+            StreamSource { name, reader: Box::new(reader), commit: Some(commit), holes: Vec::new() },
+            running,
+        ))
     }
 }
 

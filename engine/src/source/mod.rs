@@ -1,10 +1,11 @@
-//! What is backed up: an ordered walk over directories ([`Walk`]), or one stream ([`StreamSource`]).
+//! What is backed up: an ordered walk over directories ([`Walk`]), or one stream ([`StreamSource`]), of a command or a device.
 //!
 //! Kept true: every access goes through directory descriptors, symbolic links below a source path are never followed,
 //! nothing is read that is not a regular file, and an error about one entry costs only that entry.
 
 mod command;
 mod details;
+mod device;
 mod filter;
 mod found;
 mod holes;
@@ -18,7 +19,8 @@ mod stat;
 mod stream;
 mod walk;
 
-pub use command::{Pipeline, Running};
+pub use command::{Pipeline, Running, end_group};
+pub use device::block;
 pub use filter::{
     FilesFrom, Filter, FilterSpec, Marker, expand_pattern, parse_exclude_file, parse_files_from,
 };

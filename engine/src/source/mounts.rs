@@ -5,6 +5,8 @@
 use bulla_repo_format::snapshot::Mount;
 use bulla_repo_format::tree::is_within;
 use std::collections::HashMap;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 /// Numbers devices.
 #[derive(Default)]
@@ -57,6 +59,22 @@ fn describe(known: &[Mount], device: u64, path: &[u8]) -> Mount {
     }
 }
 
+/// Where a block device is mounted for writing, by its number or (some file systems have numbers of their own) by its name.
+pub(super) fn written(table: &[u8], device: u64) -> Option<Vec<u8>> {
+    table.split(|b| *b == b'\n').find_map(|line| {
+        let mount = parse_line(line)?;
+        let mut rest = line.split(|b| *b == b' ').skip_while(|f| *f != b"-").skip(2);
+        let (source, options) = (unescape(rest.next()?), rest.next()?);
+        let options_here = line.split(|b| *b == b' ').nth(5)?;
+        let writes = |options: &[u8]| options.split(|b| *b == b',').any(|option| option == b"rw");
+        let named = || {
+            let path = std::path::PathBuf::from(std::ffi::OsString::from_vec(source));
+            std::fs::metadata(path).is_ok_and(|m| m.file_type().is_block_device() && m.rdev() == device)
+        };
+        (writes(options) && writes(options_here) && (mount.device == device || named())).then_some(mount.path)
+    })
+}
+
 /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw` (proc(5)).
 fn parse(bytes: &[u8]) -> Vec<Mount> {
     bytes.split(|b| *b == b'\n').filter_map(parse_line).collect()
@@ -93,6 +111,15 @@ fn unescape(path: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mount_that_is_written_to_is_found_by_its_device() {
+        let text = b"1 0 8:1 / / rw - ext4 /dev/a rw\n2 1 8:2 / /read\\040only ro - ext4 /dev/b rw\n\
+            3 1 8:3 / /frozen rw - ext4 /dev/c ro\n4 1 8:4 / /a\\040b rw,noatime shared:1 - ext4 /dev/d rw,x\n";
+        let at = |minor| written(text, rustix::fs::makedev(8, minor));
+        assert_eq!((at(1), at(2), at(3), at(5)), (Some(b"/".to_vec()), None, None, None));
+        assert_eq!(at(4), Some(b"/a b".to_vec()));
+    }
 
     #[test]
     fn mountinfo_is_understood() {

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::observer::escape;
 use crate::repository::snapshots::clean_path;
 use bulla_repo_format::limits::PATH_MAX;
-use bulla_repo_format::tree::validate_name;
+use bulla_repo_format::tree::{Hole, validate_name};
 use std::io::Read;
 
 /// Decides at the end of a stream whether it was whole.
@@ -19,12 +19,14 @@ pub struct StreamSource {
     pub reader: Box<dyn Read + Send>,
     /// Asked once the stream has ended: an error means that there is no snapshot.
     pub commit: Option<Commit>,
+    /// Where the file has nothing, between the bytes that are read: ascending, apart.
+    pub holes: Vec<Hole>,
 }
 
 impl StreamSource {
     /// A stream whose end is as good as any other.
     pub fn new(name: impl Into<Vec<u8>>, reader: impl Read + Send + 'static) -> Self {
-        Self { name: name.into(), reader: Box::new(reader), commit: None }
+        Self { name: name.into(), reader: Box::new(reader), commit: None, holes: Vec::new() }
     }
 
     /// Refuses a name that no tree can hold, before a byte is read.

@@ -29,18 +29,29 @@ pub fn entries(files: &[File]) -> Vec<Entry> {
 
 fn collect(source: &Source<'_>, table: &DeTable<'_>, above: &str, out: &mut Vec<Entry>) {
     for (name, slot) in table {
-        let name: &str = name.get_ref();
-        let plain =
-            name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') && !name.is_empty();
-        let name = if plain { name.to_owned() } else { format!("{name:?}") };
+        let name = quoted(name.get_ref());
         let key = if above.is_empty() { name } else { format!("{above}.{name}") };
-        if let DeValue::Table(inner) = slot.get_ref() {
-            collect(source, inner, &key, out);
-        } else {
-            let value = without_password(source.text.get(slot.span()).unwrap_or_default());
-            out.push(Entry { key, value, place: source.place(slot.span()) });
+        match slot.get_ref() {
+            DeValue::Table(inner) => collect(source, inner, &key, out),
+            DeValue::Array(items) if items.iter().any(|item| item.get_ref().is_table()) => {
+                for (n, item) in items.iter().enumerate() {
+                    if let DeValue::Table(inner) = item.get_ref() {
+                        collect(source, inner, &format!("{key}.{n}"), out);
+                    }
+                }
+            }
+            _ => {
+                let value = without_password(source.text.get(slot.span()).unwrap_or_default());
+                out.push(Entry { key, value, place: source.place(slot.span()) });
+            }
         }
     }
+}
+
+/// A name as it is part of a key.
+pub(super) fn quoted(name: &str) -> String {
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') && !name.is_empty();
+    if plain { name.to_owned() } else { format!("{name:?}") }
 }
 
 /// A text that may be a URL, without the password in it.

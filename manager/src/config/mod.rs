@@ -17,10 +17,10 @@ pub use mistake::{Mistake, Place};
 pub(crate) use rules::local;
 pub use section::At;
 pub use size::Size;
-pub use value::Length;
+pub use value::{Backoff, Length};
 
 use crate::policy::Compliance;
-use crate::schedule::Schedule;
+use crate::schedule::{Every, Schedule};
 use bulla_engine::retention::Policy;
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,6 +70,8 @@ pub enum SecretRef {
     Systemd(String),
     /// Printed by a command.
     Command(Vec<String>),
+    /// Behind a descriptor that whoever started the program left open.
+    Fd(u32),
 }
 
 /// What kind of medium a repository lies on.
@@ -149,6 +151,13 @@ pub enum JobSource {
         /// How long it may take.
         timeout: Option<At<Length>>,
     },
+    /// A block device, or a file that holds an image of one.
+    Block {
+        /// Which.
+        path: At<String>,
+        /// The name of the file that it becomes; its path without one.
+        name: Option<At<String>>,
+    },
 }
 
 /// How much is proved after a run.
@@ -160,6 +169,56 @@ pub enum Verify {
     Structure,
     /// And that what was written reads back.
     New,
+}
+
+/// When a hook is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HookAt {
+    /// Before the source is read.
+    Before,
+    /// When it was read and there is a backup.
+    After,
+    /// When there is none.
+    OnFail,
+    /// Whatever happened, as the last.
+    Finally,
+}
+
+/// A command that is run around a backup.
+#[derive(Debug, Clone)]
+pub struct Hook {
+    /// When.
+    pub at: HookAt,
+    /// Program and arguments; no shell. At least the program.
+    pub command: Vec<String>,
+    /// The run fails if it does; else that is only told.
+    pub abort: bool,
+    /// How long it may take.
+    pub timeout: Length,
+}
+
+/// How often is tried again what may pass by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// How often it is tried in all.
+    pub attempts: u32,
+    /// How long is waited in between.
+    pub backoff: Backoff,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: 3, backoff: Backoff::default() }
+    }
+}
+
+/// What becomes of a run that was missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missed {
+    /// It is made up for, once for however many.
+    RunOnce,
+    /// Nothing: the next is waited for.
+    Skip,
 }
 
 /// A thing that is backed up, and what is promised about it.
@@ -189,6 +248,12 @@ pub struct Job {
     pub verify: Verify,
     /// How a restore of it is tried.
     pub drill: Drill,
+    /// Commands around its backup, in the order they are run in.
+    pub hooks: Vec<At<Hook>>,
+    /// How often is tried again.
+    pub retry: Retry,
+    /// What becomes of runs that were missed.
+    pub missed: Missed,
 }
 
 /// How a restore of a job is tried.
@@ -198,6 +263,12 @@ pub struct Drill {
     pub command: Option<Vec<At<String>>>,
     /// Below which directory it is restored; a temporary one without it.
     pub target: Option<At<String>>,
+    /// When a sample is due,
+    pub sample: Option<At<Every>>,
+    /// everything,
+    pub full: Option<At<Every>>,
+    /// and everything with the command's judgement.
+    pub app: Option<At<Every>>,
 }
 
 /// What [`Config::read`] found.

@@ -1,11 +1,11 @@
 //! From tables to values: which keys there are, and what each means. The schema is what this asks for.
 
-use super::entries::entries;
+use super::entries::{entries, quoted};
 use super::mistake::{Mistake, Place};
 use super::section::{At, Section, Source};
 use super::{
-    Class, Config, Destination, Drill, File, Host, Job, JobSource, Media, Read, Retention, SecretRef, Verify,
-    rules,
+    Class, Config, Destination, Drill, File, Hook, HookAt, Host, Job, JobSource, Length, Media, Missed, Read,
+    Retention, Retry, SecretRef, Verify, rules,
 };
 use crate::policy::{Compliance, Preset, place};
 use bulla_engine::retention::Unit;
@@ -52,10 +52,10 @@ impl Config {
             entries(files).into_iter().map(|e| (e.key, e.value)).collect();
         written.sort();
         for (name, job) in &self.jobs {
-            let named = job.value.to.iter().map(|to| format!("destination.{}.", to.value));
-            let retention = job.value.retention.iter().map(|r| format!("retention.{}.", r.value));
+            let named = job.value.to.iter().map(|to| format!("destination.{}.", quoted(&to.value)));
+            let retention = job.value.retention.iter().map(|r| format!("retention.{}.", quoted(&r.value)));
             let mut of: Vec<String> = named.chain(retention).collect();
-            of.extend([format!("job.{name}."), "host.".to_owned()]);
+            of.extend([format!("job.{}.", quoted(name)), "host.".to_owned()]);
             let mut hash = blake3::Hasher::new();
             for (key, value) in written.iter().filter(|(key, _)| of.iter().any(|p| key.starts_with(p))) {
                 hash.update(format!("{key} = {value}\n").as_bytes());
@@ -182,17 +182,19 @@ fn secret(s: &mut Section<'_>, key: &'static str, doc: &str) -> Option<At<Secret
         let file = s.text("file", "A file that only its owner can read");
         let systemd = s.text("systemd", "The name of a credential that systemd lays down");
         let command = s.texts("command", "Program and arguments that print it; no shell");
+        let fd = s.whole("fd", "A descriptor that whoever starts the program leaves open", 0);
         let words = |list: Vec<At<String>>| SecretRef::Command(list.into_iter().map(|at| at.value).collect());
         let mut found = [
             file.map(|at| SecretRef::File(at.value.into())),
             systemd.map(|at| SecretRef::Systemd(at.value)),
             command.map(words),
+            fd.map(|at| SecretRef::Fd(at.value)),
         ]
         .into_iter()
         .flatten();
         let (first, second) = (found.next(), found.next());
         if first.is_none() || second.is_some() {
-            s.lacks("E-SEC-03", "has to name one place", "write one of file, systemd, command");
+            s.lacks("E-SEC-03", "has to name one place", "write one of file, systemd, command, fd");
         }
         first
     })
@@ -262,12 +264,71 @@ fn job(s: &mut Section<'_>) -> Option<Job> {
     let verify = verify.map_or(Verify::New, |at| at.value);
     let drill = s.table("drill", "How a restore is tried", |s| Some(drill(s)));
     let drill = drill.map(|at| at.value).unwrap_or_default();
+    let hooks = s.tables("hooks", "Commands around the backup", hook);
+    let retry = s.table("retry", "How often is tried again what may pass by itself", |s| Some(retry(s)));
+    let missed = s.word("missed", "What becomes of a run that was missed", &MISSED);
     promises(s, class, verify);
     if to.as_ref().is_some_and(Vec::is_empty) {
         s.lacks("E-DST-01", "goes nowhere", "name a destination in to = [\"…\"]");
     }
     let (source, to) = (found?, to?);
-    Some(Job { system, class, rto, rpo, owner, source, to, schedule, retention, compliance, verify, drill })
+    Some(Job {
+        system,
+        class,
+        rto,
+        rpo,
+        owner,
+        source,
+        to,
+        schedule,
+        retention,
+        compliance,
+        verify,
+        drill,
+        hooks,
+        retry: retry.map(|at| at.value).unwrap_or_default(),
+        missed: missed.map_or(Missed::RunOnce, |at| at.value),
+    })
+}
+
+const MISSED: [(&str, Missed); 2] = [("run-once", Missed::RunOnce), ("skip", Missed::Skip)];
+
+/// How long a hook may take that says nothing of it.
+const HOOK_TIMEOUT: Length = Length::of_seconds(600);
+
+fn hook(s: &mut Section<'_>) -> Option<Hook> {
+    let times = [
+        ("before", HookAt::Before),
+        ("after", HookAt::After),
+        ("on_fail", HookAt::OnFail),
+        ("finally", HookAt::Finally),
+    ];
+    let at = s.word("at", "When: before the source is read, after, on_fail, finally in any case", &times);
+    let at = s.require("at", at, "\"before\"");
+    let command = s.texts("command", "Program and arguments; no shell");
+    let command = s.require("command", command, "[\"/usr/local/bin/freeze\"]");
+    let fails = [("abort", true), ("warn", false)];
+    let doc =
+        "If it fails: abort (the run fails; without it for before), warn (that is told; for the others)";
+    let abort = s.word("on_fail", doc, &fails);
+    let timeout = s.parsed("timeout", "How long it may take, like 30s; 10m without it");
+    if command.as_ref().is_some_and(Vec::is_empty) {
+        s.lacks("E-HOK-01", "has an empty command", "name a program");
+        return None;
+    }
+    let (at, command) = (at?.value, command?.into_iter().map(|at| at.value).collect());
+    let abort = abort.map_or(at == HookAt::Before, |abort| abort.value);
+    Some(Hook { at, command, abort, timeout: timeout.map_or(HOOK_TIMEOUT, |at| at.value) })
+}
+
+fn retry(s: &mut Section<'_>) -> Retry {
+    let attempts = s.whole("attempts", "How often it is tried in all; 3 without it", 1);
+    let backoff = s.parsed("backoff", "How long is waited in between, like 2m..20m");
+    let default = Retry::default();
+    Retry {
+        attempts: attempts.map_or(default.attempts, |at| at.value),
+        backoff: backoff.map_or(default.backoff, |at| at.value),
+    }
 }
 
 /// What has to be said of a job. What is there and cannot be read is another mistake, told already.
@@ -299,7 +360,19 @@ fn drill(s: &mut Section<'_>) -> Drill {
         }
         !c.is_empty()
     });
-    Drill { command, target: s.text("target", "Below which directory it is restored") }
+    let target = s.text("target", "Below which directory it is restored");
+    let doc = "hourly, daily, weekly, monthly, quarterly, yearly, or as for schedule";
+    let sample = s.parsed("sample", &format!("When a sample is restored: {doc}"));
+    let full = s.parsed("full", &format!("When everything is: {doc}"));
+    let app = s.parsed("app", &format!("When the command judges everything: {doc}"));
+    if app.is_some() && !s.has("command") {
+        s.lacks(
+            "E-DRL-02",
+            "says when its command judges, and has none",
+            "write command = [\"…\"], or leave app out",
+        );
+    }
+    Drill { command, target, sample, full, app }
 }
 
 fn source(s: &mut Section<'_>) -> Option<JobSource> {
@@ -310,7 +383,8 @@ fn source(s: &mut Section<'_>) -> Option<JobSource> {
     let must_exist = s.texts("must_exist", "Paths without which the source is not there").unwrap_or_default();
     let command = s.texts("command", "Program and arguments whose output is backed up; no shell");
     let pipeline = s.text_lists("pipeline", "Several of them, each reading what the one before it prints");
-    let name = s.text("as", "The name of the file that a command's output becomes");
+    let block = s.text("block", "A block device, or a file that holds an image of one");
+    let name = s.text("as", "The name of the file that a command's output, or a device, becomes");
     let magic = s.text("magic", "How a command's output has to begin");
     let min_size = s.parsed("min_size", "How long a command's output has to be at least, like 2GiB");
     let timeout = s.parsed("timeout", "How long a command may take, like 45m");
@@ -319,15 +393,22 @@ fn source(s: &mut Section<'_>) -> Option<JobSource> {
         (None, pipeline) => pipeline,
         (Some(_), Some(_)) => Some(Vec::new()),
     };
-    match (paths, commands) {
-        (Some(paths), None) if !paths.is_empty() => {
+    match (paths, commands, block) {
+        (None, None, Some(path)) => {
+            if magic.is_some() || min_size.is_some() || timeout.is_some() {
+                let what = "says something about a command's output, and has no command";
+                s.lacks("E-SRC-01", what, "leave magic, min_size and timeout out");
+            }
+            Some(JobSource::Block { path, name })
+        }
+        (Some(paths), None, None) if !paths.is_empty() => {
             if name.is_some() || magic.is_some() || min_size.is_some() || timeout.is_some() {
                 let what = "says something about a command's output, and has no command";
                 s.lacks("E-SRC-01", what, "leave as, magic, min_size and timeout out");
             }
             Some(JobSource::Paths { paths, exclude, one_file_system, must_exist })
         }
-        (None, Some(pipeline)) if !pipeline.is_empty() && pipeline.iter().all(|c| !c.is_empty()) => {
+        (None, Some(pipeline), None) if !pipeline.is_empty() && pipeline.iter().all(|c| !c.is_empty()) => {
             let Some(name) = name else {
                 s.lacks("E-SRC-01", "has a command and no name for its output", "write as = \"dump\"");
                 return None;
@@ -338,7 +419,7 @@ fn source(s: &mut Section<'_>) -> Option<JobSource> {
             s.lacks(
                 "E-SRC-01",
                 "has to say one thing to back up",
-                "write either paths or command (or pipeline), not empty",
+                "write either paths, command (or pipeline) or block, not empty",
             );
             None
         }

@@ -132,6 +132,12 @@ impl Judge<'_> {
                     self.say(path, "E-SRC-02", what, "write the whole path, from /");
                 }
             }
+            JobSource::Block { path, .. } if !Path::new(&path.value).is_absolute() => {
+                let what =
+                    format!("job {name} backs up {:?}, which depends on where it is started", path.value);
+                self.say(path, "E-SRC-02", what, "write the whole path, from /");
+            }
+            JobSource::Block { .. } => {}
             JobSource::Command { pipeline, .. } => {
                 for command in pipeline {
                     let words: Vec<&str> = command.iter().map(|at| at.value.as_str()).collect();

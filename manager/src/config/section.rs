@@ -212,6 +212,24 @@ impl<'a> Section<'a> {
         found
     }
 
+    /// A whole number of at least so much.
+    pub(super) fn whole(&mut self, key: &'static str, doc: &str, least: u32) -> Option<At<u32>> {
+        let slot = self.slot(key, doc, || json!({"type": "integer", "minimum": least}))?;
+        let place = self.source.place(slot.span());
+        let Some(number) = slot.get_ref().as_integer() else {
+            self.mistyped(key, slot, "a whole number");
+            return None;
+        };
+        match number.as_str().parse().ok().filter(|value| *value >= least) {
+            Some(value) => Some(At { value, place }),
+            None => {
+                let what = format!("{} cannot be {}", self.key(key), number.as_str());
+                self.wrong(place, "E-VAL-01", what, format!("write {least} or more"));
+                None
+            }
+        }
+    }
+
     /// A number or text, as text: rules of retention.
     pub(super) fn number_or_text(&mut self, key: &'static str, doc: &str) -> Option<At<String>> {
         let slot = self.slot(key, doc, || json!({"type": ["integer", "string"]}))?;
@@ -243,6 +261,34 @@ impl<'a> Section<'a> {
         let value = read(&mut section);
         section.finish();
         value.map(|value| At { value, place: self.source.place(slot.span()) })
+    }
+
+    /// A list of tables.
+    pub(super) fn tables<T>(
+        &mut self,
+        key: &'static str,
+        doc: &str,
+        read: impl Fn(&mut Section<'a>) -> Option<T>,
+    ) -> Vec<At<T>> {
+        let source = self.source;
+        let schema = || json!({"type": "array", "items": Self::schema(source, &read)});
+        let Some(slot) = self.slot(key, doc, schema) else { return Vec::new() };
+        let Some(items) = slot.get_ref().as_array() else {
+            self.mistyped(key, slot, "a list of tables: [{ … }, { … }]");
+            return Vec::new();
+        };
+        let mut out = Vec::new();
+        for item in items {
+            let Some(table) = item.get_ref().as_table() else {
+                self.mistyped(key, item, "only tables in it: { … }");
+                continue;
+            };
+            let mut section = Section::new(source, self.key(key), Some(table), item.span());
+            let value = read(&mut section);
+            section.finish();
+            out.extend(value.map(|value| At { value, place: source.place(item.span()) }));
+        }
+        out
     }
 
     /// Where a text stands under a key that must not be one.

@@ -43,8 +43,33 @@ fn each_mistake_has_its_code_and_its_fix() {
         (&["scedule = \"30 1 * * *\""][..], "E-KEY-01", "did you mean schedule?"),
         (&["owner = 7"], "E-KEY-02", "of type integer; write text, in quotes"),
         (&["source = none"], "E-KEY-03", "has no source; write source ="),
-        (&["source = { paths = [] }"], "E-SRC-01", "either paths or command"),
+        (&["source = { paths = [] }"], "E-SRC-01", "either paths, command (or pipeline) or block"),
         (&["source = { command = [\"pg_dump\"] }"], "E-SRC-01", "write as ="),
+        (&["source = { block = \"sda\" }"], "E-SRC-02", "write the whole path"),
+        (
+            &["source = { block = \"/dev/sda\", magic = \"x\" }"],
+            "E-SRC-01",
+            "leave magic, min_size and timeout out",
+        ),
+        (&["source = { block = \"/dev/sda\", paths = [\"/srv\"] }"], "E-SRC-01", "one thing to back up"),
+        (&["hooks = { at = \"before\" }"], "E-KEY-02", "a list of tables"),
+        (&["hooks = [\"freeze\"]"], "E-KEY-02", "only tables in it"),
+        (&["hooks = [{ command = [\"freeze\"] }]"], "E-KEY-03", "job.home.hooks has no at"),
+        (&["hooks = [{ at = \"befor\", command = [\"freeze\"] }]"], "E-VAL-01", "did you mean before?"),
+        (&["hooks = [{ at = \"before\", comand = [\"freeze\"] }]"], "E-KEY-01", "did you mean command?"),
+        (&["hooks = [{ at = \"before\", command = [] }]"], "E-HOK-01", "name a program"),
+        (
+            &["hooks = [{ at = \"after\", command = [\"a\"], on_fail = \"ignore\" }]"],
+            "E-VAL-01",
+            "there are abort, warn",
+        ),
+        (&["retry = { attempts = 0 }"], "E-VAL-01", "write 1 or more"),
+        (&["retry = { attempts = \"3\" }"], "E-KEY-02", "a whole number"),
+        (&["retry = { backoff = \"20m..2m\" }"], "E-VAL-01", "no range like 2m..20m"),
+        (&["missed = \"run-all\""], "E-VAL-01", "there are run-once, skip"),
+        (&["drill = { sample = \"weekley\" }"], "E-VAL-01", "none of hourly, daily, weekly"),
+        (&["drill = { full = \"30 1 * *\" }"], "E-VAL-01", "4 fields"),
+        (&["drill = { app = \"monthly\" }"], "E-DRL-02", "leave app out"),
         (&["class = \"importent\""], "E-VAL-01", "did you mean important?"),
         (&["rto = \"2 fortnights\""], "E-VAL-01", "no length of time"),
         (&["schedule = \"30 1 * *\""], "E-VAL-01", "4 fields"),
@@ -106,6 +131,11 @@ fn what_is_right_is_not_called_wrong() {
         &["retention = \"databases\"", "schedule = \"5 * * * *\""],
         &["retention = \"databases\"", "schedule = \"OnCalendar=*:05\""],
         &["schedule = \"OnCalendar=Mon..Sun 01:30:00 Europe/Berlin\""],
+        &["source = { block = \"/dev/vg/lv\", as = \"lv.img\" }"],
+        &["retry = { attempts = 5, backoff = \"10s..1m\" }", "missed = \"skip\""],
+        &[
+            "drill = { sample = \"weekly\", full = \"OnCalendar=*-*-01\", app = \"0 4 1 * *\", command = [\"true\"] }",
+        ],
         &[
             "retention = \"databases\"",
             "schedule = \"5 * * * *\"",
@@ -148,7 +178,8 @@ fn secrets_are_places_and_nothing_else() {
     ] {
         assert!(told_of(key).iter().any(|(code, _)| code.starts_with("E-SEC-03")), "{key}");
     }
-    for key in ["file = \"/a\"", "systemd = \"a\"", "command = [\"pass\", \"show\"]"] {
+    assert!(told_of("key = { fd = -1 }").iter().any(|(code, _)| code.starts_with("E-VAL-01")));
+    for key in ["fd = 3", "file = \"/a\"", "systemd = \"a\"", "command = [\"pass\", \"show\"]"] {
         assert_eq!(told_of(&format!("key = {{ {key} }}")), []);
     }
 }
@@ -174,6 +205,67 @@ fn files_are_one_configuration_and_a_name_is_given_once() {
         read.mistakes[0].to_string(),
         "c.toml:1: E-KEY-04: destination disk is described a second time, first at a.toml:1; give one of them another name"
     );
+}
+
+#[test]
+fn what_is_around_a_backup_is_read_as_it_is_written() {
+    let hooks = [
+        "hooks = [{ at = \"before\", command = [\"freeze\", \"-q\"], timeout = \"30s\" }, { at = \"finally\", command = [\"thaw\"] }]",
+        "retry = { attempts = 5 }",
+    ];
+    let config = read(&with_job(&hooks)).config;
+    let job = &config.jobs["home"].value;
+    let told: Vec<String> = job
+        .hooks
+        .iter()
+        .map(|h| format!("{:?} {:?} {} {}", h.value.at, h.value.command, h.value.abort, h.value.timeout))
+        .collect();
+    assert_eq!(told, ["Before [\"freeze\", \"-q\"] true 30s", "Finally [\"thaw\"] false 10m"]);
+    assert_eq!((job.retry.attempts, job.retry.backoff, job.missed), (5, Backoff::default(), Missed::RunOnce));
+    // The other way to write a list of tables.
+    let text = with_job(&[]) + "[[job.home.hooks]]\nat = \"before\"\ncommand = [\"freeze\"]\n";
+    assert_eq!(told_codes(&text), "");
+    assert_eq!(read(&text).config.jobs["home"].value.hooks.len(), 1);
+    let schema = Config::schema();
+    let hook = &schema["properties"]["job"]["additionalProperties"]["properties"]["hooks"];
+    assert_eq!(hook["type"], "array");
+    assert_eq!(hook["items"]["required"], serde_json::json!(["at", "command"]));
+    assert_eq!(hook["items"]["additionalProperties"], serde_json::json!(false));
+}
+
+fn told_codes(text: &str) -> String {
+    told(text).into_iter().map(|(code, _)| code).collect::<Vec<_>>().join(", ")
+}
+
+/// A record of a run names the configuration by what is written of its job, whatever the names in it look like.
+#[test]
+fn whatever_is_written_of_a_job_is_in_its_digest() {
+    let digest = |text: &str, job: &str| {
+        let read = read(text);
+        assert!(read.is_sound(), "{text}\n{:?}", read.mistakes);
+        read.config.digest(job)
+    };
+    for (job, disk) in [("home", "disk"), ("my job", "disk"), ("home", "a disk"), ("\u{fc}", "my.disk")] {
+        let name = |kind: &str, name: &str| format!("[{kind}.{name:?}]");
+        let text =
+            with_job(&["retention = \"own\""]) + "[[job.home.hooks]]\nat = \"after\"\ncommand = [\"thaw\"]\n";
+        let text = text + "[retention.own]\npreset = \"user-data\"\n";
+        let text = text.replace("[\"disk\"]", &format!("[{disk:?}]"));
+        let text = text.replace("[destination.disk]", &name("destination", disk));
+        let text =
+            text.replace("[job.home]", &name("job", job)).replace("job.home.", &format!("job.{job:?}."));
+        let before = digest(&text, job);
+        for (from, to) in [
+            ("/srv", "/opt"),
+            ("\"/mnt/b\"", "\"/mnt/c\""),
+            ("thaw", "melt"),
+            ("preset = \"user-data\"", "preset = \"vms\""),
+        ] {
+            assert!(text.contains(from));
+            assert_ne!(digest(&text.replace(from, to), job), before, "{job} {disk} {from}");
+        }
+        assert_eq!(digest(&format!("# a comment\n{text}"), job), before);
+    }
 }
 
 /// The schema is what the reader asks for: it knows all keys of the starter, and no others.

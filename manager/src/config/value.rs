@@ -1,4 +1,4 @@
-//! Values that are written as text: lengths of time.
+//! Values that are written as text: lengths of time, and how long is waited.
 
 use jiff::{Span, SpanRelativeTo, Unit};
 use std::fmt;
@@ -49,9 +49,59 @@ impl fmt::Display for Length {
     }
 }
 
+/// How long is waited before something is tried again: `2m..20m`, from the first to the longest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    least: Length,
+    most: Length,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { least: Length::of_seconds(120), most: Length::of_seconds(1200) }
+    }
+}
+
+impl Backoff {
+    /// How many seconds to wait after so many attempts. The bound grows threefold each time; below it chance decides, from 0
+    /// (the least) to `u64::MAX`, so that machines that failed together do not come back together.
+    pub fn seconds(self, attempts: u32, chance: u64) -> u64 {
+        let [least, most] = [self.least, self.most].map(|length| length.seconds().unsigned_abs());
+        let bound = least.saturating_mul(3u64.saturating_pow(attempts)).min(most);
+        least + chance % (bound - least + 1)
+    }
+}
+
+impl FromStr for Backoff {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (least, most) = text.split_once("..").unwrap_or((text, text));
+        let (least, most): (Length, Length) = (least.trim().parse()?, most.trim().parse()?);
+        if most < least || most.seconds() > 86_400 {
+            return Err(format!("{text:?} is no range like 2m..20m, of a day at most"));
+        }
+        Ok(Self { least, most })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn waiting_grows_and_stays_within_its_range() {
+        let backoff: Backoff = "2m..20m".parse().unwrap();
+        assert_eq!(backoff, Backoff::default());
+        for (attempts, most) in [(1, 360), (2, 1080), (3, 1200), (40, 1200)] {
+            let waits: Vec<u64> = (0..2000).map(|n| backoff.seconds(attempts, n)).collect();
+            assert_eq!((waits.iter().min(), waits.iter().max()), (Some(&120), Some(&most)), "{attempts}");
+        }
+        assert_eq!("30s".parse::<Backoff>().unwrap().seconds(5, u64::MAX), 30);
+        for text in ["", "..", "2m..", "20m..2m", "1h..2d", "soon"] {
+            assert!(text.parse::<Backoff>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn lengths_are_read_and_written() {

@@ -90,7 +90,7 @@ pub fn drill(world: &dyn World, name: &str, job: &Job, options: &Options) -> Res
     let judged = |e: bulla_engine::Error| world.judge(&e);
     let (snapshot, seed) = attempt.snapshot(&repository).map_err(judged)?.ok_or_else(|| {
         let why = format!("{destination} has no snapshot of job {name}");
-        Trouble { outcome: Outcome::Unproven, why }
+        Trouble::new(Outcome::Unproven, why)
     })?;
     let lot = attempt.draw(&repository, &snapshot, seed).map_err(judged)?;
     let (files_all, bytes_all) = (lot.files, lot.bytes);
@@ -167,7 +167,7 @@ fn reckon(phases: [u64; 4], files: u64, files_all: u64, bytes: u64, bytes_all: u
 fn sources(job: &Job) -> Vec<PathBuf> {
     match &job.source.value {
         JobSource::Paths { paths, .. } => paths.iter().map(|at| PathBuf::from(&at.value)).collect(),
-        JobSource::Command { .. } => Vec::new(),
+        JobSource::Command { .. } | JobSource::Block { .. } => Vec::new(),
     }
 }
 
@@ -225,7 +225,7 @@ impl Attempt<'_> {
                 return Ok(from.clone());
             }
             let why = format!("job {} does not go to {from}", self.name);
-            return Err(Trouble { outcome: Outcome::Failed, why });
+            return Err(Trouble::new(Outcome::Failed, why));
         }
         let (mut best, mut last): (Option<(i64, String)>, Option<Trouble>) = (None, None);
         for to in &self.job.to {
@@ -245,7 +245,7 @@ impl Attempt<'_> {
         }
         best.map(|(_, name)| name).ok_or_else(|| {
             let why = "no destination can be read".to_owned();
-            last.unwrap_or(Trouble { outcome: Outcome::Failed, why })
+            last.unwrap_or(Trouble::new(Outcome::Failed, why))
         })
     }
 
@@ -385,7 +385,7 @@ impl Attempt<'_> {
         match last {
             Some(trouble) if !recorded => {
                 let why = format!("the drill is on record nowhere: {}", trouble.why);
-                Err(Trouble { outcome: trouble.outcome, why })
+                Err(Trouble { why, ..trouble })
             }
             _ => Ok(()),
         }

@@ -32,10 +32,10 @@ impl Scratch {
         world: &dyn World,
         keep: bool,
     ) -> Result<Self, Trouble> {
-        let refused = |why: String| Trouble { outcome: Outcome::Refused, why };
-        let failed = |e: io::Error| Trouble {
-            outcome: Outcome::Failed,
-            why: format!("no directory to restore into below {}: {e}", base.display()),
+        let refused = |why: String| Trouble::new(Outcome::Refused, why);
+        let failed = |e: io::Error| {
+            let why = format!("no directory to restore into below {}: {e}", base.display());
+            Trouble::new(Outcome::Failed, why)
         };
         fs::create_dir_all(base).map_err(failed)?;
         let base = base.canonicalize().map_err(failed)?;

@@ -5,18 +5,18 @@
 //! run's record, durable before, does not account for; whatever happens, what happened is on record where it can be.
 
 pub mod guard;
+mod hooks;
 pub mod keep;
 mod lock;
 mod source;
+mod take;
 
-use crate::config::{Config, Job, Retention, Verify};
+use crate::config::{At, Config, Job, Retention, Verify};
 use crate::outcome::Outcome;
 use crate::world::{Trouble, World, now};
-use bulla_engine::backup::{self, BackupOptions};
 use bulla_engine::check::{self, CheckOptions, ReadData};
-use bulla_engine::copy::{self, CopyOptions};
 use bulla_engine::evidence::EVIDENCE_DAYS;
-use bulla_engine::forget::{JOB_TAG, Permit, forget, job_of};
+use bulla_engine::forget::{Permit, forget, job_of};
 use bulla_engine::format::ledger::{Fact, JobCopy, JobRun, Level, Lock, Pruned, Refused};
 use bulla_engine::format::snapshot::Snapshot;
 use bulla_engine::format::tree::Timestamp;
@@ -26,7 +26,6 @@ use bulla_engine::repository::Repository;
 use bulla_engine::retention::Candidate;
 use jiff::tz::TimeZone;
 use keep::Judged;
-use source::Opened;
 
 /// A prune is due after so many seconds.
 const PRUNE_EVERY: i64 = 7 * 24 * 3600;
@@ -47,6 +46,8 @@ struct Place {
     name: String,
     repository: Option<Repository>,
     made: Option<Snapshot>,
+    /// Why it has no copy as yet.
+    failed: Option<Trouble>,
     level: Level,
     outcome: Outcome,
     reason: String,
@@ -56,16 +57,16 @@ struct Place {
 pub fn run(world: &dyn World, config: &Config, name: &str, job: &Job) -> Report {
     let run = Run { world, config, name, job, start: world.env().clock.now() };
     let mut troubles = Vec::new();
-    let mut places = run.open(&mut troubles);
+    let mut places = run.places();
     let source = run.store(&mut places, &mut troubles);
     let findings = run.look(&places);
     for finding in &findings {
-        troubles.push((None, Trouble { outcome: Outcome::Held, why: finding.clone() }));
+        troubles.push((None, Trouble::new(Outcome::Held, finding.clone())));
     }
     run.prove(&mut places, &mut troubles);
     let mut outcome = source;
-    if let Some((_, held)) = troubles.iter().find(|(place, _)| place.is_none()) {
-        outcome = outcome.and(held.outcome);
+    if !findings.is_empty() {
+        outcome = outcome.and(Outcome::Held);
     }
     for place in &places {
         outcome = outcome.and(place.outcome.of_one());
@@ -99,138 +100,17 @@ impl Run<'_> {
         self.world.judge(&e)
     }
 
-    /// Opens every destination.
-    fn open(&self, troubles: &mut Troubles) -> Vec<Place> {
-        let mut open = |name: &String| {
-            let mut place = Place {
-                name: name.clone(),
-                repository: None,
-                made: None,
-                level: Level::Committed,
-                outcome: Outcome::Done,
-                reason: String::new(),
-            };
-            match self.world.open(name, false) {
-                Ok(repository) => place.repository = Some(repository),
-                Err(trouble) => place.fail(trouble, troubles),
-            }
-            place
+    fn places(&self) -> Vec<Place> {
+        let place = |to: &At<String>| Place {
+            name: to.value.clone(),
+            repository: None,
+            made: None,
+            failed: None,
+            level: Level::Committed,
+            outcome: Outcome::Done,
+            reason: String::new(),
         };
-        self.job.to.iter().map(|to| open(&to.value)).collect()
-    }
-
-    /// Reads the source into the first destination that takes it, and copies from there into the others.
-    fn store(&self, places: &mut [Place], troubles: &mut Troubles) -> Outcome {
-        let mut first = None;
-        for (n, place) in places.iter_mut().enumerate() {
-            let Some(repository) = &place.repository else { continue };
-            let opened = match source::open(self.world, self.job) {
-                Ok(opened) => opened,
-                Err(trouble) => {
-                    let outcome = trouble.outcome;
-                    troubles.push((None, trouble));
-                    return outcome;
-                }
-            };
-            match self.back_up(repository, opened) {
-                Ok((made, outcome, alarm)) => {
-                    self.world.step("backup", &told(&made, &place.name));
-                    place.made = Some(made);
-                    if let Some(why) = alarm {
-                        place.fail(Trouble { outcome: Outcome::Held, why }, troubles);
-                    }
-                    first = Some((n, outcome));
-                    break;
-                }
-                // The source's own fault: no other destination would take it.
-                Err((true, trouble)) => {
-                    let outcome = trouble.outcome;
-                    troubles.push((None, trouble));
-                    return outcome;
-                }
-                Err((false, trouble)) => place.fail(trouble, troubles),
-            }
-        }
-        let Some((n, outcome)) = first else {
-            let why = "no destination took the backup".to_owned();
-            troubles.push((None, Trouble { outcome: Outcome::Failed, why }));
-            return Outcome::Failed;
-        };
-        let (before, rest) = places.split_at_mut(n);
-        if let Some((from, after)) = rest.split_first_mut() {
-            for to in before.iter_mut().chain(after) {
-                self.copy(from, to, troubles);
-            }
-        }
-        outcome
-    }
-
-    /// The snapshot; on failure whether the source is to blame, and why.
-    fn back_up(
-        &self,
-        repository: &Repository,
-        opened: Opened,
-    ) -> Result<(Snapshot, Outcome, Option<String>), (bool, Trouble)> {
-        let options = BackupOptions {
-            host: self.world.host(),
-            tags: vec![format!("{JOB_TAG}{}", self.name)],
-            excludes: opened.excludes,
-            ..BackupOptions::default()
-        };
-        let done = backup::run(repository, opened.sources, &options, self.world.observer());
-        if let Some(why) = opened.running.and_then(|r| r.failure()) {
-            let why = format!("{why}; nothing was committed");
-            return Err((true, Trouble { outcome: Outcome::Failed, why }));
-        }
-        let report = done.map_err(|e| {
-            let interrupted = matches!(e, bulla_engine::Error::Interrupted);
-            (interrupted, self.judge(e))
-        })?;
-        let partial = report.statistics.errors > 0 || opened.missing > 0;
-        let outcome = if partial { Outcome::Partial } else { Outcome::Done };
-        match report.snapshot {
-            Some(made) => Ok((made, outcome, report.alarm)),
-            None => Err((true, Trouble { outcome: Outcome::Failed, why: "no snapshot was made".to_owned() })),
-        }
-    }
-
-    fn copy(&self, from: &Place, to: &mut Place, troubles: &mut Troubles) {
-        let (Some(source), Some(target), Some(made)) = (&from.repository, &to.repository, &from.made) else {
-            return;
-        };
-        // It has failed to take the backup itself.
-        if to.outcome != Outcome::Done {
-            return;
-        }
-        // Somebody set it back, or deleted something: that is told, and adding to it makes nothing worse.
-        let alarm = target.verify_history().err().map(|e| self.judge(e));
-        let copied = || -> bulla_engine::Result<Option<Snapshot>> {
-            let newest = self.own(target)?.iter().map(|s| s.start).max();
-            // What it missed, oldest first; what it let go by itself does not come back.
-            let mut wanted = self.own(source)?;
-            wanted.retain(|s| s.id == made.id || newest.is_some_and(|newest| s.start > newest));
-            let report = copy::run(source, target, &wanted, &CopyOptions::default(), self.world.observer())?;
-            let id = report.copied.iter().find(|(s, _)| s.id == made.id).and_then(|(_, id)| *id);
-            Ok(target.snapshots()?.into_iter().find(|s| Some(s.id) == id || s.origin == Some(made.id)))
-        };
-        let copied = copied();
-        if let Some(alarm) = alarm {
-            to.fail(alarm, troubles);
-        }
-        match copied {
-            Ok(Some(copy)) => {
-                self.world.step("copy", &format!("snapshot {} in {}", copy.id.short(), to.name));
-                to.made = Some(copy);
-            }
-            Ok(None) => {
-                let why = "the copy is not there".to_owned();
-                to.fail(Trouble { outcome: Outcome::Failed, why }, troubles);
-            }
-            Err(e) => {
-                let trouble = self.judge(e);
-                to.fail(trouble, troubles);
-            }
-        }
+        self.job.to.iter().map(place).collect()
     }
 
     /// The snapshots of this job and host.
@@ -290,7 +170,7 @@ impl Run<'_> {
                     self.world.step("verify", &what);
                     if report.proven == 0 && self.job.verify == Verify::New {
                         let why = "what was read back could not be put on record".to_owned();
-                        place.fail(Trouble { outcome: Outcome::Unproven, why }, troubles);
+                        place.fail(Trouble::new(Outcome::Unproven, why), troubles);
                     }
                 }
                 Ok(report) => {
@@ -301,7 +181,7 @@ impl Run<'_> {
                     let more = report.findings.len().saturating_sub(some.len());
                     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
                     let why = format!("damage found: {}{more}", some.join("; "));
-                    place.fail(Trouble { outcome: Outcome::Damage, why }, troubles);
+                    place.fail(Trouble::new(Outcome::Damage, why), troubles);
                 }
                 Err(trouble) => place.fail(trouble, troubles),
             }
@@ -346,7 +226,7 @@ impl Run<'_> {
             if let Err(e) = repository.record(&Fact::Run(record.clone())) {
                 let trouble = self.judge(e);
                 let why = format!("the run could not be put on record: {}", trouble.why);
-                place.fail(Trouble { outcome: trouble.outcome, why }, troubles);
+                place.fail(Trouble { why, ..trouble }, troubles);
                 place.made = None;
             }
         }
@@ -443,6 +323,11 @@ impl Run<'_> {
 }
 
 impl Place {
+    /// It has no copy, and has to be opened anew to get one.
+    fn lose(&mut self, trouble: Trouble) {
+        (self.repository, self.failed) = (None, Some(trouble));
+    }
+
     fn fail(&mut self, trouble: Trouble, troubles: &mut Troubles) {
         self.outcome = self.outcome.and(trouble.outcome);
         if self.reason.is_empty() {

@@ -4,7 +4,7 @@ use crate::config::{Job, JobSource};
 use crate::outcome::Outcome;
 use crate::world::{Trouble, World};
 use bulla_engine::observer::escape;
-use bulla_engine::source::{Filter, FilterSpec, PathSources, Pipeline, Running, Sources};
+use bulla_engine::source::{Filter, FilterSpec, PathSources, Pipeline, Running, Sources, block};
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,10 +15,14 @@ pub(super) struct Opened {
     pub(super) excludes: Vec<String>,
     /// Paths that are configured and not there.
     pub(super) missing: usize,
+    /// The source is a device, whose end is judged.
+    pub(super) device: bool,
+    /// What makes the backup doubtful.
+    pub(super) warning: Option<String>,
 }
 
 fn failed(why: String) -> Trouble {
-    Trouble { outcome: Outcome::Failed, why }
+    Trouble::new(Outcome::Failed, why)
 }
 
 /// Opens it.
@@ -53,7 +57,14 @@ pub(super) fn open(world: &dyn World, job: &Job) -> Result<Opened, Trouble> {
                 with_atime: false,
                 skip: world.own_directories(),
             };
-            Ok(Opened { sources: Sources::Paths(sources), running: None, excludes, missing })
+            Ok(Opened {
+                sources: Sources::Paths(sources),
+                running: None,
+                excludes,
+                missing,
+                device: false,
+                warning: None,
+            })
         }
         JobSource::Command { pipeline, name, magic, min_size, timeout } => {
             let words = |command: &Vec<_>| -> Vec<std::ffi::OsString> {
@@ -68,7 +79,15 @@ pub(super) fn open(world: &dyn World, job: &Job) -> Result<Opened, Trouble> {
             };
             let (source, running) = pipeline.start(name.value.clone().into_bytes()).map_err(failed)?;
             let (sources, running) = (Sources::Stream(source), Some(running));
-            Ok(Opened { sources, running, excludes: Vec::new(), missing: 0 })
+            Ok(Opened { sources, running, excludes: Vec::new(), missing: 0, device: false, warning: None })
+        }
+        JobSource::Block { path, name } => {
+            let name = name.as_ref().unwrap_or(path).value.clone().into_bytes();
+            let (source, mounted) = block(Path::new(&path.value), name).map_err(failed)?;
+            let warning =
+                mounted.map(|m| format!("{m}: the backup may be of no moment; take it of a snapshot"));
+            let sources = Sources::Stream(source);
+            Ok(Opened { sources, running: None, excludes: Vec::new(), missing: 0, device: true, warning })
         }
     }
 }

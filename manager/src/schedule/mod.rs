@@ -176,5 +176,25 @@ impl fmt::Display for Schedule {
     }
 }
 
+/// When something is due that comes seldom: a [`Schedule`], or a word for one.
+#[derive(Debug, Clone)]
+pub struct Every(pub Schedule);
+
+impl FromStr for Every {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let words = ["hourly", "daily", "weekly", "monthly", "quarterly", "yearly"];
+        if words.contains(&text) {
+            return format!("{PREFIX}{text}").parse().map(Self);
+        }
+        let plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphabetic());
+        if plain {
+            return Err(format!("{text:?} is none of {}", words.join(", ")));
+        }
+        text.parse().map(Self)
+    }
+}
+
 #[cfg(test)]
 mod tests;

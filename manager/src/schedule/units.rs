@@ -1,9 +1,11 @@
-//! The units of systemd that run jobs when they are due: a service and a timer for each job with a schedule, pure texts.
+//! The units of systemd that run jobs when they are due: a service and a timer for each job with a schedule, and for each
+//! whose drills have one, pure texts.
 //!
 //! A service may read everything, and write only where its job needs to; it reaches the network only if its job does. What
 //! is hidden from it would be missing in its backups, so nothing is hidden that a source covers. What a unit cannot say is
 //! refused, and everything else quoted.
 
+use super::Schedule;
 use crate::config::{Config, Destination, Job, JobSource, SecretRef, local};
 use std::path::{Path, PathBuf};
 
@@ -41,7 +43,12 @@ pub fn units(config: &Config, program: &Path, file: &Path) -> Result<Vec<Unit>, 
 const NAME_MAX: usize = 200;
 
 fn of_job(config: &Config, name: &str, job: &Job, program: &Path, file: &Path) -> Result<Vec<Unit>, String> {
-    let Some(schedule) = &job.schedule else { return Ok(Vec::new()) };
+    let drill = &job.drill;
+    let drills: Vec<&Schedule> =
+        [&drill.sample, &drill.full, &drill.app].into_iter().flatten().map(|at| &at.value.0).collect();
+    if job.schedule.is_none() && drills.is_empty() {
+        return Ok(Vec::new());
+    }
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if !name.starts_with(|c: char| c.is_ascii_alphanumeric())
         || !name.chars().all(plain)
@@ -52,29 +59,66 @@ fn of_job(config: &Config, name: &str, job: &Job, program: &Path, file: &Path) -
                 .to_owned(),
         );
     }
+    let mut out = Vec::new();
+    if let Some(schedule) = &job.schedule {
+        let verb = format!("run {name}");
+        let about = format!("Backup job {name}");
+        let needs = Needs::of(config, job, program, file)?;
+        let texts = pair(config, program, file, (&about, &verb), &needs, &[&schedule.value], "2min")?;
+        out.extend(units_of(name, name, texts));
+    }
+    if !drills.is_empty() {
+        let as_unit = format!("{name}-drill");
+        if config.jobs.contains_key(&as_unit) {
+            return Err(format!("its drills' units would be those of job {as_unit}; rename one of the two"));
+        }
+        let verb = format!("drill {name} --due");
+        let about = format!("Restore drills of backup job {name}");
+        let needs = Needs::of(config, job, program, file)?.for_drills(job)?;
+        let texts = pair(config, program, file, (&about, &verb), &needs, &drills, "1h")?;
+        out.extend(units_of(name, &as_unit, texts));
+    }
+    Ok(out)
+}
+
+fn units_of(job: &str, unit: &str, [service, timer]: [String; 2]) -> [Unit; 2] {
+    let of = |kind: &str, text| Unit { job: job.to_owned(), name: format!("bulla-{unit}.{kind}"), text };
+    [of("service", service), of("timer", timer)]
+}
+
+/// A service and its timer.
+fn pair(
+    config: &Config,
+    program: &Path,
+    file: &Path,
+    (about, verb): (&str, &str),
+    needs: &Needs,
+    schedules: &[&Schedule],
+    spread: &str,
+) -> Result<[String; 2], String> {
     let head = marker(file)?;
-    let needs = Needs::of(config, job, program, file)?;
     let service = format!(
-        "{head}[Unit]\nDescription=Backup job {name}\n{}\n[Service]\nType=oneshot\n\
-         ExecStart=:{} run {name} --config {}\n{COURTESY}{}",
+        "{head}[Unit]\nDescription={about}\n{}\n[Service]\nType=oneshot\n\
+         ExecStart=:{} {verb} --config {}\n{COURTESY}{}",
         needs.order(),
         quoted(program)?,
         quoted(file)?,
         needs.sandbox()?,
     );
-    let zone = schedule.value.zone().or(config.host.zone.as_ref().map(|at| &at.value));
-    let zone = match zone {
-        Some(zone) => zone.iana_name().ok_or("its time zone has no name")?,
-        None => "UTC",
-    };
-    let lines = schedule.value.on_calendar().into_iter();
-    let lines: String = lines.map(|line| format!("OnCalendar={line} {zone}\n")).collect();
+    let mut lines = String::new();
+    for schedule in schedules {
+        let zone = schedule.zone().or(config.host.zone.as_ref().map(|at| &at.value));
+        let zone = match zone {
+            Some(zone) => zone.iana_name().ok_or("its time zone has no name")?,
+            None => "UTC",
+        };
+        lines.extend(schedule.on_calendar().into_iter().map(|line| format!("OnCalendar={line} {zone}\n")));
+    }
     let timer = format!(
-        "{head}[Unit]\nDescription=When backup job {name} is due\n\n[Timer]\n{lines}Persistent=true\n\
-         RandomizedDelaySec=2min\nAccuracySec=1m\n\n[Install]\nWantedBy=timers.target\n",
+        "{head}[Unit]\nDescription=When {about} is due\n\n[Timer]\n{lines}Persistent=true\n\
+         RandomizedDelaySec={spread}\nAccuracySec=1m\n\n[Install]\nWantedBy=timers.target\n",
     );
-    let unit = |kind: &str, text| Unit { job: name.to_owned(), name: format!("bulla-{name}.{kind}"), text };
-    Ok(vec![unit("service", service), unit("timer", timer)])
+    Ok([service, timer])
 }
 
 /// It stands back behind everything else, may take its time (a first backup over a thin line takes days), and is asked to
@@ -100,7 +144,6 @@ NoNewPrivileges=yes
 ProtectSystem=strict
 ProtectHome=read-only
 PrivateMounts=yes
-PrivateDevices=yes
 ProtectClock=yes
 ProtectControlGroups=yes
 ProtectHostname=yes
@@ -110,7 +153,6 @@ ProtectProc=invisible
 LockPersonality=yes
 RestrictNamespaces=yes
 RestrictRealtime=yes
-RestrictSUIDSGID=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service landlock_create_ruleset landlock_add_rule landlock_restrict_self
 SystemCallErrorNumber=EPERM
@@ -130,6 +172,10 @@ struct Needs {
     /// Other processes' temporary files, and the kernel's modules, which systemd could hide.
     temporary: bool,
     modules: bool,
+    /// The device that it reads.
+    device: Option<PathBuf>,
+    /// Files are restored as they were, with owners and modes.
+    restores: bool,
 }
 
 impl Needs {
@@ -142,18 +188,30 @@ impl Needs {
             other_user: false,
             temporary: false,
             modules: false,
+            device: None,
+            restores: false,
         };
         let mut touched = vec![program.to_owned(), file.to_owned()];
         match &job.source.value {
             JobSource::Paths { paths, .. } => {
                 touched.extend(paths.iter().filter_map(|path| local(&path.value)));
             }
+            JobSource::Block { .. } => {}
             JobSource::Command { pipeline, .. } => {
                 for command in pipeline {
                     needs.runs(command.iter().map(|at| at.value.as_str()));
                     touched.extend(command.iter().filter_map(|at| local(&at.value)));
                 }
             }
+        }
+        if let JobSource::Block { path, .. } = &job.source.value {
+            let path = PathBuf::from(&path.value);
+            touched.push(path.clone());
+            needs.device = Some(path).filter(|path| path.starts_with("/dev"));
+        }
+        for hook in &job.hooks {
+            needs.runs(hook.value.command.iter().map(String::as_str));
+            touched.extend(hook.value.command.iter().filter_map(|word| local(word)));
         }
         for name in &job.to {
             if let Some(destination) = config.destinations.get(&name.value) {
@@ -185,6 +243,10 @@ impl Needs {
             match &secret.value {
                 SecretRef::File(path) => touched.push(path.clone()),
                 SecretRef::Command(words) => self.runs(words.iter().map(String::as_str)),
+                SecretRef::Fd(_) => {
+                    let why = "its secret is behind a descriptor, and systemd leaves none open; write { systemd = \"…\" }";
+                    return Err(why.to_owned());
+                }
                 SecretRef::Systemd(name) => {
                     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
                     if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
@@ -197,6 +259,27 @@ impl Needs {
             }
         }
         Ok(())
+    }
+
+    /// What its drills need instead: no source, but a place for what is restored, and whoever judges it.
+    fn for_drills(mut self, job: &Job) -> Result<Self, String> {
+        self.restores = matches!(job.source.value, JobSource::Paths { .. });
+        self.device = None;
+        if let Some(command) = job.drill.command.as_ref().filter(|_| job.drill.app.is_some()) {
+            self.runs(command.iter().map(|at| at.value.as_str()));
+            self.network = true;
+        }
+        match &job.drill.target {
+            Some(target) => {
+                let path = local(&target.value).ok_or("the target of its drills is no whole path, from /")?;
+                self.temporary |= path.starts_with("/tmp") || path.starts_with("/var/tmp");
+                self.writes.push(path);
+            }
+            // Without one of its own.
+            None if self.temporary => self.writes.push(PathBuf::from("/var/tmp")),
+            None => {}
+        }
+        Ok(self)
     }
 
     fn runs<'w>(&mut self, mut words: impl Iterator<Item = &'w str>) {
@@ -227,15 +310,29 @@ impl Needs {
             // One that is not there is bulla's to complain about.
             say(&format!("ReadWritePaths=-{}", quoted(path)?));
         }
+        match &self.device {
+            Some(device) => {
+                say(&format!("DevicePolicy=closed\nDeviceAllow={} r", plain_word(device)?));
+            }
+            None => say("PrivateDevices=yes"),
+        }
         let mut rights = "CapabilityBoundingSet=CAP_DAC_READ_SEARCH".to_owned();
-        if !self.writes.is_empty() {
+        if !self.writes.is_empty() || self.restores {
             // Repositories of other users.
             rights += " CAP_DAC_OVERRIDE";
+        }
+        if self.restores {
+            rights += " CAP_CHOWN CAP_FOWNER CAP_FSETID";
+        } else {
+            say("RestrictSUIDSGID=yes");
         }
         if self.other_user {
             rights += " CAP_SETUID CAP_SETGID";
         } else {
             say("SystemCallFilter=~@resources @privileged");
+            if self.restores {
+                say("SystemCallFilter=@chown");
+            }
         }
         say(&rights);
         if self.network {
@@ -265,6 +362,13 @@ fn quoted(path: &Path) -> Result<String, String> {
         return Err(format!("a unit needs a whole path, from /, and not {text:?}"));
     }
     Ok(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%")))
+}
+
+/// A path where a unit takes no quotes.
+fn plain_word(path: &Path) -> Result<String, String> {
+    let odd = |c: char| c.is_whitespace() || "\"'\\%".contains(c);
+    let text = path.to_str().filter(|text| !text.chars().any(|c| odd(c) || c.is_control()));
+    text.map(str::to_owned).ok_or_else(|| format!("a unit cannot name the device {path:?}"))
 }
 
 #[cfg(test)]
@@ -334,6 +438,56 @@ to = ["disk"]
         }
         assert!(!service.contains("PrivateNetwork") && !service.contains("@privileged"), "{service}");
         assert!(text("bulla-dump.timer", &units).contains("OnCalendar=*-*-* 00:00:00 UTC\n"));
+    }
+
+    #[test]
+    fn a_job_whose_drills_have_a_timetable_has_a_second_pair() {
+        let drills = "drill = { sample = \"weekly\", full = \"30 4 1 * *\", target = \"/srv2/scratch\" }\nschedule = \"0 3 1 * 1\"";
+        let units = made(&JOBS.replace("schedule = \"0 3 1 * 1\"", drills)).unwrap();
+        let names: Vec<&str> = units.iter().filter(|u| u.job == "files").map(|u| u.name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "bulla-files.service",
+                "bulla-files.timer",
+                "bulla-files-drill.service",
+                "bulla-files-drill.timer"
+            ]
+        );
+        let service = text("bulla-files-drill.service", &units);
+        for line in [
+            "ExecStart=:\"/usr/bin/bulla\" drill files --due --config \"/etc/bulla/config.toml\"\n",
+            "ReadWritePaths=-\"/srv2/scratch\"\n",
+            "CAP_CHOWN CAP_FOWNER CAP_FSETID\n",
+            "SystemCallFilter=@chown\n",
+        ] {
+            assert!(service.contains(line), "{line}{service}");
+        }
+        let timer = text("bulla-files-drill.timer", &units);
+        for line in
+            ["OnCalendar=Mon *-*-* 00:00:00 Europe/Berlin\n", "OnCalendar=*-*-01 04:30:00 Europe/Berlin\n"]
+        {
+            assert!(timer.contains(line), "{line}{timer}");
+        }
+        assert!(!text("bulla-files.service", &units).contains("CAP_CHOWN"));
+        let clash =
+            JOBS.replace("[job.dump]", "[job.files-drill]").replace("schedule = \"0 3 1 * 1\"", drills);
+        assert!(made(&clash).unwrap_err()[0].contains("rename one of the two"));
+    }
+
+    #[test]
+    fn a_device_is_left_to_its_job_and_no_other() {
+        let job =
+            "source = { block = \"/dev/vg/lv\" }\nhooks = [{ at = \"before\", command = [\"/tmp/freeze\"] }]";
+        let service = text(
+            "bulla-files.service",
+            &made(&JOBS.replace("source = { paths = [\"/srv\"], exclude = [\"/mnt\"] }", job)).unwrap(),
+        );
+        assert!(service.contains("DevicePolicy=closed\nDeviceAllow=/dev/vg/lv r\n"), "{service}");
+        assert!(!service.contains("PrivateDevices") && !service.contains("PrivateTmp"), "{service}");
+        assert!(service.contains("AF_INET"), "nobody knows what a hook needs: {service}");
+        let fd = JOBS.replace("systemd = \"disk-key\"", "fd = 3");
+        assert!(made(&fd).unwrap_err()[0].contains("systemd leaves none open"));
     }
 
     /// What systemd hides from a service would be missing in its backup.

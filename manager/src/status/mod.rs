@@ -7,12 +7,13 @@ mod facts;
 
 pub use facts::{Facts, Holding};
 
-use crate::config::{Class, Config, Job};
+use crate::config::{At, Class, Config, Job};
+use crate::due::{self, Question};
 use crate::outcome::Outcome;
 use crate::schedule::Schedule;
 use bulla_engine::forget::job_of;
 use bulla_engine::format::RunId;
-use bulla_engine::format::ledger::{Drill, Fact, JobCopy, JobRun, Level};
+use bulla_engine::format::ledger::{Drill, DrillKind, Fact, JobCopy, JobRun, Level};
 use bulla_engine::format::snapshot::Snapshot;
 use jiff::tz::TimeZone;
 use std::collections::HashSet;
@@ -104,7 +105,7 @@ impl Judge<'_> {
     fn all(mut self, zone: &TimeZone) -> JobStatus {
         let (runs, drills) = (self.facts.runs(self.name, self.host), self.facts.drills(self.name, self.host));
         self.destinations(&runs);
-        let last = runs.last().map(|(_, run)| *run);
+        let last = due::last(&runs, self.now);
         self.last(last);
         let (next_due, missed) = self.schedule(last, zone);
         let proven = self.proven();
@@ -121,7 +122,12 @@ impl Judge<'_> {
         JobStatus {
             job: self.name.to_owned(),
             proven: newest,
-            last_ok: runs.iter().filter(done).map(|(ended, _)| *ended).next_back(),
+            last_ok: runs
+                .iter()
+                .filter(|(_, run)| due::has_begun(run, self.now))
+                .filter(done)
+                .map(|(ended, _)| *ended)
+                .next_back(),
             level,
             rpo,
             rpo_objective: self.job.rpo.as_ref().map(|at| at.value.seconds()),
@@ -241,7 +247,11 @@ impl Judge<'_> {
     /// How the last run ended.
     fn last(&mut self, last: Option<&JobRun>) {
         let Some(last) = last else {
-            let what = format!("{} has never run", self.name);
+            let read = |to: &At<String>| matches!(self.facts.holdings.get(&to.value), Some(Ok(_)));
+            let what = match self.job.to.iter().all(read) {
+                true => format!("{} has never run", self.name),
+                false => format!("whether {} has ever run is not known", self.name),
+            };
             self.say(Outcome::Unproven, what, format!("bulla run {}", self.name));
             return;
         };
@@ -346,6 +356,21 @@ impl Judge<'_> {
                 self.say(Outcome::Unproven, what, fix);
             }
             Some(_) => {}
+        }
+        let &Self { config, name, job, host, facts, now, .. } = &*self;
+        for (kind, last) in (Question { config, name, job, host, facts, now }).overdue() {
+            let (word, option) = match kind {
+                DrillKind::Sample => ("sample", ""),
+                DrillKind::Full => ("full", " --full"),
+                DrillKind::Application => ("app", " --app"),
+            };
+            let what = match last {
+                Some(last) => {
+                    format!("the {word} drill is overdue: it passed {} days ago", (now - last) / DAY)
+                }
+                None => format!("the {word} drill has never passed"),
+            };
+            self.say(Outcome::Unproven, what, format!("bulla drill {name}{option}"));
         }
     }
 
