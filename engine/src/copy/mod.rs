@@ -7,6 +7,7 @@
 
 mod gather;
 mod resplit;
+pub mod several;
 
 use crate::backup::known::Known;
 use crate::backup::look::Looked;
