@@ -5,7 +5,7 @@ mod cat;
 mod check;
 mod compliance;
 mod config;
-mod copies;
+mod places;
 mod copy;
 mod drill;
 mod find;

@@ -13,6 +13,7 @@ use crate::outcome::Outcome;
 use crate::world::{Trouble, World, now};
 use bulla_engine::backup::{self, BackupOptions};
 use bulla_engine::check::{self, CheckOptions, ReadData};
+use bulla_engine::copy::several::{self, Taken};
 use bulla_engine::copy::{self, CopyOptions};
 use bulla_engine::evidence::EVIDENCE_DAYS;
 use bulla_engine::forget::{JOB_TAG, Permit, forget, job_of};
@@ -26,6 +27,7 @@ use bulla_engine::retention::Candidate;
 use jiff::tz::TimeZone;
 use keep::Judged;
 use source::Opened;
+use std::sync::{Mutex, PoisonError};
 
 /// A prune is due after so many seconds.
 const PRUNE_EVERY: i64 = 7 * 24 * 3600;
@@ -116,45 +118,43 @@ impl Run<'_> {
         self.job.to.iter().map(|to| open(&to.value)).collect()
     }
 
-    /// Reads the source into the first destination that takes it, and copies from there into the others.
+    /// Reads the source into the first destination that takes it, and copies from there into all the others at once.
     fn store(&self, places: &mut [Place], troubles: &mut Troubles) -> Outcome {
-        let mut first = None;
-        for (n, place) in places.iter_mut().enumerate() {
-            let Some(repository) = &place.repository else { continue };
-            let opened = match source::open(self.world, self.job) {
-                Ok(opened) => opened,
-                Err(trouble) => {
-                    let outcome = trouble.outcome;
-                    troubles.push((None, trouble));
-                    return outcome;
-                }
-            };
-            match self.back_up(repository, opened) {
-                Ok((made, outcome)) => {
+        let (mut outcome, copying) = (Outcome::Done, Mutex::new(Vec::new()));
+        let near =
+            |place: &Place| place.repository.as_ref().is_some_and(|r| r.backend().describe().local);
+        let back_up = |place: &mut Place| {
+            let Some(repository) = &place.repository else { return Taken::No };
+            let stored = source::open(self.world, self.job).map_err(|trouble| (true, trouble));
+            match stored.and_then(|opened| self.back_up(repository, opened)) {
+                Ok((made, ended)) => {
                     self.world.step("backup", &told(&made, &place.name));
-                    place.made = Some(made);
-                    first = Some((n, outcome));
-                    break;
+                    (place.made, outcome) = (Some(made), ended);
+                    Taken::Yes
                 }
                 // The source's own fault: no other destination would take it.
                 Err((true, trouble)) => {
-                    let outcome = trouble.outcome;
+                    outcome = trouble.outcome;
                     troubles.push((None, trouble));
-                    return outcome;
+                    Taken::ByNone
                 }
-                Err((false, trouble)) => place.fail(trouble, troubles),
+                Err((false, trouble)) => {
+                    place.fail(trouble, troubles);
+                    Taken::No
+                }
             }
-        }
-        let Some((n, outcome)) = first else {
+        };
+        let copy = |from: &Place, to: &mut Place| {
+            let mut own = Vec::new();
+            self.copy(from, to, &mut own);
+            copying.lock().unwrap_or_else(PoisonError::into_inner).extend(own);
+        };
+        let first = several::store(places, near, back_up, copy);
+        troubles.extend(copying.into_inner().unwrap_or_else(PoisonError::into_inner));
+        if first.is_none() && outcome == Outcome::Done {
             let why = "no destination took the backup".to_owned();
             troubles.push((None, Trouble { outcome: Outcome::Failed, why }));
             return Outcome::Failed;
-        };
-        let (before, rest) = places.split_at_mut(n);
-        if let Some((from, after)) = rest.split_first_mut() {
-            for to in before.iter_mut().chain(after) {
-                self.copy(from, to, troubles);
-            }
         }
         outcome
     }
