@@ -71,9 +71,9 @@ pub(crate) fn one_for_each(global: &Global, repositories: usize) -> Outcome<bool
         None => Ok(false),
         Some((_, n)) if n == repositories => Ok(true),
         Some((option, n)) => {
-            let there = if repositories == 1 { "one repository".into() } else { format!("{repositories} repositories") };
+            let there = if repositories == 1 { "repository" } else { "repositories" };
             let rule = "give it once for all, or once for each -r, in their order";
-            Err(Failure::Usage(format!("{option} is given {n} times, and there is {there}: {rule}")))
+            Err(Failure::Usage(format!("{option} is given {n} times for {repositories} {there}: {rule}")))
         }
     }
 }

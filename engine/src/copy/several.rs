@@ -15,34 +15,44 @@ pub enum Taken {
     ByNone,
 }
 
-/// Backs up to the first of `places` that takes it, those that are `near` before the others so that what is copied need not be
-/// fetched from afar, and then copies to all the others, each in a thread of its own. Which place it was; `None` if none has it.
+/// The numbers of `places`, those that are `near` before the others, so that what is copied need not be fetched from afar.
+pub fn nearest_first<P>(places: &[P], near: impl Fn(&P) -> bool) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..places.len()).collect();
+    order.sort_by_key(|n| places.get(*n).is_none_or(|place| !near(place)));
+    order
+}
+
+/// Backs up to the first of `places` that takes it, the nearest first, and then copies to all the others at once. Which place
+/// it was; `None` if none has it.
 pub fn store<P: Send + Sync>(
     places: &mut [P],
     near: impl Fn(&P) -> bool,
     mut back_up: impl FnMut(&mut P) -> Taken,
     copy: impl Fn(&P, &mut P) + Sync,
 ) -> Option<usize> {
-    let mut order: Vec<usize> = (0..places.len()).collect();
-    order.sort_by_key(|n| places.get(*n).is_none_or(|place| !near(place)));
-    let mut first = None;
-    for n in order {
+    for n in nearest_first(places, near) {
         match places.get_mut(n).map(&mut back_up) {
-            Some(Taken::Yes) => first = Some(n),
-            Some(Taken::No) | None => continue,
-            Some(Taken::ByNone) => {}
+            Some(Taken::Yes) => {
+                to_others(places, n, copy);
+                return Some(n);
+            }
+            Some(Taken::No) | None => {}
+            Some(Taken::ByNone) => return None,
         }
-        break;
     }
-    let (before, rest) = places.split_at_mut(first?);
-    let (from, after) = rest.split_first_mut()?;
+    None
+}
+
+/// Copies from place number `first` to all the others, each in a thread of its own.
+pub fn to_others<P: Send + Sync>(places: &mut [P], first: usize, copy: impl Fn(&P, &mut P) + Sync) {
+    let Some((before, rest)) = places.split_at_mut_checked(first) else { return };
+    let Some((from, after)) = rest.split_first_mut() else { return };
     let (from, copy) = (&*from, &copy);
     std::thread::scope(|scope| {
         for to in before.iter_mut().chain(after) {
             scope.spawn(move || copy(from, to));
         }
     });
-    first
 }
 
 #[cfg(test)]

@@ -13,8 +13,7 @@ use crate::outcome::Outcome;
 use crate::world::{Trouble, World, now};
 use bulla_engine::backup::{self, BackupOptions};
 use bulla_engine::check::{self, CheckOptions, ReadData};
-use bulla_engine::copy::several::{self, Taken};
-use bulla_engine::copy::{self, CopyOptions};
+use bulla_engine::copy::{self, CopyOptions, several};
 use bulla_engine::evidence::EVIDENCE_DAYS;
 use bulla_engine::forget::{JOB_TAG, Permit, forget, job_of};
 use bulla_engine::format::ledger::{Fact, JobCopy, JobRun, Level, Pruned};
@@ -118,44 +117,52 @@ impl Run<'_> {
         self.job.to.iter().map(|to| open(&to.value)).collect()
     }
 
-    /// Reads the source into the first destination that takes it, and copies from there into all the others at once.
+    /// Reads the source into the first destination that takes it, those on this machine before others, and copies from there into
+    /// all the others at once.
     fn store(&self, places: &mut [Place], troubles: &mut Troubles) -> Outcome {
-        let (mut outcome, copying) = (Outcome::Done, Mutex::new(Vec::new()));
-        let near =
-            |place: &Place| place.repository.as_ref().is_some_and(|r| r.backend().describe().local);
-        let back_up = |place: &mut Place| {
-            let Some(repository) = &place.repository else { return Taken::No };
-            let stored = source::open(self.world, self.job).map_err(|trouble| (true, trouble));
-            match stored.and_then(|opened| self.back_up(repository, opened)) {
-                Ok((made, ended)) => {
+        let mut first = None;
+        let near = |place: &Place| place.repository.as_ref().is_some_and(|r| r.backend().describe().local);
+        for n in several::nearest_first(places, near) {
+            let Some(place) = places.get_mut(n) else { continue };
+            let Some(repository) = &place.repository else { continue };
+            let opened = match source::open(self.world, self.job) {
+                Ok(opened) => opened,
+                Err(trouble) => {
+                    let outcome = trouble.outcome;
+                    troubles.push((None, trouble));
+                    return outcome;
+                }
+            };
+            match self.back_up(repository, opened) {
+                Ok((made, outcome)) => {
                     self.world.step("backup", &told(&made, &place.name));
-                    (place.made, outcome) = (Some(made), ended);
-                    Taken::Yes
+                    place.made = Some(made);
+                    first = Some((n, outcome));
+                    break;
                 }
                 // The source's own fault: no other destination would take it.
                 Err((true, trouble)) => {
-                    outcome = trouble.outcome;
+                    let outcome = trouble.outcome;
                     troubles.push((None, trouble));
-                    Taken::ByNone
+                    return outcome;
                 }
-                Err((false, trouble)) => {
-                    place.fail(trouble, troubles);
-                    Taken::No
-                }
+                Err((false, trouble)) => place.fail(trouble, troubles),
             }
-        };
-        let copy = |from: &Place, to: &mut Place| {
-            let mut own = Vec::new();
-            self.copy(from, to, &mut own);
-            copying.lock().unwrap_or_else(PoisonError::into_inner).extend(own);
-        };
-        let first = several::store(places, near, back_up, copy);
-        troubles.extend(copying.into_inner().unwrap_or_else(PoisonError::into_inner));
-        if first.is_none() && outcome == Outcome::Done {
+        }
+        let Some((n, outcome)) = first else {
             let why = "no destination took the backup".to_owned();
             troubles.push((None, Trouble { outcome: Outcome::Failed, why }));
             return Outcome::Failed;
-        }
+        };
+        let told = Mutex::new(Vec::new());
+        several::to_others(places, n, |from, to| {
+            let mut own = Vec::new();
+            self.copy(from, to, &mut own);
+            told.lock().unwrap_or_else(PoisonError::into_inner).extend(own);
+        });
+        let mut told: Troubles = told.into_inner().unwrap_or_else(PoisonError::into_inner);
+        told.sort_by_key(|(place, _)| self.job.to.iter().position(|to| place.as_ref() == Some(&to.value)));
+        troubles.extend(told);
         outcome
     }
 
