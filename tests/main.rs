@@ -29,6 +29,7 @@ mod repair;
 mod restore;
 mod resume;
 mod rotation;
+mod several;
 mod support;
 mod tidy;
 mod unsynced;

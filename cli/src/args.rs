@@ -35,19 +35,19 @@ pub(crate) struct Cli {
 pub(crate) struct Global {
     /// Repository: a path, or an s3:, sftp:, rest: or rclone: URL [BULLA_REPOSITORY]
     #[arg(short, long, global = true, value_name = "URL", conflicts_with = "repository_file")]
-    pub(crate) repo: Option<OsString>,
+    pub(crate) repo: Vec<OsString>,
     /// File whose first line is the repository [BULLA_REPOSITORY_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) repository_file: Option<PathBuf>,
     /// File with the password; one line end at its end is not part of it [BULLA_PASSWORD_FILE]
     #[arg(short, long, global = true, value_name = "FILE", group = "secret")]
-    pub(crate) password_file: Option<PathBuf>,
+    pub(crate) password_file: Vec<PathBuf>,
     /// Command that prints the password; split like a shell does, run without one [BULLA_PASSWORD_COMMAND]
     #[arg(long, global = true, value_name = "COMMAND", group = "secret")]
-    pub(crate) password_command: Option<String>,
+    pub(crate) password_command: Vec<String>,
     /// File with a key instead of a password: a key file or the recovery key [BULLA_KEY_FILE]
     #[arg(long, global = true, value_name = "FILE", group = "secret")]
-    pub(crate) key_file: Option<PathBuf>,
+    pub(crate) key_file: Vec<PathBuf>,
     /// Cache directory [BULLA_CACHE_DIR, default: ~/.cache/bulla]
     #[arg(long, global = true, value_name = "DIR", conflicts_with = "no_cache")]
     pub(crate) cache_dir: Option<PathBuf>,

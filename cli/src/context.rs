@@ -9,7 +9,8 @@ use bulla_backends::open::{Opened, Settings};
 use bulla_backends::settings::{Options, Variables};
 use bulla_engine::backend::{Backend, Throttle};
 use bulla_engine::env::Env;
-use bulla_engine::repository::Repository;
+use bulla_engine::repository::{Repository, SlotSecret};
+use std::borrow::Borrow;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -47,33 +48,54 @@ impl<'a> Context<'a> {
         Self { copies: false, ..*self }
     }
 
-    /// Where the repository is.
+    /// Where the repository is; there is one.
     pub(crate) fn location(&self) -> Outcome<Location> {
-        let place = match (&self.global.repo, &self.global.repository_file) {
-            (Some(url), _) => url.clone(),
-            (_, Some(file)) => first_line(file)?,
-            _ => match (variable("BULLA_REPOSITORY"), variable("BULLA_REPOSITORY_FILE")) {
-                (Some(_), Some(_)) => {
-                    let both = "BULLA_REPOSITORY and BULLA_REPOSITORY_FILE are both set; keep one";
-                    return Err(Failure::Usage(both.into()));
-                }
-                (Some(url), _) => url,
-                (_, Some(file)) => first_line(Path::new(&file))?,
-                _ => {
-                    let none = "no repository was named: give -r URL or set BULLA_REPOSITORY";
-                    return Err(Failure::Usage(none.into()));
-                }
-            },
+        match <[Location; 1]>::try_from(self.locations()?) {
+            Ok([location]) => Ok(location),
+            Err(many) => {
+                let n = many.len();
+                let only = "backup alone takes several repositories";
+                Err(Failure::Usage(format!("-r is given {n} times: {only}, and that without --init")))
+            }
+        }
+    }
+
+    /// Where the repositories are, in the order in which they were named; one at least, and secrets for them.
+    pub(crate) fn locations(&self) -> Outcome<Vec<Location>> {
+        let places = match (self.global.repo.as_slice(), &self.global.repository_file) {
+            (&[], Some(file)) => vec![first_line(file)?],
+            (&[], None) => vec![self.place_of_environment()?],
+            (typed, _) => typed.to_vec(),
         };
-        Location::parse(&place).map_err(Failure::Usage)
+        crate::secret::one_for_each(self.global, places.len())?;
+        places.iter().map(|place| Location::parse(place).map_err(Failure::Usage)).collect()
+    }
+
+    fn place_of_environment(&self) -> Outcome<OsString> {
+        match (variable("BULLA_REPOSITORY"), variable("BULLA_REPOSITORY_FILE")) {
+            (Some(_), Some(_)) => {
+                let both = "BULLA_REPOSITORY and BULLA_REPOSITORY_FILE are both set; keep one";
+                Err(Failure::Usage(both.into()))
+            }
+            (Some(url), _) => Ok(url),
+            (_, Some(file)) => first_line(Path::new(&file)),
+            _ => {
+                let none = "no repository was named: give -r URL or set BULLA_REPOSITORY";
+                Err(Failure::Usage(none.into()))
+            }
+        }
+    }
+
+    /// The directories of the repositories that are of this machine.
+    pub(crate) fn directories(&self) -> Outcome<Vec<PathBuf>> {
+        let local = |location| if let Location::Local(path) = location { Some(path) } else { None };
+        Ok(self.locations()?.into_iter().filter_map(local).collect())
     }
 
     /// The directory of the repository, if it is one of this machine.
     pub(crate) fn directory(&self) -> Outcome<Option<PathBuf>> {
-        Ok(match self.location()? {
-            Location::Local(path) => Some(path),
-            _ => None,
-        })
+        self.location()?;
+        Ok(self.directories()?.pop())
     }
 
     /// The store, which is asked nothing yet.
@@ -110,37 +132,35 @@ impl<'a> Context<'a> {
     pub(crate) fn open_after(&self, ready: impl FnOnce(&Location, &Env)) -> Outcome<Repository> {
         let location = self.location()?;
         let store = self.store_at(&location, &self.global.option)?.backend();
-        if !Repository::exists(&*store)? {
-            let place = store.describe().place;
-            return Err(bulla_engine::Error::NoRepository { place }.into());
-        }
-        let secret = crate::secret::current(self)?;
-        let env = self.env();
-        ready(&location, &env);
-        Ok(Repository::open(self.limited(store), &secret, env)?)
+        let secret = |env: &Env| {
+            let secret = crate::secret::current(self)?;
+            ready(&location, env);
+            Ok(secret)
+        };
+        self.open_in(store, secret)
     }
 
-    /// Opens another repository with the secret of this one.
-    pub(crate) fn open_at(&self, location: &Location) -> Outcome<Repository> {
-        let store = self.store_at(location, &[])?.backend();
+    /// Opens the repository in a store. That there is one is checked before a secret is asked for.
+    pub(crate) fn open_in<S: Borrow<SlotSecret>>(
+        &self,
+        store: Arc<dyn Backend>,
+        secret: impl FnOnce(&Env) -> Outcome<S>,
+    ) -> Outcome<Repository> {
         if !Repository::exists(&*store)? {
             let place = store.describe().place;
             return Err(bulla_engine::Error::NoRepository { place }.into());
         }
-        let secret = crate::secret::current(self)?;
-        Ok(Repository::open(self.limited(store), &secret, self.env())?)
+        // Before the secret is: then this process may be confined.
+        let env = self.env();
+        let secret = secret(&env)?;
+        Ok(Repository::open(self.limited(store), secret.borrow(), env)?)
     }
 
     /// Opens the repository that another one is made or filled from.
     pub(crate) fn open_source(&self, url: &OsString, secret: &FromSecret) -> Outcome<Repository> {
         let location = Location::parse(url).map_err(Failure::Usage)?;
         let store = self.store_at(&location, &[])?.backend();
-        if !Repository::exists(&*store)? {
-            let place = store.describe().place;
-            return Err(bulla_engine::Error::NoRepository { place }.into());
-        }
-        let secret = crate::secret::of_source(self, secret)?;
-        Ok(Repository::open(self.limited(store), &secret, self.env())?)
+        self.open_in(store, |_| crate::secret::of_source(self, secret))
     }
 
     /// The world for the engine.

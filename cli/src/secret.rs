@@ -45,13 +45,41 @@ struct Words<'a> {
     prefix: &'static str,
 }
 
+impl<'a> Words<'a> {
+    /// For the repository with this number: what was typed once is for all.
+    fn of(global: &'a Global, number: usize) -> Self {
+        fn nth<T>(list: &[T], number: usize) -> Option<&T> {
+            if let [one] = list { Some(one) } else { list.get(number) }
+        }
+        Self {
+            password_file: nth(&global.password_file, number),
+            password_command: nth(&global.password_command, number),
+            key_file: nth(&global.key_file, number),
+            prefix: "BULLA_",
+        }
+    }
+}
+
 impl<'a> From<&'a Global> for Words<'a> {
     fn from(global: &'a Global) -> Self {
-        Self {
-            password_file: global.password_file.as_ref(),
-            password_command: global.password_command.as_ref(),
-            key_file: global.key_file.as_ref(),
-            prefix: "BULLA_",
+        Self::of(global, 0)
+    }
+}
+
+/// True when each of `repositories` has a secret of its own. A number of secrets that does not fit is a mistake.
+pub(crate) fn one_for_each(global: &Global, repositories: usize) -> Outcome<bool> {
+    let typed = [
+        ("--password-file", global.password_file.len()),
+        ("--password-command", global.password_command.len()),
+        ("--key-file", global.key_file.len()),
+    ];
+    match typed.into_iter().find(|(_, n)| *n > 1) {
+        None => Ok(false),
+        Some((_, n)) if n == repositories => Ok(true),
+        Some((option, n)) => {
+            let there = if repositories == 1 { "repository" } else { "repositories" };
+            let rule = "give it once for all, or once for each -r, in their order";
+            Err(Failure::Usage(format!("{option} is given {n} times for {repositories} {there}: {rule}")))
         }
     }
 }
@@ -70,6 +98,11 @@ impl<'a> From<&'a FromSecret> for Words<'a> {
 /// The secret that opens the repository.
 pub(crate) fn current(context: &Context<'_>) -> Outcome<SlotSecret> {
     open_with(context, &context.global.into(), "password: ")
+}
+
+/// The secret that opens the repository with this number.
+pub(crate) fn numbered(context: &Context<'_>, number: usize) -> Outcome<SlotSecret> {
+    open_with(context, &Words::of(context.global, number), "password: ")
 }
 
 /// The secret that opens the repository another one is made or filled from.

@@ -103,6 +103,39 @@ fn the_quick_start_on_a_host_with_ssh_runs_as_it_stands() {
     assert_eq!(run("ls latest --no-cache").status.code(), Some(4));
 }
 
+/// Where there is no server for SSH the second repository is another directory: what is typed is the same.
+#[test]
+fn several_repositories_at_once_as_the_readme_has_them() {
+    let (server, home) = (Ssh::start(), with_documents());
+    let there = home.path("there").display().to_string();
+    let mut script = block("Several repositories at once").replace("/srv/backup", &there);
+    if server.is_none() {
+        script = script.replace("sftp:backup@nas:", "");
+    }
+    let bin = server.as_ref().map(Ssh::bin);
+    let said = succeeds(&typed(&home.path(""), &bin.iter().map(|bin| &**bin).collect::<Vec<_>>(), &script));
+    assert!(
+        said.contains("copied 1 snapshot to ") && said.contains("0 snapshots, 1 there already"),
+        "{said}"
+    );
+    // Later another is copied, and what was told of that is what it is.
+    let later = "bulla backup -r disk --key-file disk.key --tag later --force Documents README";
+    home.write("README", &[9; 200_000]);
+    let copy = script.lines().last().unwrap();
+    let told = succeeds(&typed(
+        &home.path(""),
+        &bin.iter().map(|bin| &**bin).collect::<Vec<_>>(),
+        &format!("{later}\n{copy}"),
+    ));
+    let done = copy.replace(" --dry-run", "");
+    let done = succeeds(&typed(&home.path(""), &bin.iter().map(|bin| &**bin).collect::<Vec<_>>(), &done));
+    let fetched = |said: &str| {
+        let (_, rest) = said.split_once("): ").unwrap();
+        rest.split_once(" request").unwrap().0.to_owned()
+    };
+    assert!(told.contains("would move") && fetched(&told) == fetched(&done), "{told}\n{done}");
+}
+
 /// RECOVERY.txt of a repository that rclone put elsewhere says how it becomes a directory again.
 #[test]
 fn a_rescue_kit_says_how_to_bring_a_repository_that_is_elsewhere() {

@@ -4,6 +4,6 @@ mod append_only;
 mod conformance;
 mod cost;
 mod faults;
-mod proxy;
+pub(crate) mod proxy;
 pub(crate) mod servers;
 mod tls;

@@ -1,7 +1,8 @@
-//! `bulla backup`: paths, a stream or a command's output into a snapshot.
+//! `bulla backup`: paths, a stream or a command's output into a snapshot, of one repository or of several.
 
+use super::places::{self, Place};
 use super::sources::{self, StreamArgs};
-use super::{comma_list, copies, init};
+use super::{comma_list, init};
 use crate::context::{Context, variable};
 use crate::exit::{Code, Failure, HINT_ROLLBACK, Outcome, keep};
 use crate::ui::format::{between, count, duration, parse_size, parse_time, size};
@@ -11,17 +12,22 @@ use crate::ui::signals;
 use bulla_engine::Error;
 use bulla_engine::backup::decide::Comparison;
 use bulla_engine::backup::{self, BackupOptions, BackupReport, Parent};
+use bulla_engine::copy::several::{self, Taken};
 use bulla_engine::format::frame::Compression;
 use bulla_engine::format::tree::Timestamp;
 use bulla_engine::repository::{Repository, SnapshotFilter};
-use bulla_engine::source::Running;
+use bulla_engine::source::{FilterSpec, Running};
 use clap::ValueEnum;
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// What `backup` takes.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+With several -r the source is read once: the first that opens takes the backup, one on this machine before others, and each of
+the rest gets a copy, with what it missed of the same host and paths. One that fails, or does not answer for a minute (-o
+retry-seconds=N), is behind until the next backup; the others have their snapshot, and the exit code is 3. --key-file,
+--password-file or --password-command is given once for all, or once for each -r, in their order.")]
 pub(crate) struct Args {
     /// Files and directories
     #[arg(value_name = "PATH")]
@@ -32,10 +38,6 @@ pub(crate) struct Args {
     /// Files read at the same time [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     read_concurrency: Option<u16>,
-    /// Copy the snapshot to this repository as well, and what it lacks of the same host and paths; it opens with the same
-    /// secret. One that cannot be reached is behind until the next backup, and the exit code is 3. May be repeated
-    #[arg(long, value_name = "URL", conflicts_with = "dry_run")]
-    copy_to: Vec<OsString>,
     /// Do everything but store
     #[arg(short = 'n', long)]
     dry_run: bool,
@@ -165,61 +167,115 @@ impl From<Level> for Compression {
 /// Backs up.
 pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     let compression = compression(args)?;
-    let targets = copies::parse(&args.copy_to)?;
-    let started = Instant::now();
     sources::check(args)?;
     let context = &context.with_width(args.read_concurrency);
-    let repository = repository(context, args)?;
-    let spec = sources::filter_spec(args)?;
-    let options = BackupOptions {
-        host: args.label.host.clone().unwrap_or_else(|| context.host()),
-        tags: args.label.tag.iter().flat_map(|list| comma_list(list)).collect(),
-        time: args.label.time,
-        parent: parent(&repository, args)?,
-        comparison: Comparison {
-            ignore_inode: args.compare.ignore_inode,
-            ignore_ctime: args.compare.ignore_ctime,
-        },
-        dry_run: args.dry_run,
-        skip_if_unchanged: args.skip_if_unchanged,
-        compression,
-        verify_packs: !args.no_verify,
-        excludes: spec
-            .excludes
-            .iter()
-            .chain(&spec.iexcludes)
-            .map(|p| String::from_utf8_lossy(p).into_owned())
-            .collect(),
-        ..BackupOptions::default()
-    };
-    let opened = sources::open(context, args, &spec)?;
-    let words = Words { during: "archival", list_is_result: args.dry_run };
-    let stream = opened.stream.clone();
-    let stop = || stream.iter().for_each(Running::stop);
-    let ended = watch_until(context.ui, words, &stop, |observer| {
-        backup::run(&repository, opened.sources, &options, observer)
-    });
-    let report = ended.map_err(|e| match stream.as_ref().and_then(Running::failure) {
-        Some(_) if signals::stop_asked() => Error::Interrupted.into(),
-        // The command's own failure is the reason, whatever the engine made of it.
-        Some(why) if matches!(e, Error::Refused(_)) => {
-            Failure::Failed(format!("{why}; nothing was committed"))
-        }
-        _ => e.into(),
-    })?;
-    if let Some(alarm) = &report.alarm {
-        context.ui.warn(&format!("{alarm}; {HINT_ROLLBACK}"));
+    if args.init {
+        context.location()?;
     }
-    let told = tell(context, args, &report, started.elapsed());
-    let made = report.snapshot.as_ref().filter(|_| !targets.is_empty());
-    let behind = made.map_or(0, |made| copies::to_each(context, &repository, made, &targets));
-    let partial = report.statistics.errors > 0 || opened.missing > 0 || behind > 0;
+    let secrets = places::secrets(context)?;
+    let mut places = places::all(context, &secrets)?;
+    let job = Job { context, args, spec: sources::filter_spec(args)?, compression, started: Instant::now() };
+    let (several, mut done) = (places.len() > 1, None);
+    several::store(
+        &mut places,
+        Place::is_near,
+        |place| match job.take(place) {
+            Ok(taken) => {
+                done = Some(taken);
+                Taken::Yes
+            }
+            Err((last, failure)) => {
+                place.fails(several.then_some((context.ui, REMEDY)), failure);
+                if last { Taken::ByNone } else { Taken::No }
+            }
+        },
+        |from, to| to.copy_from(context, from),
+    );
+    let Some((report, missing, told)) = done else {
+        // Where the source is to blame there is one failure, else the first repository's counts.
+        let failure = places.into_iter().find_map(|place| place.failure);
+        return Err(failure.unwrap_or_else(|| Failure::Failed("there is no repository to back up to".into())));
+    };
+    let behind = places.iter().any(|place| place.failure.is_some());
+    let partial = report.statistics.errors > 0 || missing > 0 || behind;
     let code = match (&report.alarm, partial) {
         (Some(_), _) => Code::Anomaly,
         (None, true) => Code::Partial,
         (None, false) => Code::Done,
     };
     keep(code, told)
+}
+
+/// What to do for a repository that did not take a backup that another has.
+const REMEDY: &str = "bulla copy brings it this snapshot, the next backup one of its own";
+
+/// A backup, whatever repository takes it.
+struct Job<'a> {
+    context: &'a Context<'a>,
+    args: &'a Args,
+    spec: FilterSpec,
+    compression: Compression,
+    started: Instant,
+}
+
+/// What was backed up, paths that were not there, and whether it could be told.
+type Report = (BackupReport, usize, Outcome<()>);
+
+impl Job<'_> {
+    /// Backs up to a place; on failure whether no other place is to be tried, and why.
+    fn take(&self, place: &mut Place<'_>) -> Result<Report, (bool, Failure)> {
+        let (context, args) = (self.context, self.args);
+        let opened = if args.init { repository(context, args) } else { place.open(context) };
+        let repository = opened.map_err(|failure| (false, failure))?;
+        let last = |failure: &Failure| {
+            let source = !matches!(failure, Failure::Engine(_)) || sources::reads_stdin(args);
+            source || matches!(failure, Failure::Engine(Error::Interrupted))
+        };
+        let (report, missing) = self.back_up(&repository).map_err(|failure| (last(&failure), failure))?;
+        if let Some(alarm) = &report.alarm {
+            context.ui.warn(&format!("{alarm}; {HINT_ROLLBACK}"));
+        }
+        let told = tell(context, args, &report, self.started.elapsed());
+        place.has(repository, &report);
+        Ok((report, missing, told))
+    }
+
+    fn back_up(&self, repository: &Repository) -> Outcome<(BackupReport, usize)> {
+        let (context, args, spec) = (self.context, self.args, &self.spec);
+        let excludes = spec.excludes.iter().chain(&spec.iexcludes);
+        let options = BackupOptions {
+            host: args.label.host.clone().unwrap_or_else(|| context.host()),
+            tags: args.label.tag.iter().flat_map(|list| comma_list(list)).collect(),
+            time: args.label.time,
+            parent: parent(repository, args)?,
+            comparison: Comparison {
+                ignore_inode: args.compare.ignore_inode,
+                ignore_ctime: args.compare.ignore_ctime,
+            },
+            dry_run: args.dry_run,
+            skip_if_unchanged: args.skip_if_unchanged,
+            compression: self.compression,
+            verify_packs: !args.no_verify,
+            excludes: excludes.map(|p| String::from_utf8_lossy(p).into_owned()).collect(),
+            ..BackupOptions::default()
+        };
+        let opened = sources::open(context, args, spec)?;
+        let words = Words { during: "archival", list_is_result: args.dry_run };
+        let stream = opened.stream.clone();
+        let stop = || stream.iter().for_each(Running::stop);
+        let ended = watch_until(context.ui, words, &stop, |observer| {
+            backup::run(repository, opened.sources, &options, observer)
+        });
+        let report = ended.map_err(|e| match stream.as_ref().and_then(Running::failure) {
+            Some(_) if signals::stop_asked() => Error::Interrupted.into(),
+            // The command's own failure is the reason, whatever the engine made of it.
+            Some(why) if matches!(e, Error::Refused(_)) => {
+                Failure::Failed(format!("{why}; nothing was committed"))
+            }
+            _ => e.into(),
+        })?;
+        Ok((report, opened.missing))
+    }
 }
 
 fn compression(args: &Args) -> Outcome<Compression> {

@@ -74,15 +74,17 @@ fn tell(context: &Context<'_>, args: &Args, report: &CopyReport) -> Outcome<()> 
             None => out.line(format!("snapshot {} would be copied", snapshot.id.short()))?,
         }
     }
-    let moved = if args.dry_run { "would move at most" } else { "moved" };
+    let (moved, about) = if args.dry_run { ("would move", "about ") } else { ("moved", "") };
     out.line(format!(
-        "{}, {} there already; {moved} {} ({}) in {}, {} stored",
+        "{}, {} there already; {moved} {} ({}): {} fetched in {}, {about}{} put in {}",
         count(report.copied.len() as u64, "snapshot"),
         report.present.len(),
         count(report.chunks, "chunk"),
         size(report.bytes),
-        count(report.requests, "request"),
-        size(report.stored),
+        size(report.fetched.bytes),
+        count(report.fetched.requests, "request"),
+        size(report.stored.bytes),
+        count(report.stored.objects, "request"),
     ))?;
     out.finish()
 }
@@ -103,7 +105,9 @@ struct Summary {
     present: Vec<String>,
     chunks: u64,
     bytes: u64,
-    requests: u64,
+    fetches: u64,
+    bytes_fetched: u64,
+    puts: u64,
     data_added_packed: u64,
 }
 
@@ -120,7 +124,9 @@ fn tell_json(context: &Context<'_>, args: &Args, report: &CopyReport) -> Outcome
         present: report.present.iter().map(ToString::to_string).collect(),
         chunks: report.chunks,
         bytes: report.bytes,
-        requests: report.requests,
-        data_added_packed: report.stored,
+        fetches: report.fetched.requests,
+        bytes_fetched: report.fetched.bytes,
+        puts: report.stored.objects,
+        data_added_packed: report.stored.bytes,
     })
 }

@@ -37,6 +37,13 @@ pub(super) struct Opened {
     pub(super) missing: usize,
 }
 
+/// True if standard input is a part of what is backed up, or lists it: it cannot be read again.
+pub(super) fn reads_stdin(args: &Args) -> bool {
+    let s = &args.select;
+    let mut lists = [&s.files_from, &s.files_from_verbatim, &s.files_from_raw].into_iter().flatten();
+    args.stream.stdin || lists.any(|f| f.as_os_str() == "-")
+}
+
 /// Mistakes that are worth finding before a password is asked for.
 pub(super) fn check(args: &Args) -> Outcome<()> {
     let s = &args.select;
@@ -96,11 +103,10 @@ pub(super) fn open(context: &Context<'_>, args: &Args, spec: &FilterSpec) -> Out
     Ok(Opened { sources: Sources::Paths(sources), stream: None, missing })
 }
 
-/// The repository and the cache: backing them up into themselves would never end well.
+/// The repositories and the cache: backing them up into themselves would never end well.
 fn own_directories(context: &Context<'_>) -> Outcome<Vec<(u64, u64)>> {
-    let dirs = [context.directory()?, context.cache_dir()];
     let id = |d: PathBuf| std::fs::metadata(d).ok().map(|m| (m.dev(), m.ino()));
-    Ok(dirs.into_iter().flatten().filter_map(id).collect())
+    Ok(context.directories()?.into_iter().chain(context.cache_dir()).filter_map(id).collect())
 }
 
 /// The working directory.

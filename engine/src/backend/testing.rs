@@ -11,12 +11,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Recorder<B> {
     inner: Arc<B>,
     calls: Mutex<BTreeMap<String, u64>>,
+    far: bool,
 }
 
 impl<B: Backend> Recorder<B> {
     /// Records calls to `inner`.
     pub fn new(inner: Arc<B>) -> Self {
-        Self { inner, calls: Mutex::default() }
+        Self { inner, calls: Mutex::default(), far: false }
+    }
+    /// Records calls to `inner`, which says that it is at a distance and takes several at once.
+    pub fn far(inner: Arc<B>) -> Self {
+        Self { far: true, ..Self::new(inner) }
     }
     /// Calls since the last time this was asked, as `method area` → count.
     pub fn take(&self) -> BTreeMap<String, u64> {
@@ -33,7 +38,8 @@ impl<B: Backend> Recorder<B> {
 
 impl<B: Backend> Backend for Recorder<B> {
     fn describe(&self) -> Capabilities {
-        self.inner.describe()
+        let near = self.inner.describe();
+        if self.far { Capabilities { local: false, connections: 4, ..near } } else { near }
     }
     fn conditional_put(&self) -> Result<bool> {
         self.inner.conditional_put()

@@ -12,7 +12,7 @@ mod lineage;
 pub(crate) mod look;
 pub(crate) mod pipeline;
 mod produce;
-mod resume;
+pub(crate) mod resume;
 pub(crate) mod scan;
 pub(crate) mod store;
 pub(crate) mod work;
@@ -204,6 +204,10 @@ impl Job<'_> {
             let found = resume::find(repository, &looked.index, announced, host, &paths, self.observer)?;
             // What the parent has of the same files is older than it, or was committed after all.
             checkpoint = found.filter(|c| parent.as_ref().is_none_or(|p| scan_of(p) < c.start));
+            if checkpoint.is_some() {
+                let text = "an interrupted backup of the same paths is continued";
+                self.observer.event(&Event::Notice(text));
+            }
         }
         let known = looked.known(repository, self.observer)?;
         let mut outcome = self.pipeline(sources, known, parent.as_ref(), run.as_mut(), checkpoint)?;
@@ -328,7 +332,8 @@ impl Job<'_> {
         folded.statistics.data_bytes_new = c.bytes_new.load(Ordering::Relaxed);
         folded.statistics.data_chunks_known = c.chunks_known.load(Ordering::Relaxed);
         let foreign = shared.known.foreign_packs()?;
-        Ok(Outcome { tree, folded, stored: stored + discard.bytes(), mounts, foreign })
+        let stored = stored.bytes + discard.stored().bytes;
+        Ok(Outcome { tree, folded, stored, mounts, foreign })
     }
 
     fn snapshot(
@@ -374,7 +379,7 @@ impl Job<'_> {
 
 /// When a snapshot's scan began, for the comparison. A start after the end was chosen, or a clock was set back: then
 /// nothing is known, and nothing counts as settled.
-fn scan_of(parent: &Snapshot) -> Timestamp {
+pub(crate) fn scan_of(parent: &Snapshot) -> Timestamp {
     let unknown = Timestamp { seconds: i64::MIN, nanos: 0 };
     if parent.start > parent.end { unknown } else { parent.start }
 }

@@ -8,7 +8,7 @@
 use super::decide::{Comparison, is_unchanged};
 use super::known::Known;
 use crate::error::Result;
-use crate::observer::{Event, Observer};
+use crate::observer::Observer;
 use crate::prune::unlisted::Unlisted;
 use crate::repository::Repository;
 use crate::repository::index::{Index, Place};
@@ -46,9 +46,6 @@ pub fn find(
     }
     if interrupted {
         adopt(repository, index, observer)?;
-    }
-    if newest.is_some() {
-        observer.event(&Event::Notice("an interrupted backup of the same paths is continued"));
     }
     Ok(newest)
 }

@@ -1,25 +1,27 @@
 //! Finds what a tree needs and the target lacks, and moves it: metadata as the tree is walked, content by pack and offset,
-//! so that each frame is fetched once.
+//! so that each frame is fetched once, with those that follow it.
+//!
+//! Kept true: what a dry run says is fetched is fetched, request by request: both make the same plan ([`spans`]).
 
 use crate::backup::known::Known;
 use crate::error::{Error, Result};
 use crate::observer::Observer;
 use crate::repository::Repository;
-use crate::repository::chunks::ChunkReader;
+use crate::repository::chunks::{ChunkReader, Fetched};
 use crate::repository::index::{Index, PackRef, Place};
-use crate::repository::pack::{PackStream, Packer};
+use crate::repository::pack::{PackStream, Packer, SPAN};
 use bulla_repo_format::ChunkId;
+use bulla_repo_format::index::IndexPack;
 use bulla_repo_format::keys::ChunkKind;
 use bulla_repo_format::tree::{Block, ChunkRef, Content, Entry, EntryKind, ListNode, Node};
 use std::collections::HashSet;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Chunks of content that are wanted before they are fetched: 3 MiB of places, 8 GiB of usual chunks.
 const BATCH: usize = 64 << 10;
-/// Chunks that a worker takes at once, so that it stays within a few frames.
-const RUN: usize = 64;
 /// Plain bytes appended at once.
 const APPENDED: usize = 1 << 20;
 
@@ -28,7 +30,22 @@ const APPENDED: usize = 1 << 20;
 pub(super) struct Moved {
     pub(super) chunks: u64,
     pub(super) bytes: u64,
-    pub(super) requests: u64,
+    pub(super) fetched: Fetched,
+    /// In a dry run: the content among them, plain, and as it is sealed where it lies.
+    pub(super) content: (u64, u64),
+}
+
+/// How trees are gathered.
+#[derive(Clone, Copy)]
+pub(super) struct How {
+    /// Plan only: metadata is read, content is not.
+    pub(super) dry_run: bool,
+    /// How often packs are closed and listed, so that a run that dies has not moved them in vain.
+    pub(super) checkpoint: Duration,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A chunk that is wanted, and where it lies.
@@ -58,7 +75,9 @@ struct Walk<'w, 'a> {
     data: &'w PackStream<'w>,
     meta: &'w PackStream<'w>,
     packer: Packer,
-    dry_run: bool,
+    how: How,
+    /// When packs were listed last.
+    listed: Mutex<Instant>,
     observer: &'w dyn Observer,
     done: &'w HashSet<ChunkId>,
     entered: HashSet<ChunkId>,
@@ -98,7 +117,7 @@ impl<'a> Gather<'a> {
         tree: ChunkId,
         known: &Known<'_>,
         (data, meta): (&PackStream<'_>, &PackStream<'_>),
-        dry_run: bool,
+        how: How,
         observer: &dyn Observer,
     ) -> Result<(Moved, HashSet<ChunkId>)> {
         let mut walk = Walk {
@@ -109,7 +128,8 @@ impl<'a> Gather<'a> {
             data,
             meta,
             packer: meta.packer()?,
-            dry_run,
+            how,
+            listed: Mutex::new(Instant::now()),
             observer,
             done: &self.done,
             entered: HashSet::new(),
@@ -119,13 +139,10 @@ impl<'a> Gather<'a> {
         };
         walk.node(&tree, u8::MAX)?;
         walk.fetch()?;
-        if !dry_run {
-            walk.meta.finish(&mut walk.packer)?;
-            let mut packer = data.packer()?;
-            data.finish(&mut packer)?;
-        }
+        meta.finish(&mut walk.packer)?;
+        data.finish(&mut data.packer()?)?;
         let mut moved = walk.moved;
-        moved.requests += walk.chunks.frames_decoded();
+        moved.fetched += walk.chunks.fetched();
         Ok((moved, walk.entered))
     }
 }
@@ -142,10 +159,9 @@ impl Walk<'_, '_> {
         if self.known.claim(chunk, len, &mut self.places)? {
             self.moved.chunks += 1;
             self.moved.bytes += u64::from(len);
-            if !self.dry_run {
-                self.meta.append(&mut self.packer, [(*chunk, plain.as_slice())])?;
-            }
+            self.meta.append(&mut self.packer, [(*chunk, plain.as_slice())])?;
         }
+        self.checkpoint()?;
         Ok(plain)
     }
 
@@ -209,47 +225,47 @@ impl Walk<'_, '_> {
         if self.wanted.len() >= BATCH { self.fetch() } else { Ok(()) }
     }
 
-    /// Moves what is noted, in the order in which it lies.
+    /// Moves what is noted, in the order in which it lies; the work of one worker is what is wanted of one pack.
     fn fetch(&mut self) -> Result<()> {
         self.wanted.sort_unstable_by_key(|w| (w.pack, w.offset));
         let wanted = std::mem::take(&mut self.wanted);
-        if self.dry_run {
-            self.moved.requests += self.frames(&wanted)?;
-            return Ok(());
+        let packs: Vec<&[Wanted]> = wanted.chunk_by(|a, b| a.pack == b.pack).collect();
+        if self.how.dry_run {
+            return packs.iter().try_for_each(|wanted| self.plan(wanted));
         }
-        let runs: Vec<&[Wanted]> = wanted.chunks(RUN).collect();
-        let (next, failure, frames) = (AtomicUsize::new(0), Mutex::new(None), AtomicUsize::new(0));
+        let (next, failure, fetched) =
+            (AtomicUsize::new(0), Mutex::new(None), Mutex::new(Fetched::default()));
         let work = || {
             let mut reader = ChunkReader::new(self.from, self.index);
-            let done = self.worker(&runs, &next, &mut reader);
-            frames.fetch_add(usize::try_from(reader.frames_decoded()).unwrap_or(0), Ordering::Relaxed);
+            let done = self.worker(&packs, &next, &mut reader);
+            *lock(&fetched) += reader.fetched();
             if let Err(e) = done {
-                // Nobody takes another run.
-                next.store(runs.len(), Ordering::Relaxed);
-                failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
+                // Nobody takes another pack.
+                next.store(packs.len(), Ordering::Relaxed);
+                lock(&failure).get_or_insert(e);
             }
         };
         let width = self.from.env().width.max(self.from.backend().describe().connections);
         std::thread::scope(|scope| {
-            for _ in 1..width.min(runs.len()) {
+            for _ in 1..width.min(packs.len()) {
                 scope.spawn(work);
             }
             work();
         });
-        self.moved.requests += frames.into_inner() as u64;
+        self.moved.fetched += fetched.into_inner().unwrap_or_else(PoisonError::into_inner);
         failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
-    /// Reads runs of chunks, each identified, and appends them.
-    fn worker(&self, runs: &[&[Wanted]], next: &AtomicUsize, reader: &mut ChunkReader<'_>) -> Result<()> {
+    /// Reads what is wanted of pack after pack, each chunk identified, and appends it.
+    fn worker(&self, packs: &[&[Wanted]], next: &AtomicUsize, reader: &mut ChunkReader<'_>) -> Result<()> {
         let mut packer = self.data.packer()?;
         let mut batch: Vec<(ChunkId, Vec<u8>)> = Vec::new();
-        while let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if self.observer.interrupted() {
-                return Err(Error::Interrupted);
-            }
+        while let Some(wanted) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let Some(first) = wanted.first() else { continue };
+            let pack = self.index.pack(first.pack)?;
+            reader.read_ahead(pack.name, spans(&pack, wanted, self.limit()));
             let mut bytes = 0;
-            for wanted in *run {
+            for wanted in *wanted {
                 let mut plain = Vec::new();
                 reader.read_exactly(ChunkKind::Data, &wanted.chunk, &mut plain)?;
                 bytes += plain.len();
@@ -260,33 +276,82 @@ impl Walk<'_, '_> {
                 }
             }
             self.append(&mut packer, &mut batch)?;
+            self.checkpoint()?;
         }
         Ok(())
     }
 
+    /// Counts what [`Walk::worker`] will do.
+    fn plan(&mut self, wanted: &[Wanted]) -> Result<()> {
+        let Some(first) = wanted.first() else { return Ok(()) };
+        let pack = self.index.pack(first.pack)?;
+        let (mut raw, mut sealed) = (0, 0);
+        for span in spans(&pack, wanted, self.limit()) {
+            let frames = pack.frames.get(span).unwrap_or_default();
+            let bytes = frames.iter().map(|f| u64::from(f.sealed)).sum();
+            self.moved.fetched.add(bytes);
+            (raw, sealed) = (raw + frames.iter().map(|f| u64::from(f.raw)).sum::<u64>(), sealed + bytes);
+        }
+        let bytes: u64 = wanted.iter().map(|w| u64::from(w.chunk.len)).sum();
+        self.moved.content.0 += bytes;
+        self.moved.content.1 += bytes.saturating_mul(sealed).checked_div(raw).unwrap_or(0);
+        Ok(())
+    }
+
+    /// Bytes that a request carries: nearby each frame is one of its own.
+    fn limit(&self) -> u64 {
+        if self.from.backend().describe().local { 0 } else { SPAN }
+    }
+
+    /// Closes the packs and lists them, when that is due: what they hold need not be moved again by whoever goes on, and others
+    /// see that this run lives.
+    fn checkpoint(&self) -> Result<()> {
+        {
+            let mut listed = lock(&self.listed);
+            if self.how.dry_run || listed.elapsed() < self.how.checkpoint {
+                return Ok(());
+            }
+            *listed = Instant::now();
+        }
+        self.data.finish(&mut self.data.packer()?)?;
+        self.meta.finish(&mut self.meta.packer()?)?;
+        self.data.checkpoint(None)
+    }
+
     fn append(&self, packer: &mut Packer, batch: &mut Vec<(ChunkId, Vec<u8>)>) -> Result<()> {
+        if self.observer.interrupted() {
+            return Err(Error::Interrupted);
+        }
         self.data.append(packer, batch.iter().map(|(id, plain)| (*id, plain.as_slice())))?;
         batch.clear();
         Ok(())
     }
+}
 
-    /// Frames that sorted chunks lie in.
-    fn frames(&self, wanted: &[Wanted]) -> Result<u64> {
-        let (mut count, mut last) = (0, None);
-        for w in wanted {
-            let pack = self.index.pack(w.pack)?;
-            let (mut at, end) = (0u64, u64::from(w.offset) + u64::from(w.chunk.len));
-            for (number, frame) in pack.frames.iter().enumerate() {
-                let next = at + u64::from(frame.raw);
-                if next > u64::from(w.offset) && at < end && last.is_none_or(|l| l < (w.pack, number)) {
-                    last = Some((w.pack, number));
-                    count += 1;
-                }
-                at = next;
+/// The requests that fetch the frames that sorted chunks of one pack lie in: frames that follow each other, of `limit` bytes in
+/// all, or one.
+fn spans(pack: &IndexPack, wanted: &[Wanted], limit: u64) -> Vec<Range<usize>> {
+    let (mut out, mut at, mut bytes): (Vec<Range<usize>>, u64, u64) = (Vec::new(), 0, 0);
+    let ends = |w: &Wanted| (u64::from(w.offset), u64::from(w.offset) + u64::from(w.chunk.len));
+    let mut chunks = wanted.iter().map(ends).peekable();
+    for (number, frame) in pack.frames.iter().enumerate() {
+        let (start, sealed) = (at, u64::from(frame.sealed));
+        at += u64::from(frame.raw);
+        while chunks.next_if(|(_, end)| *end <= start).is_some() {}
+        if chunks.peek().is_none_or(|(first, _)| *first >= at) {
+            continue;
+        }
+        match out.last_mut() {
+            Some(span) if span.end == number && bytes + sealed <= limit => {
+                (span.end, bytes) = (number + 1, bytes + sealed);
+            }
+            _ => {
+                out.push(number..number + 1);
+                bytes = sealed;
             }
         }
-        Ok(count)
     }
+    out
 }
 
 fn circular(what: &str, id: &ChunkId) -> Error {

@@ -1,40 +1,56 @@
 //! Copies snapshots into another repository. Where that one shares this one's chunk ids (`InitOptions::like`) chunks are
 //! moved (`gather`): they keep their ids, so the trees are the same trees. Elsewhere contents are cut again (`resplit`).
+//! `plan` says what a copy would cost; `several` fills many repositories from one reading of a source.
 //!
 //! Kept true: every chunk is identified on the way; a snapshot is committed only when all it needs is there (SPEC 14), so a
 //! copy that is cut off leaves packs and no snapshot, and the next one goes on with what they hold; what is there already,
 //! under any snapshot, is not fetched.
 
 mod gather;
+mod plan;
 mod resplit;
+pub mod several;
 
 use crate::backup::known::Known;
 use crate::backup::look::Looked;
+use crate::backup::{resume, scan_of};
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer};
 use crate::repository::Repository;
+use crate::repository::chunks::Fetched;
 use crate::repository::pack::{PackSink, PackStream};
 use crate::repository::run::Run;
-use crate::repository::upload::{self, Discard};
+use crate::repository::upload::{self, OnCheckpoint, Stored};
 use bulla_repo_format::frame::Compression;
 use bulla_repo_format::pack::PackKind;
-use bulla_repo_format::record::{Pin, RunKind};
+use bulla_repo_format::record::{Checkpoint, Pin, RunKind};
 use bulla_repo_format::snapshot::Snapshot;
-use bulla_repo_format::{ChunkId, PackName, RunId};
-use gather::{Gather, Moved};
+use bulla_repo_format::{PackName, RunId};
+use gather::{Gather, How, Moved};
 use resplit::{Cut, Target};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::time::Duration;
 
 /// How to copy.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct CopyOptions {
     /// Say what would be moved; write nothing.
     pub dry_run: bool,
     /// How the copies are compressed.
     pub compression: Compression,
+    /// How often to list what was moved and to announce how far it has come, for the copy that goes on if this one dies.
+    pub checkpoint: Duration,
 }
 
-/// What was copied, or would be.
+impl Default for CopyOptions {
+    fn default() -> Self {
+        let checkpoint = Duration::from_secs(300);
+        Self { dry_run: false, compression: Compression::Auto, checkpoint }
+    }
+}
+
+/// What was copied, or would be. What listings, announcements and the snapshots themselves cost is not counted: some twenty
+/// small requests to the target and three to the source, and a dozen for each snapshot.
 #[derive(Debug, Clone, Default)]
 pub struct CopyReport {
     /// Snapshots of the source, and what they are in the target (nothing in a dry run).
@@ -45,10 +61,22 @@ pub struct CopyReport {
     pub chunks: u64,
     /// Their plain bytes.
     pub bytes: u64,
-    /// Requests to the source for them.
-    pub requests: u64,
-    /// Bytes of packs and index runs in the target.
-    pub stored: u64,
+    /// Requests to the source for frames of packs, metadata and content, and the bytes that came. Metadata of which there is
+    /// a copy on this machine is counted, too.
+    pub fetched: Fetched,
+    /// Packs, parity and index runs put to the target. A dry run says it of content from the frames that it lies in at the
+    /// source; where contents are cut again it cannot know what the target has, so all of it is counted.
+    pub stored: Stored,
+}
+
+impl CopyReport {
+    fn add(&mut self, moved: Moved, stored: Stored) {
+        self.chunks += moved.chunks;
+        self.bytes += moved.bytes;
+        self.fetched += moved.fetched;
+        self.stored.bytes += stored.bytes;
+        self.stored.objects += stored.objects;
+    }
 }
 
 /// Snapshots of the target that are pinned because their trees need not be walked again. Each costs two requests when a run
@@ -85,27 +113,41 @@ pub fn run(
                     made with `bulla init --copy-chunker-from` gets chunks as they are";
         observer.event(&Event::Notice(text));
     }
-    let there: HashMap<RunId, ChunkId> =
-        to.snapshots()?.into_iter().filter_map(|s| Some((s.origin?, s.tree))).collect();
-    let mut job = Copy {
-        to,
-        options,
-        observer,
-        gather: Gather::new(from, from.open_index()?),
-        cut: (!shared).then(Cut::default),
-        pins: Vec::new(),
-        report: CopyReport::default(),
-    };
-    let mut order: Vec<&Snapshot> = snapshots.iter().collect();
-    order.sort_by_key(|s| (s.start, s.id));
-    for snapshot in order {
-        // An edition of a repaired snapshot names its origin, too, and has another tree.
-        match there.get(&snapshot.id).filter(|tree| !shared || **tree == snapshot.tree) {
-            Some(_) => job.report.present.push(snapshot.id),
-            None => job.snapshot(snapshot)?,
-        }
+    let there = There { snapshots: to.snapshots()?, shared };
+    let (mut missing, mut report): (Vec<&Snapshot>, _) = (Vec::new(), CopyReport::default());
+    for snapshot in snapshots {
+        if there.has(snapshot) { report.present.push(snapshot.id) } else { missing.push(snapshot) }
     }
+    missing.sort_by_key(|s| (s.start, s.id));
+    let gather = Gather::new(from, from.open_index()?);
+    if options.dry_run {
+        return plan::plan(gather, to, &missing, options, report, observer);
+    }
+    let cut = (!shared).then(Cut::default);
+    let mut job = Copy { to, options, observer, gather, cut, pins: Vec::new(), report };
+    missing.into_iter().try_for_each(|snapshot| job.snapshot(snapshot))?;
     Ok(job.report)
+}
+
+/// What the target has.
+struct There {
+    snapshots: Vec<Snapshot>,
+    shared: bool,
+}
+
+impl There {
+    /// True if the target has the snapshot: a copy of it, what it is a copy of, or a copy of the same one.
+    fn has(&self, wanted: &Snapshot) -> bool {
+        self.snapshots.iter().any(|s| {
+            let copy = s.origin == Some(wanted.id) || wanted.origin == Some(s.id);
+            // An edition of a repaired snapshot names its origin, too, and has another tree.
+            if self.shared {
+                s.tree == wanted.tree && (copy || (s.origin.is_some() && s.origin == wanted.origin))
+            } else {
+                copy
+            }
+        })
+    }
 }
 
 struct Copy<'a> {
@@ -120,8 +162,18 @@ struct Copy<'a> {
     report: CopyReport,
 }
 
+/// What a copy announces at its checkpoints: that it lives, and where contents are cut again the tree of what it has done,
+/// which is that of a backup that began when the snapshot did.
+fn announcer<'s>(run: &'s mut Run<'_>, pins: &'s [Pin], snapshot: &'s Snapshot) -> OnCheckpoint<'s> {
+    Box::new(move |tree| {
+        let (host, paths) = (snapshot.host.clone(), snapshot.paths.clone());
+        let checkpoint = tree.map(|tree| Checkpoint { start: scan_of(snapshot), host, paths, tree });
+        run.checkpoint(pins, checkpoint)
+    })
+}
+
 enum Attempt {
-    Done(Option<Pin>, Moved, u64),
+    Done(Pin, Moved, Stored),
     Condemned(Vec<PackName>),
 }
 
@@ -131,12 +183,9 @@ impl Copy<'_> {
         for _ in 0..ATTEMPTS {
             match self.attempt(snapshot, &excluded)? {
                 Attempt::Done(pin, moved, stored) => {
-                    self.report.chunks += moved.chunks;
-                    self.report.bytes += moved.bytes;
-                    self.report.requests += moved.requests;
-                    self.report.stored += stored;
-                    self.report.copied.push((snapshot.clone(), pin.map(|p| p.snapshot)));
-                    self.pins.extend(pin);
+                    self.report.add(moved, stored);
+                    self.report.copied.push((snapshot.clone(), Some(pin.snapshot)));
+                    self.pins.push(pin);
                     return Ok(());
                 }
                 Attempt::Condemned(packs) => {
@@ -154,34 +203,27 @@ impl Copy<'_> {
     }
 
     fn attempt(&mut self, snapshot: &Snapshot, excluded: &HashSet<PackName>) -> Result<Attempt> {
-        let (to, options) = (self.to, self.options);
+        let (to, options, observer) = (self.to, self.options, self.observer);
         if self.pins.len() > PINS {
             self.pins.clear();
         }
-        let mut run = None;
-        if !options.dry_run {
-            let (opened, dead) = Run::open(to, RunKind::Writer, &self.pins)?;
-            self.pins.retain(|pin| !dead.contains(pin));
-            run = Some(opened);
-        }
-        let mut looked = Looked::around(to, run.as_ref().map(Run::id), excluded, self.observer)?;
-        let known = looked.known(to, self.observer)?;
-        let discard = Discard::new(to.config().parity);
-        let (uploads, uploader) = upload::channel(to, Box::new(|_| Ok(())));
-        let sink: &dyn PackSink = if options.dry_run { &discard } else { &uploads };
-        let id = run.as_ref().map_or(RunId::new([0; 16]), Run::id);
+        let (mut run, dead) = Run::open(to, RunKind::Writer, &self.pins)?;
+        self.pins.retain(|pin| !dead.contains(pin));
+        let mut looked = Looked::around(to, Some(run.id()), excluded, observer)?;
+        let before = self.before(snapshot, &mut looked)?;
+        let known = looked.known(to, observer)?;
+        let id = run.id();
+        let (uploads, uploader) = upload::channel(to, announcer(&mut run, &self.pins, snapshot));
+        let sink: &dyn PackSink = &uploads;
         let stream = |kind| PackStream::new(to, kind, id, options.compression, true, sink);
         let (data, meta) = (stream(PackKind::Data), stream(PackKind::Meta));
-        if !options.dry_run {
-            self.gather.keep_only(&self.pins.iter().map(|p| p.tree).collect::<Vec<_>>());
-        }
-        let observer = self.observer;
+        self.gather.keep_only(&self.pins.iter().map(|p| p.tree).collect::<Vec<_>>());
         let (tree, moved, entered, known, stored) = match &mut self.cut {
             None => {
+                let how = How { dry_run: false, checkpoint: options.checkpoint };
                 let ((moved, entered), stored) = std::thread::scope(|scope| {
                     let upload = scope.spawn(|| uploader.run());
-                    let moved =
-                        self.gather.tree(snapshot.tree, &known, (&data, &meta), options.dry_run, observer);
+                    let moved = self.gather.tree(snapshot.tree, &known, (&data, &meta), how, observer);
                     uploads.hang_up();
                     let bug = || {
                         Error::Refused("an uploader stopped on a bug in bulla; nothing was committed".into())
@@ -193,18 +235,13 @@ impl Copy<'_> {
                 (snapshot.tree, moved, entered, known, stored)
             }
             Some(cut) => {
-                let target = Target { repository: to, data, meta };
+                let target = Target { repository: to, data, meta, before, checkpoint: options.checkpoint };
                 let ends = (|| uploads.hang_up(), || uploader.run());
                 let source = self.gather.source();
                 let (tree, moved, known, stored) =
                     cut.tree(source, snapshot.tree, known, target, observer, ends)?;
                 (tree, moved, HashSet::new(), known, stored)
             }
-        };
-        let Some(mut run) = run else {
-            // The next tree would not move it again.
-            self.gather.committed(snapshot.tree, entered);
-            return Ok(Attempt::Done(None, moved, discard.bytes()));
         };
         let bad = self.verify(&mut run, &known)?;
         if !bad.is_empty() {
@@ -217,7 +254,20 @@ impl Copy<'_> {
         let copy = Snapshot { parent: None, tree, ..to.new_edition(snapshot, run.id())? };
         let pin = Pin { snapshot: run.commit(copy)?.id, tree };
         self.gather.committed(tree, entered);
-        Ok(Attempt::Done(Some(pin), moved, stored))
+        Ok(Attempt::Done(pin, moved, stored))
+    }
+
+    /// What a copy of the same snapshot has left that died: its packs are listed, and where contents are cut again, the tree
+    /// of what it had done.
+    fn before(&self, snapshot: &Snapshot, looked: &mut Looked) -> Result<Option<Checkpoint>> {
+        let announced = std::mem::take(&mut looked.announced);
+        let (host, paths) = (&snapshot.host, &snapshot.paths);
+        let found = resume::find(self.to, &looked.index, announced, host, paths, self.observer)?;
+        let before = found.filter(|c| self.cut.is_some() && c.start == scan_of(snapshot));
+        if before.is_some() {
+            self.observer.event(&Event::Notice("an interrupted copy of the same snapshot is continued"));
+        }
+        Ok(before)
     }
 
     /// Announces the packs of others that this run relies on, and gives those that nobody may rely on (SPEC 14, w3).

@@ -5,9 +5,11 @@
 //! so that the packs they lie in are verified before this commit, too.
 
 use super::gather::Moved;
+use crate::backup::decide::Comparison;
 use crate::backup::fold::{Done, Filled, Finished};
 use crate::backup::known::Known;
 use crate::backup::pipeline::{self, Feed};
+use crate::backup::resume::Resumed;
 use crate::backup::scan::Totals;
 use crate::backup::store::{Counters, Shared, Storer};
 use crate::backup::work::Unit;
@@ -15,15 +17,17 @@ use crate::chunker::Chunker;
 use crate::error::{Error, Result, SourceError};
 use crate::observer::{EntryOutcome, Observer};
 use crate::repository::Repository;
-use crate::repository::chunks::ChunkReader;
+use crate::repository::chunks::{ChunkReader, Fetched};
 use crate::repository::index::{Index, Place};
 use crate::repository::pack::PackStream;
 use crate::repository::tree::TreeReader;
 use bulla_repo_format::ChunkId;
 use bulla_repo_format::keys::ChunkKind;
+use bulla_repo_format::record::Checkpoint;
 use bulla_repo_format::tree::{ChunkRef, Content, Entry, EntryKind, TreeBuilder, decode_holes};
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Files whose new chunks are remembered: 128 bytes each and 40 for each chunk.
 const REMEMBERED: usize = 1 << 18;
@@ -41,6 +45,10 @@ pub(super) struct Target<'t> {
     pub(super) repository: &'t Repository,
     pub(super) data: PackStream<'t>,
     pub(super) meta: PackStream<'t>,
+    /// How far a copy of the same snapshot came that died.
+    pub(super) before: Option<Checkpoint>,
+    /// How often to announce how far this one has come.
+    pub(super) checkpoint: Duration,
 }
 
 /// What reads one tree.
@@ -49,6 +57,7 @@ struct Reading<'w, 't> {
     chunks: ChunkReader<'w>,
     storer: Storer<'w, 't>,
     known: &'w Known<'t>,
+    before: Option<Resumed<'w>>,
     cut: &'w mut Cut,
     places: Vec<Place>,
 }
@@ -70,19 +79,22 @@ impl Cut {
             id_key: ring.id_key(ring.domain(), ChunkKind::Data)?,
             known,
             data: target.data,
-            checkpoint: None,
+            checkpoint: Some(target.checkpoint),
             counters: Counters::default(),
             totals: Totals::default(),
         };
         let builder =
             TreeBuilder::new(ring.split_key(ring.domain())?, ring.id_key(ring.domain(), ChunkKind::Meta)?);
-        let mut requests = 0;
+        let mut fetched = Fetched::default();
+        let before = target.before.clone();
         let produce = |feed: &mut Feed<'_>| {
+            let resumed = |c| Resumed::new(to, shared.known.index(), c, Comparison::default());
             let mut reading = Reading {
                 tree: TreeReader::new(from, index, root),
                 chunks: ChunkReader::new(from, index),
                 storer: Storer::new(&shared)?,
                 known: &shared.known,
+                before: before.map(resumed).transpose()?,
                 cut: self,
                 places: Vec::new(),
             };
@@ -90,7 +102,8 @@ impl Cut {
                 let finished = reading.entry(entry)?;
                 feed.give(Unit::Done(Done::Entries(vec![finished])))?;
             }
-            requests = reading.chunks.frames_decoded() + reading.tree.nodes_read();
+            fetched += reading.chunks.fetched();
+            fetched += reading.tree.fetched();
             Ok(())
         };
         let (tree, folded, stored) =
@@ -99,7 +112,8 @@ impl Cut {
         let moved = Moved {
             chunks: count(&shared.counters.chunks_new),
             bytes: count(&shared.counters.bytes_new) + folded.statistics.meta_bytes_new,
-            requests,
+            fetched,
+            content: (0, 0),
         };
         Ok((tree.root, moved, shared.known, stored))
     }
@@ -110,9 +124,15 @@ impl Reading<'_, '_> {
     fn entry(&mut self, mut entry: Entry) -> Result<Finished> {
         let xattrs = self.tree.block(&std::mem::take(&mut entry.xattrs))?;
         let mut filled = Filled::Complete;
+        let done = match &mut self.before {
+            Some(before) => before.content(&entry, self.known)?,
+            None => None,
+        };
         if let EntryKind::File { size, holes, content } = &mut entry.kind {
             let (holes, content) = (std::mem::take(holes), std::mem::take(content));
-            if !entry.flags.read_error {
+            if let Some((refs, holes)) = done {
+                filled = Filled::Refs { refs, holes };
+            } else if !entry.flags.read_error {
                 let holes = match self.tree.block(&holes)? {
                     Some(block) => decode_holes(&block, *size)?,
                     None => Vec::new(),
@@ -168,6 +188,48 @@ impl Reading<'_, '_> {
         }
         Ok(refs)
     }
+}
+
+/// Contents that were counted, and whether they will be remembered.
+pub(super) type Seen = HashMap<[u8; 32], bool>;
+
+/// Counts what [`Cut::tree`] will fetch, without reading any content, and the sealed bytes of the metadata.
+pub(super) fn plan(
+    (from, index): (&Repository, &Index),
+    root: ChunkId,
+    seen: &mut Seen,
+    observer: &dyn Observer,
+) -> Result<(Moved, u64)> {
+    let (mut tree, mut chunks) = (TreeReader::new(from, index, root), ChunkReader::new(from, index));
+    let mut moved = Moved::default();
+    while let Some(entry) = tree.next()? {
+        if observer.interrupted() {
+            return Err(Error::Interrupted);
+        }
+        tree.block(&entry.xattrs)?;
+        let EntryKind::File { holes, content, .. } = &entry.kind else { continue };
+        let before = seen.get(&name(content)).copied();
+        if entry.flags.read_error || before == Some(true) {
+            continue;
+        }
+        tree.block(holes)?;
+        let (mut references, mut number) = (tree.references(content)?, 0);
+        while let Some(chunk) = references.next(&mut tree)? {
+            number += 1;
+            let sealed = chunks.pretend(ChunkKind::Data, &chunk)?;
+            if before.is_none() {
+                moved.chunks += 1;
+                moved.content.0 += u64::from(chunk.len);
+                moved.content.1 += sealed;
+            }
+        }
+        seen.insert(name(content), number <= CHUNKS_REMEMBERED && seen.len() < REMEMBERED);
+    }
+    moved.bytes = moved.content.0;
+    let meta = tree.fetched();
+    moved.fetched = chunks.fetched();
+    moved.fetched += meta;
+    Ok((moved, meta.bytes))
 }
 
 /// What names a content: two files of one name have the same bytes.

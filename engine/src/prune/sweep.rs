@@ -137,7 +137,7 @@ impl Sweep<'_> {
         })?;
         self.read_back(&lock(&sink.packs))?;
         let copied = copied.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(self.decide(examined, &copied, stored))
+        Ok(self.decide(examined, &copied, stored.bytes))
     }
 
     /// Every new pack has, in the store, the bytes that were verified when it was sealed.

@@ -11,8 +11,40 @@ use bulla_repo_format::pack::PackKind;
 use bulla_repo_format::tree::ChunkRef;
 use bulla_repo_format::{ChunkId, PackName};
 use std::collections::VecDeque;
+use std::ops::Range;
 
 const KEPT_BYTES: usize = 16 << 20;
+
+/// Requests for frames, and the sealed bytes that came.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fetched {
+    /// Requests.
+    pub requests: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Fetched {
+    /// One more request.
+    pub(crate) fn add(&mut self, bytes: u64) {
+        self.requests += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+}
+
+impl std::ops::AddAssign for Fetched {
+    fn add_assign(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.bytes = self.bytes.saturating_add(other.bytes);
+    }
+}
+
+/// Frames of a pack that came in one request.
+struct Span {
+    pack: PackName,
+    frames: Range<usize>,
+    sealed: Vec<u8>,
+}
 
 /// Reads chunks through an index.
 pub struct ChunkReader<'r> {
@@ -22,7 +54,10 @@ pub struct ChunkReader<'r> {
     readers: VecDeque<PackReader<'r>>,
     frames: VecDeque<((PackName, usize), Vec<u8>)>,
     keys: Vec<(u16, ChunkKind, IdKey)>,
-    decoded: u64,
+    /// What is to be fetched at once of the pack that is read in order, and what was so fetched last.
+    ahead: Option<(PackName, Vec<Range<usize>>)>,
+    span: Option<Span>,
+    fetched: Fetched,
 }
 
 impl<'r> ChunkReader<'r> {
@@ -35,13 +70,43 @@ impl<'r> ChunkReader<'r> {
             readers: VecDeque::new(),
             frames: VecDeque::new(),
             keys: Vec::new(),
-            decoded: 0,
+            ahead: None,
+            span: None,
+            fetched: Fetched::default(),
         }
     }
 
-    /// Frames decoded so far.
-    pub fn frames_decoded(&self) -> u64 {
-        self.decoded
+    /// What was asked of the store so far.
+    pub fn fetched(&self) -> Fetched {
+        self.fetched
+    }
+
+    /// From now on frames of `pack` that are in one of `spans` are fetched together.
+    pub(crate) fn read_ahead(&mut self, pack: PackName, spans: Vec<Range<usize>>) {
+        (self.ahead, self.span) = (Some((pack, spans)), None);
+    }
+
+    /// Counts what [`ChunkReader::read_exactly`] would fetch, without doing it, and says how many sealed bytes the chunk
+    /// makes up of its frames.
+    pub(crate) fn pretend(&mut self, kind: ChunkKind, chunk: &ChunkRef) -> Result<u64> {
+        let fits = |l: &&Location| l.pack.header.kind == pack_kind(kind) && l.len == chunk.len;
+        let locations = self.index.locate(&chunk.id)?;
+        let Some(location) = locations.iter().find(fits) else { return Ok(0) };
+        let (start, end) = (u64::from(location.offset), u64::from(location.offset) + u64::from(location.len));
+        let at = self.reader(location)?;
+        let frames = self.readers.get(at).map(|r| r.frames_of(start..end)).unwrap_or_default();
+        let (mut raw, mut sealed) = (0, 0);
+        for number in frames {
+            let Some(frame) = location.pack.frames.get(number) else { continue };
+            (raw, sealed) = (raw + u64::from(frame.raw), sealed + u64::from(frame.sealed));
+            let name = (location.pack.name, number);
+            if !self.is_kept(&name) {
+                self.fetched.add(u64::from(frame.sealed));
+                // Memory that nobody touches is none.
+                self.keep(name, vec![0; frame.raw as usize]);
+            }
+        }
+        Ok((u64::from(chunk.len) * sealed).checked_div(raw).unwrap_or(0))
     }
 
     /// Replaces `out` by a chunk's plaintext. Every location is tried; the id is always checked. A chunk that cannot
@@ -66,13 +131,9 @@ impl<'r> ChunkReader<'r> {
     }
 
     fn read_known(&mut self, kind: ChunkKind, id: &ChunkId, out: &mut Vec<u8>) -> Result<()> {
-        let wanted = match kind {
-            ChunkKind::Data => PackKind::Data,
-            ChunkKind::Meta => PackKind::Meta,
-        };
         let mut failure = None;
         for location in self.index.locate(id)? {
-            if location.pack.header.kind != wanted {
+            if location.pack.header.kind != pack_kind(kind) {
                 continue;
             }
             match self.read_at(kind, id, &location, out) {
@@ -145,27 +206,64 @@ impl<'r> ChunkReader<'r> {
 
     fn frame(&mut self, reader: usize, frame: usize) -> Result<&[u8]> {
         let gone = || Error::Damaged { what: "a pack".into(), reason: "its reader is gone".into() };
+        let pack = self.readers.get(reader).ok_or_else(gone)?.pack().name;
+        if !self.is_kept(&(pack, frame)) {
+            let plain = self.open_frame(reader, pack, frame)?;
+            self.keep((pack, frame), plain);
+        }
+        self.frames.front().map(|(_, f)| f.as_slice()).ok_or_else(gone)
+    }
+
+    /// Fetches a frame, alone or with those that are read with it, and opens it.
+    fn open_frame(&mut self, reader: usize, pack: PackName, frame: usize) -> Result<Vec<u8>> {
+        let gone = || Error::Damaged { what: "a pack".into(), reason: "its reader is gone".into() };
         let reader = self.readers.get(reader).ok_or_else(gone)?;
-        let name = (reader.pack().name, frame);
-        match self.frames.iter().position(|(n, _)| *n == name) {
-            Some(0) => {}
+        let mut plain = Vec::new();
+        let spans = self.ahead.iter().filter(|(of, _)| *of == pack).flat_map(|(_, spans)| spans);
+        let Some(frames) = spans.into_iter().find(|span| span.contains(&frame)) else {
+            reader.frame(frame, &mut self.expander, &mut plain)?;
+            self.fetched.add(reader.frames().get(frame).map_or(0, |f| u64::from(f.sealed)));
+            return Ok(plain);
+        };
+        if self.span.as_ref().is_none_or(|s| (s.pack, &s.frames) != (pack, frames)) {
+            let sealed = reader.fetch(frames.clone())?;
+            self.fetched.add(sealed.len() as u64);
+            self.span = Some(Span { pack, frames: frames.clone(), sealed });
+        }
+        let span = self.span.as_ref().ok_or_else(gone)?;
+        let mut sealed = reader.of_span(&span.frames, frame, &span.sealed)?.to_vec();
+        reader.open(frame, &mut sealed, &mut self.expander, &mut plain)?;
+        Ok(plain)
+    }
+
+    /// True if a frame is kept; it comes first then.
+    fn is_kept(&mut self, name: &(PackName, usize)) -> bool {
+        match self.frames.iter().position(|(n, _)| n == name) {
+            Some(0) => true,
             Some(at) => {
                 if let Some(hit) = self.frames.remove(at) {
                     self.frames.push_front(hit);
                 }
+                true
             }
-            None => {
-                let mut plain = Vec::new();
-                reader.frame(frame, &mut self.expander, &mut plain)?;
-                self.decoded += 1;
-                self.frames.push_front((name, plain));
-                let mut kept = 0;
-                self.frames.retain(|(n, f)| {
-                    kept += f.len();
-                    *n == name || kept <= KEPT_BYTES
-                });
-            }
+            None => false,
         }
-        self.frames.front().map(|(_, f)| f.as_slice()).ok_or_else(gone)
+    }
+
+    /// Keeps a frame, and lets the oldest go.
+    fn keep(&mut self, name: (PackName, usize), plain: Vec<u8>) {
+        self.frames.push_front((name, plain));
+        let mut kept = 0;
+        self.frames.retain(|(n, f)| {
+            kept += f.len();
+            *n == name || kept <= KEPT_BYTES
+        });
+    }
+}
+
+fn pack_kind(kind: ChunkKind) -> PackKind {
+    match kind {
+        ChunkKind::Data => PackKind::Data,
+        ChunkKind::Meta => PackKind::Meta,
     }
 }

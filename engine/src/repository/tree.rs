@@ -1,7 +1,7 @@
 //! Streams the entries of a snapshot's tree in order, or one subtree of it, without loading the tree.
 
 use super::Repository;
-use super::chunks::ChunkReader;
+use super::chunks::{ChunkReader, Fetched};
 use super::index::Index;
 use crate::error::{Error, Result};
 use bulla_repo_format::keys::ChunkKind;
@@ -96,6 +96,11 @@ impl<'r> TreeReader<'r> {
     /// Where the node begins that was entered last: when it cannot be read, that is where the entries are missing.
     pub fn entered(&self) -> &(Arc<[u8]>, Vec<u8>) {
         &self.entered
+    }
+
+    /// What was asked of the store so far.
+    pub fn fetched(&self) -> Fetched {
+        self.chunks.fetched()
     }
 
     /// Nodes read so far.

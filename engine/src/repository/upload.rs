@@ -33,6 +33,15 @@ impl Uploads {
     }
 }
 
+/// What was stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Bytes of packs, parity and index runs.
+    pub bytes: u64,
+    /// Objects of these.
+    pub objects: u64,
+}
+
 /// The uploader's end.
 pub struct Uploader<'r> {
     repository: &'r Repository,
@@ -41,6 +50,7 @@ pub struct Uploader<'r> {
     index: Mutex<IndexWriter<'r>>,
     on_checkpoint: Mutex<OnCheckpoint<'r>>,
     stored: AtomicU64,
+    objects: AtomicU64,
 }
 
 /// Numbers of uploads.
@@ -99,6 +109,7 @@ pub fn channel<'r>(repository: &'r Repository, on_checkpoint: OnCheckpoint<'r>) 
             index: Mutex::new(index),
             on_checkpoint: Mutex::new(on_checkpoint),
             stored: AtomicU64::new(0),
+            objects: AtomicU64::new(0),
         },
     )
 }
@@ -121,8 +132,8 @@ impl PackSink for Uploads {
 }
 
 impl Uploader<'_> {
-    /// Puts packs until the workers hang up, then the last index run. Returns the bytes stored.
-    pub fn run(self) -> Result<u64> {
+    /// Puts packs until the workers hang up, then the last index run. Returns what was stored.
+    pub fn run(self) -> Result<Stored> {
         let (failure, stop) = (Mutex::new(None), bounded::<()>(0));
         let stopper = Mutex::new(Some(stop.0));
         let work = || {
@@ -137,13 +148,18 @@ impl Uploader<'_> {
             }
             work();
         });
-        let Self { index, stored, .. } = self;
+        let Self { index, stored, objects, .. } = self;
         let mut index = index.into_inner().unwrap_or_else(PoisonError::into_inner);
         // What was put need not be put again, also by a run that failed: an index run may fit where a pack did not.
         let flushed = index.flush();
         match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(e) => Err(e),
-            None => flushed.map(|()| stored.into_inner() + index.stored_bytes()),
+            None => flushed.map(|()| {
+                let runs = index.stored();
+                let (bytes, objects) =
+                    (stored.into_inner() + runs.bytes, objects.into_inner() + runs.objects);
+                Stored { bytes, objects }
+            }),
         }
     }
 
@@ -183,9 +199,11 @@ impl Uploader<'_> {
         // `Exists` under a content name cannot be: the salt is fresh. Were it so, the bytes would be the same.
         self.repository.backend().put(&pack.object, &parts)?;
         self.stored.fetch_add(pack.len(), Ordering::Relaxed);
+        self.objects.fetch_add(1, Ordering::Relaxed);
         if let Some(percent) = self.repository.config().parity {
             let put = parity::put(&**self.repository.backend(), percent, pack.pack.name, &parts)?;
             self.stored.fetch_add(put, Ordering::Relaxed);
+            self.objects.fetch_add(1, Ordering::Relaxed);
         }
         lock(&self.index).add(pack.pack, pack.records)
     }
@@ -194,24 +212,30 @@ impl Uploader<'_> {
 /// Counts instead of storing: for a dry run.
 pub struct Discard {
     bytes: AtomicU64,
+    objects: AtomicU64,
     parity: Option<u8>,
 }
 
 impl Discard {
     /// Nothing yet, of `parity` per cent.
     pub fn new(parity: Option<u8>) -> Self {
-        Self { bytes: AtomicU64::new(0), parity }
+        Self { bytes: AtomicU64::new(0), objects: AtomicU64::new(0), parity }
     }
-    /// Bytes that would have been stored.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+    /// What would have been stored.
+    pub fn stored(&self) -> Stored {
+        Stored { bytes: self.bytes.load(Ordering::Relaxed), objects: self.objects.load(Ordering::Relaxed) }
+    }
+    /// Counts a pack of `len` bytes, and the parity it would get.
+    pub fn pack(&self, len: u64) {
+        let parity = self.parity.map_or(0, |percent| parity::len_for(percent, len));
+        self.bytes.fetch_add(len + parity, Ordering::Relaxed);
+        self.objects.fetch_add(1 + u64::from(self.parity.is_some()), Ordering::Relaxed);
     }
 }
 
 impl PackSink for Discard {
     fn store(&self, pack: SealedPack) -> Result<()> {
-        let parity = self.parity.map_or(0, |percent| parity::len_for(percent, pack.len()));
-        self.bytes.fetch_add(pack.len() + parity, Ordering::Relaxed);
+        self.pack(pack.len());
         Ok(())
     }
 }

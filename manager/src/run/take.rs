@@ -1,5 +1,5 @@
-//! How a backup comes into its destinations: the source is read once, into the first that takes it, and copied from there
-//! into the others. What may pass by itself (a store out of reach, or busy) is tried again.
+//! How a backup comes into its destinations: the source is read once, into the first that takes it (those on this machine
+//! before others), and copied from there into the others at once. What may pass by itself (a store out of reach, or busy) is tried again.
 //!
 //! Kept true: hooks surround the reading, and not the copying; a failure that will not pass is not tried twice.
 
@@ -10,12 +10,13 @@ use crate::outcome::Outcome;
 use crate::world::Trouble;
 use bulla_engine::Error;
 use bulla_engine::backup::{self, BackupOptions};
-use bulla_engine::copy::{self, CopyOptions};
+use bulla_engine::copy::{self, CopyOptions, several};
 use bulla_engine::forget::JOB_TAG;
 use bulla_engine::format::snapshot::Snapshot;
 use bulla_engine::repository::Repository;
 use bulla_engine::source::Running;
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How often is looked whether somebody stops a run that waits for a command.
@@ -72,7 +73,8 @@ impl Run<'_> {
             if self.world.observer().interrupted() {
                 break;
             }
-            for (n, place) in places.iter_mut().enumerate() {
+            for n in several::nearest_first(places, near) {
+                let Some(place) = places.get_mut(n) else { continue };
                 let Some(repository) = &place.repository else { continue };
                 if !std::mem::replace(&mut ready, true) {
                     hooks.before(own)?;
@@ -102,19 +104,25 @@ impl Run<'_> {
         Err(Trouble::new(Outcome::Failed, "no destination took the backup"))
     }
 
-    /// Copies from one destination into all others that have not failed for good.
+    /// Copies from one destination into all others that have not failed for good, at once: none waits for another.
     fn spread(&self, n: usize, places: &mut [Place], troubles: &mut Troubles) {
+        let told = Mutex::new(Vec::new());
         for attempt in 1.. {
             places.iter_mut().for_each(|place| self.open(place));
-            let (before, rest) = places.split_at_mut(n);
-            let Some((from, after)) = rest.split_first_mut() else { return };
-            for to in before.iter_mut().chain(after).filter(|to| to.made.is_none()) {
-                self.copy(from, to, troubles);
-            }
+            several::to_others(places, n, |from, to| {
+                if to.made.is_none() {
+                    let mut own = Vec::new();
+                    self.copy(from, to, &mut own);
+                    told.lock().unwrap_or_else(PoisonError::into_inner).extend(own);
+                }
+            });
             if !self.again(attempt, places) {
-                return;
+                break;
             }
         }
+        let mut told: Troubles = told.into_inner().unwrap_or_else(PoisonError::into_inner);
+        told.sort_by_key(|(place, _)| self.job.to.iter().position(|to| place.as_ref() == Some(&to.value)));
+        troubles.extend(told);
     }
 
     /// Opens a destination that is not open, unless it has failed for good.
@@ -226,6 +234,11 @@ impl Run<'_> {
             }
         }
     }
+}
+
+/// What lies on this machine takes a backup first: nothing has to be fetched from afar to be copied.
+fn near(place: &Place) -> bool {
+    place.repository.as_ref().is_some_and(|r| r.backend().describe().local)
 }
 
 /// So much of what went wrong with a run is on record beside each copy, in characters.

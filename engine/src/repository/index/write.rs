@@ -3,6 +3,7 @@
 use super::super::Repository;
 use super::merge::put;
 use crate::error::Result;
+use crate::repository::upload::Stored;
 use bulla_repo_format::index::{IndexPack, IndexRecord, IndexRun, KEY_LEN};
 use bulla_repo_format::limits::INDEX_RECORDS_MAX;
 
@@ -17,13 +18,13 @@ pub struct IndexWriter<'r> {
     run: IndexRun,
     /// Records put so far.
     put: usize,
-    stored: u64,
+    stored: Stored,
 }
 
 impl<'r> IndexWriter<'r> {
     /// Nothing yet.
     pub fn new(repository: &'r Repository) -> Self {
-        Self { repository, run: IndexRun::new(repository.client().id()), put: 0, stored: 0 }
+        Self { repository, run: IndexRun::new(repository.client().id()), put: 0, stored: Stored::default() }
     }
 
     /// Adds a pack and its chunks. The pack must have been put; it is made durable before the run that names it.
@@ -53,12 +54,13 @@ impl<'r> IndexWriter<'r> {
         self.put += run.records.len();
         self.repository.backend().flush()?;
         let (_, size) = put(self.repository, &mut run)?;
-        self.stored += size;
+        self.stored.bytes += size;
+        self.stored.objects += 1;
         Ok(())
     }
 
-    /// Bytes of the runs put so far.
-    pub fn stored_bytes(&self) -> u64 {
+    /// The runs put so far.
+    pub fn stored(&self) -> Stored {
         self.stored
     }
 }

@@ -10,6 +10,7 @@ pub mod tail;
 
 pub(crate) use pool::{Buffer, Pool};
 pub use reader::PackReader;
+pub(crate) use reader::SPAN;
 pub use seal::SealedPack;
 pub use stream::{PackSink, PackStream, Packer};
 

@@ -10,6 +10,9 @@ use bulla_repo_format::{FormatError, ObjectName};
 use std::ops::Range;
 use std::sync::Arc;
 
+/// Sealed bytes that one request to a distant store carries: what 20 ms take at 100 MB/s, twice.
+pub(crate) const SPAN: u64 = 4 << 20;
+
 /// Frames of one pack.
 pub struct PackReader<'r> {
     repository: &'r Repository,
@@ -66,6 +69,17 @@ impl<'r> PackReader<'r> {
         let (Some(start), Some(end)) = (at(range.start), at(range.end)) else { return Err(self.outside()) };
         let len = usize::try_from(end.saturating_sub(start)).map_err(|_| self.outside())?;
         Ok(self.repository.backend().get_range(&self.object, start, len)?)
+    }
+
+    /// The sealed bytes of one frame among those that [`PackReader::fetch`] gave for `span`.
+    pub fn of_span<'s>(&self, span: &Range<usize>, frame: usize, sealed: &'s [u8]) -> Result<&'s [u8]> {
+        let at = |i: usize| self.starts.get(i).map(|s| s.0);
+        let place = || {
+            let base = at(span.start)?;
+            let place = |n: u64| usize::try_from(n.checked_sub(base)?).ok();
+            sealed.get(place(at(frame)?)?..place(at(frame + 1)?)?)
+        };
+        place().ok_or_else(|| self.outside())
     }
 
     /// Opens and expands one frame in place from bytes that [`PackReader::fetch`] gave.

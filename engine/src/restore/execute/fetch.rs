@@ -15,7 +15,7 @@ use super::write::Writer;
 use crate::error::Result;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::index::{PackRef, Place};
-use crate::repository::pack::PackReader;
+use crate::repository::pack::{PackReader, SPAN};
 use bulla_repo_format::frame::Expander;
 use bulla_repo_format::keys::{ChunkKind, IdKey};
 use bulla_repo_format::pack::PackKind;
@@ -24,9 +24,6 @@ use rustix::fd::OwnedFd;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Sealed bytes that one request to a distant store carries: what 20 ms take at 100 MB/s, twice.
-const SPAN: u64 = 4 << 20;
 
 /// A file written in pieces.
 struct Progress {
