@@ -14,6 +14,7 @@ use bulla_manager::world::{Trouble, World};
 use std::ffi::OsString;
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// The world of one command.
 pub(crate) struct Site<'a> {
@@ -69,7 +70,8 @@ impl<'a> Site<'a> {
         }
     }
 
-    fn open_one(&self, name: &str, fresh: bool) -> Outcome<Repository> {
+    /// Opened with its own secret, or with the key in a file.
+    fn open_one(&self, name: &str, fresh: bool, key: Option<&Path>) -> Outcome<Repository> {
         let destination = self.destination(name)?;
         let location = location(destination)?;
         let store = self.context.store_at(&location, &[])?.backend();
@@ -77,7 +79,10 @@ impl<'a> Site<'a> {
             let place = store.describe().place;
             return Err(bulla_engine::Error::NoRepository { place }.into());
         }
-        let secret = crate::secret::of_destination(self.context, destination)?;
+        let secret = match key {
+            Some(file) => crate::secret::of_file(self.context, file)?,
+            None => crate::secret::of_destination(self.context, destination)?,
+        };
         let mut env = self.env.clone();
         env.cache = self.context.cache_dir();
         // Copies of a distant store's metadata prove nothing of the store.
@@ -122,7 +127,11 @@ fn trouble(said: Option<Said>) -> Trouble {
 
 impl World for Site<'_> {
     fn open(&self, destination: &str, fresh: bool) -> Result<Repository, Trouble> {
-        self.open_one(destination, fresh).map_err(|failure| trouble(failure.said()))
+        self.open_one(destination, fresh, None).map_err(|failure| trouble(failure.said()))
+    }
+
+    fn open_with(&self, destination: &str, key: &Path) -> Result<Repository, Trouble> {
+        self.open_one(destination, true, Some(key)).map_err(|failure| trouble(failure.said()))
     }
 
     fn judge(&self, error: &bulla_engine::Error) -> Trouble {

@@ -1,5 +1,6 @@
 //! One file per word: its `Args` (what was typed) and `run` (what it does). What several words share is here.
 
+mod assess;
 mod backup;
 mod cat;
 mod check;
@@ -23,6 +24,7 @@ mod rescue_kit;
 mod restore;
 mod retention;
 mod run;
+mod runbook;
 mod schedule;
 mod snapshots;
 mod sources;
@@ -43,7 +45,21 @@ pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Back up and restore", &["init", "backup", "snapshots", "ls", "find", "cat", "restore", "copy"]),
     ("Keep it safe", &["check", "repair", "key", "rescue-kit"]),
     ("Let go of the old", &["forget", "prune", "undelete", "protect", "unprotect"]),
-    ("Keep promises", &["config", "policy", "schedule", "run", "status", "drill", "compliance", "waive"]),
+    (
+        "Keep promises",
+        &[
+            "config",
+            "policy",
+            "schedule",
+            "run",
+            "status",
+            "drill",
+            "compliance",
+            "assess",
+            "runbook",
+            "waive",
+        ],
+    ),
     ("About this program", &["version", "generate", "help"]),
 ];
 
@@ -90,6 +106,10 @@ pub(crate) enum Command {
     Drill(drill::Args),
     /// Say whether jobs have three copies, two media, one off-site, one locked and no errors
     Compliance(compliance::Args),
+    /// Write the assessment report of jobs: what there is, what was promised, each gap with its remedy
+    Assess(assess::Args),
+    /// Write the recovery procedure of a job, with ids, commands and what they give
+    Runbook(runbook::Args),
     /// Lift the rules about letting go for a job, for a while and with a reason
     Waive(waive::Args),
     /// Let systemd run jobs when they are due
@@ -131,6 +151,8 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Outcome {
         Command::Status(args) => status::run(context, args),
         Command::Drill(args) => drill::run(context, args),
         Command::Compliance(args) => compliance::run(context, args),
+        Command::Assess(args) => assess::run(context, args),
+        Command::Runbook(args) => runbook::run(context, args),
         Command::Waive(args) => waive::run(context, args),
         Command::Schedule(args) => schedule::run(context, args),
         Command::Repair(args) => repair::run(context, args),

@@ -299,7 +299,16 @@ fn drill(s: &mut Section<'_>) -> Drill {
         }
         !c.is_empty()
     });
-    Drill { command, target: s.text("target", "Below which directory it is restored") }
+    let timeout = s.parsed("timeout", "How long the command may take, like 30m");
+    let expect = s.parsed_by_name(
+        "expect",
+        "What is expected of numbers in the JSON object that the command prints, like rows = \">= 10\" or \">= previous*0.98\"",
+    );
+    if command.is_none() && (timeout.is_some() || !expect.is_empty()) {
+        let what = "says something about a command, and has none";
+        s.lacks("E-DRL-02", what, "write command = [\"…\"], or leave timeout and expect out");
+    }
+    Drill { command, timeout, expect, target: s.text("target", "Below which directory it is restored") }
 }
 
 fn source(s: &mut Section<'_>) -> Option<JobSource> {
