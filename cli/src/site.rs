@@ -2,6 +2,7 @@
 //! without ours, jobs kept from running twice at a time.
 
 use crate::context::Context;
+use crate::domains::Surroundings;
 use crate::exit::{Failure, Outcome, Said};
 use bulla_backends::location::Location;
 use bulla_engine::env::Env;
@@ -43,28 +44,17 @@ impl<'a> Site<'a> {
     }
 
     /// What a destination fails with.
-    pub(crate) fn domain_of(&self, name: &str) -> Domain {
-        let Ok(location) = self.destination(name).and_then(location) else { return Domain::Unknown };
-        let host = match location {
-            Location::Local(path) => return disk_of(&path),
-            Location::Sftp { host, .. } => Some(host),
-            Location::S3 { endpoint, .. } => endpoint.host_str().map(str::to_owned),
-            Location::Rest(url) => url.host_str().map(str::to_owned),
-            Location::Rclone(remote) => remote.split_once(':').map(|(name, _)| name.to_owned()),
-        };
-        let own = [crate::context::machine(), "localhost".into(), "127.0.0.1".into(), "[::1]".into()];
-        match host {
-            Some(host) if own.contains(&host) || host.is_empty() => Domain::Here,
-            Some(host) => Domain::Host(host),
-            None => Domain::Unknown,
-        }
+    pub(crate) fn domain_of(&self, name: &str) -> Vec<Domain> {
+        let Ok(location) = self.destination(name).and_then(location) else { return vec![Domain::Unknown] };
+        Surroundings::of_this_machine().of_location(&location)
     }
 
     /// What the source of a job lies on; where what a command prints comes from nobody can say.
     pub(crate) fn domains_of_source(&self, job: &Job) -> Vec<Domain> {
+        let here = Surroundings::of_this_machine();
         match &job.source.value {
             JobSource::Paths { paths, .. } => {
-                paths.iter().map(|path| disk_of(std::path::Path::new(&path.value))).collect()
+                paths.iter().flat_map(|path| here.of_path(Path::new(&path.value))).collect()
             }
             JobSource::Command { .. } => vec![Domain::Here],
         }
@@ -89,28 +79,6 @@ impl<'a> Site<'a> {
         env.fresh = fresh;
         Ok(Repository::open(self.context.limited(store), &secret, env)?)
     }
-}
-
-/// The disk that a path lies on: a partition's is the whole one, and what is mapped onto one disk lies on that. What has no
-/// device of its own (a network, several disks) is a domain by its number.
-fn disk_of(path: &std::path::Path) -> Domain {
-    let Ok(m) = std::fs::metadata(path) else { return Domain::Unknown };
-    let mut device = m.dev();
-    for _ in 0..8 {
-        let at = format!("/sys/dev/block/{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
-        let Ok(dir) = std::fs::canonicalize(at) else { break };
-        let below = match std::fs::read_dir(dir.join("slaves")).into_iter().flatten().flatten().next() {
-            Some(slave) => slave.path(),
-            None if dir.join("partition").exists() => dir.join(".."),
-            None => break,
-        };
-        let number = std::fs::read_to_string(below.join("dev")).unwrap_or_default();
-        let parsed =
-            number.trim().split_once(':').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
-        let Some((major, minor)) = parsed else { break };
-        device = rustix::fs::makedev(major, minor);
-    }
-    Domain::Disk(device)
 }
 
 fn location(destination: &Destination) -> Outcome<Location> {

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Two repositories and a configuration of two jobs.
-fn furnished() -> Home {
+pub(crate) fn furnished() -> Home {
     let home = Home::empty();
     for name in ["disk", "vault"] {
         let line = format!("init -r {name} --key-file-out {name}.key --recovery-key-out {name}.recovery");
@@ -54,7 +54,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     found.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-fn json(text: &str) -> Value {
+pub(crate) fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
 

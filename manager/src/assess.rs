@@ -268,6 +268,9 @@ fn history(
     now: i64,
 ) -> Option<History> {
     let begin = runs.first()?.1.start.seconds.max(now.saturating_sub(DAYS * DAY));
+    if begin >= now {
+        return None;
+    }
     let good = runs.iter().filter(|(ended, run)| *ended <= now && proven(run));
     let mut good: Vec<(i64, i64)> = good.map(|(ended, run)| (*ended, run.start.seconds)).collect();
     good.sort_unstable();

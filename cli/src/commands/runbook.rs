@@ -92,7 +92,7 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     let written = watch(context.ui, WORDS, |observer| {
         let site = Site::new(context, &config, observer, false);
         let (facts, now, host) = (Facts::gather(&site, &config, &names), world::now(&site), context.host());
-        let away = |to: &str| matches!(site.domain_of(to), Domain::Host(_));
+        let away = |to: &str| site.domain_of(to).iter().any(|d| matches!(d, Domain::Host(_)));
         write((&config, &args.job, job), &facts, &host, (args.from.as_deref(), target), &away, now)
     });
     let Some(runbook) = written else {

@@ -6,7 +6,7 @@ use crate::config::{Job, JobSource};
 use crate::outcome::Outcome;
 use crate::world::{Trouble, World};
 use bulla_engine::format::tree::{Entry, EntryKind, Timestamp, Xattr};
-use bulla_engine::observer::{Event, escape};
+use bulla_engine::observer::{Event, Observer, escape};
 use bulla_engine::source::{Filter, FilterSpec, Marker};
 use rustix::fs::XattrFlags;
 use std::fs::{self, File};
@@ -30,7 +30,7 @@ pub(super) struct Scratch<'a> {
     /// In it, where files are restored.
     path: PathBuf,
     keep: bool,
-    world: &'a dyn World,
+    observer: &'a dyn Observer,
 }
 
 /// Removed whatever happens.
@@ -43,7 +43,7 @@ impl Drop for Scratch<'_> {
         if let Err(e) = fs::remove_dir_all(&self.whole) {
             let place = escape(self.whole.as_os_str().as_bytes());
             let text = format!("what the drill restored is still in {place}, unencrypted: {e}; remove it");
-            self.world.observer().event(&Event::Warning(&text));
+            self.observer.event(&Event::Warning(&text));
         }
     }
 }
@@ -103,7 +103,7 @@ impl<'a> Scratch<'a> {
         let private = |path: &Path| fs::DirBuilder::new().mode(0o700).create(path).map_err(failed);
         private(&whole)?;
         let path = whole.join("restored");
-        let made = Self { whole, path, keep, world };
+        let made = Self { whole, path, keep, observer: world.observer() };
         fs::write(made.whole.join(MARK.0), MARK.1).map_err(failed)?;
         private(&made.path)?;
         Ok(made)
@@ -240,4 +240,106 @@ pub(super) fn is_as_it_was(path: &[u8], entry: &Entry) -> bool {
         && m.ino() == entry.inode
         && time(m.mtime(), m.mtime_nsec()) == entry.mtime
         && time(m.ctime(), m.ctime_nsec()) == entry.ctime
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bulla_engine::format::tree::{Block, Content};
+    use bulla_engine::observer::Collector;
+
+    fn scratch<'a>(dir: &Path, observer: &'a dyn Observer) -> Scratch<'a> {
+        let (whole, path) = (dir.join("whole"), dir.join("whole/restored"));
+        fs::create_dir_all(&path).unwrap();
+        Scratch { whole, path, keep: false, observer }
+    }
+
+    /// An entry as a backup of this file would have it.
+    fn entry(path: &Path) -> Entry {
+        let m = path.symlink_metadata().unwrap();
+        let kind = match m.is_dir() {
+            true => EntryKind::Directory,
+            false => EntryKind::File { size: m.len(), holes: Block::None, content: Content::default() },
+        };
+        Entry {
+            parent: Vec::new().into(),
+            name: b"f".to_vec(),
+            kind,
+            mode: (m.mode() & 0o7777) as u16,
+            uid: m.uid(),
+            gid: m.gid(),
+            mtime: time(m.mtime(), m.mtime_nsec()),
+            ctime: time(m.ctime(), m.ctime_nsec()),
+            btime: None,
+            atime: None,
+            mount: 0,
+            inode: m.ino(),
+            links: 1,
+            xattrs: Block::None,
+            flags: Default::default(),
+        }
+    }
+
+    #[test]
+    fn metadata_is_compared_as_far_as_the_file_system_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = scratch(dir.path(), &bulla_engine::observer::Silent);
+        let place = scratch.path().join("f");
+        fs::write(&place, b"x").unwrap();
+        let is = entry(&place);
+        let x = |name: &[u8], value: &[u8]| Xattr { name: name.to_vec(), value: value.to_vec() };
+        assert_eq!(scratch.differs(b"f", &is, &[]), None);
+        assert!(scratch.differs(b"f", &Entry { mode: 0o123, ..is.clone() }, &[]).unwrap().contains("0123"));
+        assert!(scratch.differs(b"g", &is, &[]).unwrap().contains("was not restored"));
+        let held = rustix::fs::setxattr(&place, "user.color", b"red", XattrFlags::empty()).is_ok();
+        let differs = |value: &[u8]| scratch.differs(b"f", &entry(&place), &[x(b"user.color", value)]);
+        if held {
+            assert_eq!(differs(b"red"), None);
+            assert!(differs(b"blue").unwrap().contains("user.color"));
+        } else {
+            assert_eq!(differs(b"blue"), None, "nowhere to put it");
+        }
+        // No file system takes a name of this length, so none is blamed.
+        let long = [&b"user."[..], &[b'n'; 300]].concat();
+        assert_eq!(scratch.differs(b"f", &entry(&place), &[x(&long, b"1")]), None);
+        assert!(!scratch.whole.join("probe").exists());
+    }
+
+    #[test]
+    fn what_differs_from_the_source_is_told_with_both_hashes() {
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = scratch(dir.path(), &bulla_engine::observer::Silent);
+        let live = dir.path().join("live");
+        fs::write(&live, b"one").unwrap();
+        let path = live.strip_prefix("/").unwrap().as_os_str().as_bytes();
+        let restored = scratch.path().join(live.strip_prefix("/").unwrap());
+        fs::create_dir_all(restored.parent().unwrap()).unwrap();
+        fs::write(&restored, b"one").unwrap();
+        assert_eq!(scratch.unlike(path), None);
+        assert!(is_as_it_was(path, &entry(&live)));
+        fs::write(&restored, b"two").unwrap();
+        let why = scratch.unlike(path).unwrap();
+        for content in [&b"one"[..], b"two"] {
+            assert!(why.contains(&blake3::hash(content).to_string()), "{why}");
+        }
+        let older = Timestamp { seconds: 1, nanos: 0 };
+        assert!(!is_as_it_was(path, &Entry { ctime: older, ..entry(&live) }));
+    }
+
+    #[test]
+    fn what_cannot_be_removed_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let told = Collector::default();
+        let one = scratch(dir.path(), &told);
+        fs::create_dir(one.path().join("shut")).unwrap();
+        fs::write(one.path().join("shut/f"), b"x").unwrap();
+        fs::set_permissions(one.path().join("shut"), fs::Permissions::from_mode(0o000)).unwrap();
+        drop(one);
+        assert!(!dir.path().join("whole").exists() && told.messages().is_empty());
+        // Gone already: that nothing can be removed is as strange as that something stays.
+        let two = scratch(dir.path(), &told);
+        fs::remove_dir_all(&two.whole).unwrap();
+        drop(two);
+        assert!(told.messages().concat().contains("unencrypted"), "{:?}", told.messages());
+    }
 }
