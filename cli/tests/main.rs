@@ -8,6 +8,7 @@ mod codes;
 mod config;
 mod content;
 mod copy;
+mod databases;
 mod drills;
 mod fidelity;
 mod find;

@@ -295,7 +295,8 @@ fn found(status: &JobStatus, class: Class, facts: &Facts, job: &Job) -> Vec<Gap>
     let gap = |f: &crate::status::Finding| Gap {
         outcome: f.outcome,
         risk: f.what.clone(),
-        impact: Impact::of(f.outcome, class),
+        // With nothing that is proven, any failure may be the one too many.
+        impact: if status.proven.is_none() { Impact::High } else { Impact::of(f.outcome, class) },
         recommendation: f.fix.clone(),
         evidence: f.evidence.clone().unwrap_or_else(|| facts.heads(job)),
     };

@@ -236,7 +236,7 @@ impl<'a> Writer<'a> {
                 what: "Restore, and read back what was written".to_owned(),
                 command: Some(format!("{program} restore {} --target {target} --verify", s.id)),
                 expected: format!(
-                    "exit code 0; restored {} files ({} bytes) from snapshot {}",
+                    "exit code 0; restored {} files ({} bytes), those with several names once, from snapshot {}",
                     crate::run::guard::files(s),
                     statistics.total_bytes,
                     s.id.short()
@@ -297,13 +297,14 @@ impl<'a> Writer<'a> {
         let target = quoted(self.target);
         let mut out = vec![
             Item {
-                what: "Every file is as in the snapshot, by the identity of its content".to_owned(),
+                what: "Every file is as in the snapshot, by the identity of its content: no line names one"
+                    .to_owned(),
                 command: Some(format!(
-                    "{} restore {} --target {target} --dry-run",
+                    "{} restore {} --target {target} --dry-run | grep -v -e '^update ' -e '^link '",
                     self.program(place)?,
                     s.id
                 )),
-                expected: "dry run: nothing was written; and no line above it".to_owned(),
+                expected: "dry run: nothing was written".to_owned(),
             },
             Item {
                 what: "All files are there".to_owned(),

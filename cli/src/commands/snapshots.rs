@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 /// What `snapshots` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-V: how far a snapshot is proven by what is on record: 0 committed, 1 all is there, 2 it was read back, 3 it was restored and
-compared, 4 an application worked with what was restored.")]
+V: how far a snapshot is proven, by what is on record: 0 committed, 1 all is there, 2 read back, 3 restored and compared,
+4 an application worked with what was restored.")]
 pub(crate) struct Args {
     /// Only these: ids, prefixes, latest, latest~N
     #[arg(value_name = "SNAPSHOT")]

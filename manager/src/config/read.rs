@@ -304,7 +304,7 @@ fn drill(s: &mut Section<'_>) -> Drill {
         "expect",
         "What is expected of numbers in the JSON object that the command prints, like rows = \">= 10\" or \">= previous*0.98\"",
     );
-    if command.is_none() && (timeout.is_some() || !expect.is_empty()) {
+    if !s.has("command") && (s.has("timeout") || s.has("expect")) {
         let what = "says something about a command, and has none";
         s.lacks("E-DRL-02", what, "write command = [\"…\"], or leave timeout and expect out");
     }
