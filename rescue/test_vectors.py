@@ -96,6 +96,9 @@ def check_fact(kind, fact):
         f.need(f.uint(fact, 5) <= 2, "RECORD-3", "an unknown kind of drill")
         f.need(len(f.field(fact, 14, list)) == 4, "RECORD-3", "other phases")
         f.field(fact, 6, bytes, 32)
+        f.field(fact, 17, bytes, 32)
+        named = [type(n) is list and [type(part) for part in n] == [str, str] for n in f.field(fact, 20, list)]
+        f.need(all(named), "RECORD-3", "a number without a name")
 
 
 def check_announcement(body, run, number):

@@ -10,6 +10,7 @@ mod args;
 mod commands;
 mod confine;
 mod context;
+mod domains;
 mod exit;
 mod secret;
 mod site;

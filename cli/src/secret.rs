@@ -143,6 +143,11 @@ pub(crate) fn of_destination(context: &Context<'_>, destination: &Destination) -
     }
 }
 
+/// A key in a file: a key file, or the recovery key as it was printed.
+pub(crate) fn of_file(context: &Context<'_>, file: &Path) -> Outcome<SlotSecret> {
+    key_from(&read_file(context, "key file", file)?, &file.display().to_string())
+}
+
 fn open_with(context: &Context<'_>, words: &Words<'_>, prompt: &str) -> Outcome<SlotSecret> {
     if let Some(source) = named(words)? {
         return read(context, source);

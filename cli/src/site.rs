@@ -2,6 +2,7 @@
 //! without ours, jobs kept from running twice at a time.
 
 use crate::context::Context;
+use crate::domains::Surroundings;
 use crate::exit::{Failure, Outcome, Said};
 use bulla_backends::location::Location;
 use bulla_engine::env::Env;
@@ -14,8 +15,8 @@ use bulla_manager::world::{Trouble, World};
 use std::ffi::OsString;
 use std::fs::{File, TryLockError};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
 
 /// The world of one command.
 pub(crate) struct Site<'a> {
@@ -44,35 +45,25 @@ impl<'a> Site<'a> {
     }
 
     /// What a destination fails with.
-    pub(crate) fn domain_of(&self, name: &str) -> Domain {
-        let Ok(location) = self.destination(name).and_then(location) else { return Domain::Unknown };
-        let host = match location {
-            Location::Local(path) => return disk_of(&path),
-            Location::Sftp { host, .. } => Some(host),
-            Location::S3 { endpoint, .. } => endpoint.host_str().map(str::to_owned),
-            Location::Rest(url) => url.host_str().map(str::to_owned),
-            Location::Rclone(remote) => remote.split_once(':').map(|(name, _)| name.to_owned()),
-        };
-        let own = [crate::context::machine(), "localhost".into(), "127.0.0.1".into(), "[::1]".into()];
-        match host {
-            Some(host) if own.contains(&host) || host.is_empty() => Domain::Here,
-            Some(host) => Domain::Host(host),
-            None => Domain::Unknown,
-        }
+    pub(crate) fn domain_of(&self, name: &str) -> Vec<Domain> {
+        let Ok(location) = self.destination(name).and_then(location) else { return vec![Domain::Unknown] };
+        Surroundings::of_this_machine().of_location(&location)
     }
 
     /// What the source of a job lies on; where what a command prints comes from nobody can say.
     pub(crate) fn domains_of_source(&self, job: &Job) -> Vec<Domain> {
+        let here = Surroundings::of_this_machine();
         match &job.source.value {
             JobSource::Paths { paths, .. } => {
-                paths.iter().map(|path| disk_of(std::path::Path::new(&path.value))).collect()
+                paths.iter().flat_map(|path| here.of_path(Path::new(&path.value))).collect()
             }
-            JobSource::Block { path, .. } => vec![disk_of_device(std::path::Path::new(&path.value))],
+            JobSource::Block { path, .. } => here.of_device(Path::new(&path.value)),
             JobSource::Command { .. } => vec![Domain::Here],
         }
     }
 
-    fn open_one(&self, name: &str, fresh: bool) -> Outcome<Repository> {
+    /// Opened with its own secret, or with the key in a file.
+    fn open_one(&self, name: &str, fresh: bool, key: Option<&Path>) -> Outcome<Repository> {
         let destination = self.destination(name)?;
         let location = location(destination)?;
         let store = self.context.store_at(&location, &[])?.backend();
@@ -80,43 +71,16 @@ impl<'a> Site<'a> {
             let place = store.describe().place;
             return Err(bulla_engine::Error::NoRepository { place }.into());
         }
-        let secret = crate::secret::of_destination(self.context, destination)?;
+        let secret = match key {
+            Some(file) => crate::secret::of_file(self.context, file)?,
+            None => crate::secret::of_destination(self.context, destination)?,
+        };
         let mut env = self.env.clone();
         env.cache = self.context.cache_dir();
         // Copies of a distant store's metadata prove nothing of the store.
         env.fresh = fresh;
         Ok(Repository::open(self.context.limited(store), &secret, env)?)
     }
-}
-
-/// The disk that a path lies on: a partition's is the whole one, and what is mapped onto one disk lies on that. What has no
-/// device of its own (a network, several disks) is a domain by its number.
-fn disk_of(path: &std::path::Path) -> Domain {
-    std::fs::metadata(path).map_or(Domain::Unknown, |m| disk_below(m.dev()))
-}
-
-/// The same of a block device itself, or of a file.
-fn disk_of_device(path: &std::path::Path) -> Domain {
-    let device = |m: std::fs::Metadata| if m.file_type().is_block_device() { m.rdev() } else { m.dev() };
-    std::fs::metadata(path).map_or(Domain::Unknown, |m| disk_below(device(m)))
-}
-
-fn disk_below(mut device: u64) -> Domain {
-    for _ in 0..8 {
-        let at = format!("/sys/dev/block/{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
-        let Ok(dir) = std::fs::canonicalize(at) else { break };
-        let below = match std::fs::read_dir(dir.join("slaves")).into_iter().flatten().flatten().next() {
-            Some(slave) => slave.path(),
-            None if dir.join("partition").exists() => dir.join(".."),
-            None => break,
-        };
-        let number = std::fs::read_to_string(below.join("dev")).unwrap_or_default();
-        let parsed =
-            number.trim().split_once(':').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
-        let Some((major, minor)) = parsed else { break };
-        device = rustix::fs::makedev(major, minor);
-    }
-    Domain::Disk(device)
 }
 
 fn location(destination: &Destination) -> Outcome<Location> {
@@ -132,12 +96,18 @@ fn trouble(said: Option<Said>, passing: bool) -> Trouble {
     Trouble { outcome, why, passing }
 }
 
+fn not_opened(failure: Failure) -> Trouble {
+    let passing = matches!(&failure, Failure::Engine(e) if e.may_pass());
+    trouble(failure.said(), passing)
+}
+
 impl World for Site<'_> {
     fn open(&self, destination: &str, fresh: bool) -> Result<Repository, Trouble> {
-        self.open_one(destination, fresh).map_err(|failure| {
-            let passing = matches!(&failure, Failure::Engine(e) if e.may_pass());
-            trouble(failure.said(), passing)
-        })
+        self.open_one(destination, fresh, None).map_err(not_opened)
+    }
+
+    fn open_with(&self, destination: &str, key: &Path) -> Result<Repository, Trouble> {
+        self.open_one(destination, true, Some(key)).map_err(not_opened)
     }
 
     fn judge(&self, error: &bulla_engine::Error) -> Trouble {

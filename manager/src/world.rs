@@ -6,6 +6,7 @@ use bulla_engine::Error;
 use bulla_engine::env::Env;
 use bulla_engine::observer::Observer;
 use bulla_engine::repository::Repository;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Why something could not be had, as people are told and as it ends.
@@ -34,6 +35,12 @@ pub trait World: Sync {
     /// # Errors
     /// Why it cannot be opened.
     fn open(&self, destination: &str, fresh: bool) -> Result<Repository, Trouble>;
+
+    /// The same, of the store itself and with the key in a file instead of the destination's own secret.
+    ///
+    /// # Errors
+    /// Why it cannot be opened.
+    fn open_with(&self, destination: &str, key: &Path) -> Result<Repository, Trouble>;
 
     /// How an error of the engine ends, its text, and whether it [may pass](Error::may_pass).
     fn judge(&self, error: &Error) -> Trouble;

@@ -184,8 +184,8 @@ fn drill(
     scratch: &Path,
 ) {
     let scratch = scratch.to_owned();
-    let options = Options { sample, application, from: None, seed: None, scratch, keep: false };
-    let report = drill::drill(m, job, m.job(job), &options).map_err(|t| t.why).unwrap();
+    let options = Options { sample, application, from: None, seed: None, scratch, keep: false, key: None };
+    let report = drill::drill(m, &m.config, job, m.job(job), &options).map_err(|t| t.why).unwrap();
     if report.outcome != Outcome::Done {
         let (from, wrong) = (&report.drill.destination, report.drill.wrong.join(" | "));
         let _ = writeln!(told, "day {day:02} drill  {job} from {from}: {}", without_ids(&wrong));

@@ -6,6 +6,8 @@ use bulla_engine::Error;
 use bulla_engine::backend::{Backend, Memory};
 use bulla_engine::forget::{Permit, job_of};
 use bulla_engine::format::{Area, ObjectName, RunId};
+use bulla_manager::assess::{Assessment, Current, assess};
+use bulla_manager::compliance::{self, Domain};
 use bulla_manager::config::{Config, File};
 use bulla_manager::drill::{self, Options};
 use bulla_manager::outcome::Outcome;
@@ -73,9 +75,28 @@ impl One {
     fn drill(&self) -> Outcome {
         let scratch = tempfile::tempdir().unwrap();
         let at = scratch.path().to_owned();
-        let options =
-            Options { sample: None, application: false, from: None, seed: None, scratch: at, keep: false };
-        drill::drill(&self.m, "home", self.m.job("home"), &options).map_err(|t| t.why).unwrap().outcome
+        let options = Options {
+            sample: None,
+            application: false,
+            from: None,
+            seed: None,
+            scratch: at,
+            keep: false,
+            key: None,
+        };
+        let done = drill::drill(&self.m, &self.m.config, "home", self.m.job("home"), &options);
+        done.map_err(|t| t.why).unwrap().outcome
+    }
+
+    /// The rules are those of one disk, which stands apart from the source.
+    fn assessment(&self) -> Assessment {
+        let facts = Facts::gather(&self.m, &self.m.config, &["home".into()]);
+        let (job, now) = (self.m.job("home"), self.m.clock.read());
+        let of = (&self.m.config, "home", job);
+        let status = judge(&self.m.config, "home", job, "db01", &facts, now);
+        let place = |_: &str| vec![Domain::Disk(2)];
+        let rules = compliance::judge(of, &facts, &status, "db01", &[Domain::Disk(1)], &place, now);
+        assess(of, &facts, (&status, &rules), "db01", now)
     }
 }
 
@@ -219,7 +240,7 @@ fn all_that_is_reported_is_in_the_stores() {
         let facts = Facts::gather(m, &m.config, &["home".into()]);
         let drills = format!("{:?}", facts.drills("home", "db01"));
         let status = judge(&m.config, "home", m.job("home"), "db01", &facts, job.m.clock.read());
-        format!("{status:?} {:?} {drills}", facts.runs("home", "db01"))
+        format!("{status:?} {:?} {drills} {:?}", facts.runs("home", "db01"), job.assessment())
     };
     let before = told(&job.m);
     job.m.forget_everything();
@@ -371,4 +392,39 @@ fn clocks_have_to_agree_and_a_waiver_shows() {
     assert!(job.status().waived.is_some());
     job.run();
     assert_eq!(job.ids().len(), 3);
+}
+
+/// What is proven where packs are known to be bad, or a source looks wrong, is no copy that counts.
+#[test]
+fn a_copy_beside_bad_packs_does_not_count() {
+    let job = One::new("rpo = \"2d\"\n        rto = \"1h\"");
+    job.run();
+    job.drill();
+    let evidence = |a: &Assessment| {
+        let rule = |g: &&bulla_manager::assess::Gap| g.risk.starts_with("not met: 3 copies");
+        a.gaps.iter().find(rule).unwrap().risk.clone()
+    };
+    let good = job.assessment();
+    assert_eq!(good.current, Current::Yes);
+    assert!(evidence(&good).contains("disk (read back"), "one more is missing: {good:?}");
+    assert_eq!(good.last_verified.unwrap().places, ["disk"]);
+    let pack = job.store.list(Area::Packs).unwrap()[0].0;
+    let mut bytes = job.store.get(&pack, 1 << 30).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    job.store.overwrite(pack, Some(bytes));
+    let found = (0..36).map(|_| job.run()).position(|report| report.outcome == Outcome::Damage);
+    assert!(found.is_some());
+    let bad = job.assessment();
+    assert_eq!(bad.outcome(), Outcome::Damage);
+    assert!(evidence(&bad).contains("disk has packs that were bad"), "{bad:?}");
+    assert_eq!(bad.last_verified, None, "{bad:?}");
+    // A day without a proven backup is one in which the objective did not hold.
+    let young = One::new("rpo = \"2d\"\n        rto = \"1h\"");
+    young.run();
+    young.m.clock.set(young.m.clock.read() + 8 * DAY);
+    let late = young.assessment();
+    let history = late.history.unwrap();
+    assert_eq!((late.current, late.rpo, history.worst), (Current::No, Some(8 * DAY), 8 * DAY));
+    assert_eq!((history.seconds, history.held), (8 * DAY, Some(2 * DAY)));
 }

@@ -18,6 +18,7 @@ use bulla_manager::due::Question;
 use bulla_manager::outcome::Outcome as Ended;
 use bulla_manager::status::Facts;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// What `drill` takes.
@@ -25,7 +26,9 @@ use std::path::PathBuf;
 #[command(after_help = "\
 Files are restored into a new directory, let go from memory, read back and compared with the snapshot chunk by chunk,
 metadata included, and with the source where that has not changed since. Nothing is taken from copies on this machine. The
-directory is removed in any case, unless --keep. The exit code is 8 if anything is wrong, or took longer than was promised.")]
+directory is removed in any case, unless --keep. What breaks off is on record as failed. The exit code is 8 if anything is wrong,
+or took longer than was promised, and 9 if a file of the source holds something else although nothing was done to it: one
+of the two is bad, and somebody has to look which.")]
 pub(crate) struct Args {
     /// Which job; with --due all without one
     #[arg(value_name = "JOB", required_unless_present = "due")]
@@ -51,6 +54,9 @@ pub(crate) struct Args {
     /// Leave what was restored where it is
     #[arg(long)]
     keep: bool,
+    /// Open the repository with the key in this file (the recovery key, the one in the safe) instead of the destination's own
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
     /// List the drills that are on record, try nothing
     #[arg(long)]
     history: bool,
@@ -92,6 +98,7 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
         from: args.from.clone(),
         seed: args.seed.map(|s| s.0),
         keep: args.keep,
+        key: args.key.clone(),
         ..options(wanted, args.sample, args.scratch.clone())
     };
     let job = &with_scratch(args, job);
@@ -110,6 +117,7 @@ fn options(kind: DrillKind, sample: u32, scratch: Option<PathBuf>) -> Options {
         seed: None,
         scratch: scratch.unwrap_or_else(temporary),
         keep: false,
+        key: None,
     }
 }
 
@@ -124,7 +132,7 @@ fn attempt(
 ) -> Ended {
     let done = watch(context.ui, WORDS, |observer| {
         let site = Site::new(context, config, observer, false);
-        drill::drill(&site, name, job, options)
+        drill::drill(&site, config, name, job, options)
     });
     match done {
         Ok(report) => {
@@ -229,6 +237,8 @@ struct Document<'a> {
     bytes: u64,
     bytes_all: u64,
     bound95: f64,
+    key: Option<&'a str>,
+    numbers: BTreeMap<&'a str, serde_json::Number>,
     live_same: u64,
     live_diverged: &'a [String],
     wrong: &'a [String],
@@ -262,8 +272,10 @@ fn document(context: &Context<'_>, report: &Report) -> Outcome<()> {
         bytes: d.bytes,
         bytes_all: d.bytes_all,
         bound95: bound95(report.equal, d.files_all),
-        live_same: report.live.0,
-        live_diverged: &report.live.1,
+        key: d.key.as_deref(),
+        numbers: d.numbers.iter().filter_map(|(name, n)| Some((name.as_str(), n.parse().ok()?))).collect(),
+        live_same: report.live,
+        live_diverged: &d.diverged,
         wrong: &d.wrong,
         milliseconds: d.phases,
         rto_seconds: d.rto,
@@ -290,21 +302,26 @@ fn tell(context: &Context<'_>, report: &Report) -> Outcome<()> {
         size(d.bytes),
         size(d.bytes_all)
     ))?;
+    if let Some(key) = &d.key {
+        out.line(format_args!("opened with another key: {}", escape(key.as_bytes())))?;
+    }
     if d.files < d.files_all {
         out.line(format_args!("drawn with {}", seed_text(&d.seed)))?;
     }
     for wrong in &d.wrong {
         out.line(format_args!("WRONG {}", escape(wrong.as_bytes())))?;
     }
-    for diverged in &report.live.1 {
-        let text = "the source holds something else under the same times: one of the two is bad";
-        out.line(format_args!("DIVERGED {diverged}: {text}"))?;
+    for diverged in &d.diverged {
+        out.line(format_args!("DIVERGED {diverged}: one of the two is bad"))?;
     }
-    if report.live.0 > 0 {
+    if report.live > 0 {
         out.line(format_args!(
             "{} as in the source, where that has not changed",
-            count(report.live.0, "file")
+            count(report.live, "file")
         ))?;
+    }
+    for (name, number) in &d.numbers {
+        out.line(format_args!("{} {}", escape(name.as_bytes()), escape(number.as_bytes())))?;
     }
     if d.wrong.is_empty() {
         let bound = bound95(report.equal, d.files_all) * 100.0;
@@ -336,6 +353,7 @@ struct PastDrill<'a> {
     rto_seconds: u64,
     rpo_seconds: u64,
     seed: String,
+    key: Option<&'a str>,
 }
 
 fn time(seconds: i64) -> String {
@@ -355,6 +373,7 @@ fn past(at: i64, d: &Drill) -> PastDrill<'_> {
         rto_seconds: d.rto,
         rpo_seconds: d.rpo,
         seed: seed_text(&d.seed),
+        key: d.key.as_deref(),
     }
 }
 
@@ -374,7 +393,7 @@ fn history(context: &Context<'_>, config: &Config, name: &str) -> Outcome {
             table.row(vec![
                 vec![time(*at)],
                 vec![escape(d.destination.as_bytes())],
-                vec![kind(d).to_owned()],
+                vec![d.key.as_ref().map_or_else(|| kind(d).to_owned(), |_| format!("{}, key", kind(d)))],
                 vec![format!("{} of {}", d.files, d.files_all)],
                 vec![length(d.rto)],
                 vec![length(d.rpo)],

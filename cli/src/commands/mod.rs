@@ -1,5 +1,6 @@
 //! One file per word: its `Args` (what was typed) and `run` (what it does). What several words share is here.
 
+mod assess;
 mod backup;
 mod cat;
 mod check;
@@ -24,6 +25,7 @@ mod rescue_kit;
 mod restore;
 mod retention;
 mod run;
+mod runbook;
 mod schedule;
 mod snapshots;
 mod sources;
@@ -46,7 +48,19 @@ pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Let go of the old", &["forget", "prune", "undelete", "protect", "unprotect"]),
     (
         "Keep promises",
-        &["config", "policy", "schedule", "daemon", "run", "status", "drill", "compliance", "waive"],
+        &[
+            "config",
+            "policy",
+            "schedule",
+            "daemon",
+            "run",
+            "status",
+            "drill",
+            "compliance",
+            "assess",
+            "runbook",
+            "waive",
+        ],
     ),
     ("About this program", &["version", "generate", "help"]),
 ];
@@ -94,6 +108,10 @@ pub(crate) enum Command {
     Drill(drill::Args),
     /// Say whether jobs have three copies, two media, one off-site, one locked and no errors
     Compliance(compliance::Args),
+    /// Write the assessment report of jobs: what there is, what was promised, each gap with its remedy
+    Assess(assess::Args),
+    /// Write the recovery procedure of a job, with ids, commands and what they give
+    Runbook(runbook::Args),
     /// Lift the rules about letting go for a job, for a while and with a reason
     Waive(waive::Args),
     /// Let systemd run jobs when they are due
@@ -137,6 +155,8 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Outcome {
         Command::Status(args) => status::run(context, args),
         Command::Drill(args) => drill::run(context, args),
         Command::Compliance(args) => compliance::run(context, args),
+        Command::Assess(args) => assess::run(context, args),
+        Command::Runbook(args) => runbook::run(context, args),
         Command::Waive(args) => waive::run(context, args),
         Command::Schedule(args) => schedule::run(context, args),
         Command::Daemon(args) => daemon::run(context, args),

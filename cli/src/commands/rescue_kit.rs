@@ -110,11 +110,8 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
     })
 }
 
-/// One word for a shell, whatever is in it.
 fn quoted(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:,".contains(c);
-    if text.chars().all(plain) { text.into_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    bulla_manager::runbook::quoted(&path.to_string_lossy())
 }
 
 /// Where a repository lay when the kit was made.
@@ -237,9 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_survive_a_shell() {
-        assert_eq!(quoted(Path::new("/srv/a-b_1")), "/srv/a-b_1");
-        assert_eq!(quoted(Path::new("/srv/it's $HOME")), r"'/srv/it'\''s $HOME'");
+    fn a_kit_has_the_name_of_its_repository() {
         assert_eq!(beside(Path::new("/srv/b")), Path::new("/srv/b-rescue"));
         assert_eq!(beside(Path::new("/srv/b/")), Path::new("/srv/b-rescue"));
     }

@@ -6,6 +6,7 @@ use crate::exit::{Code, Failure, Outcome};
 use crate::ui::format::{count, local_time, size};
 use crate::ui::json::SnapshotDocument;
 use crate::ui::table::Table;
+use bulla_engine::evidence::Evidence;
 use bulla_engine::format::snapshot::Snapshot;
 use bulla_engine::observer::escape;
 use bulla_engine::retention::{GroupBy, GroupKey};
@@ -14,6 +15,9 @@ use std::collections::BTreeMap;
 
 /// What `snapshots` takes.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+V: how far a snapshot is proven, by what is on record: 0 committed, 1 all is there, 2 read back, 3 restored and compared,
+4 an application worked with what was restored.")]
 pub(crate) struct Args {
     /// Only these: ids, prefixes, latest, latest~N
     #[arg(value_name = "SNAPSHOT")]
@@ -70,18 +74,20 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
         let by = args.group_by.unwrap_or_default();
         list = newest(list, by, n);
     }
+    // Who may not read the ledger, or has none, has no proof.
+    let evidence = repository.evidence().unwrap_or_default();
     match (context.ui.json, args.group_by) {
-        (true, None) => context.ui.document(&list.iter().map(SnapshotDocument::from).collect::<Vec<_>>())?,
+        (true, None) => context.ui.document(&documents(&list, &evidence))?,
         (true, Some(by)) => {
-            let groups = grouped(list, by).into_iter().map(|(g, list)| document(g, &list));
+            let groups = grouped(list, by).into_iter().map(|(g, list)| document(g, &list, &evidence));
             context.ui.document(&groups.collect::<Vec<_>>())?;
         }
-        (false, None) => print(context, &list, args.compact)?,
+        (false, None) => print(context, &list, &evidence, args.compact)?,
         (false, Some(by)) => {
             for (i, (group, list)) in grouped(list, by).into_iter().enumerate() {
                 let gap = if i == 0 { "" } else { "\n" };
                 context.ui.line(format!("{gap}{group}"))?;
-                print(context, &list, args.compact)?;
+                print(context, &list, &evidence, args.compact)?;
             }
         }
     }
@@ -115,7 +121,15 @@ fn newest(list: Vec<Snapshot>, by: GroupBy, n: usize) -> Vec<Snapshot> {
     kept
 }
 
-fn document(group: GroupKey, list: &[Snapshot]) -> GroupDocument {
+fn documents(list: &[Snapshot], evidence: &Evidence) -> Vec<SnapshotDocument> {
+    let one = |s: &Snapshot| SnapshotDocument {
+        level: Some(evidence.level(&s.id) as u8),
+        ..SnapshotDocument::from(s)
+    };
+    list.iter().map(one).collect()
+}
+
+fn document(group: GroupKey, list: &[Snapshot], evidence: &Evidence) -> GroupDocument {
     let lossy = |p: Vec<u8>| String::from_utf8_lossy(&p).into_owned();
     GroupDocument {
         group_key: GroupKeyDocument {
@@ -123,17 +137,17 @@ fn document(group: GroupKey, list: &[Snapshot]) -> GroupDocument {
             paths: group.paths.map(|paths| paths.into_iter().map(lossy).collect()),
             tags: group.tags,
         },
-        snapshots: list.iter().map(SnapshotDocument::from).collect(),
+        snapshots: documents(list, evidence),
     }
 }
 
-fn print(context: &Context<'_>, list: &[Snapshot], compact: bool) -> Outcome<()> {
+fn print(context: &Context<'_>, list: &[Snapshot], evidence: &Evidence, compact: bool) -> Outcome<()> {
     let mut out = context.ui.results();
     if !list.is_empty() {
-        let heads: &[&'static str] = &["ID", "Time", "Host", "Tags", ">Size", "Paths"];
-        let mut table = Table::new(if compact { heads.get(..5).unwrap_or(heads) } else { heads });
+        let heads: &[&'static str] = &["ID", "Time", "V", "Host", "Tags", ">Size", "Paths"];
+        let mut table = Table::new(if compact { heads.get(..6).unwrap_or(heads) } else { heads });
         for s in list {
-            table.row(row(s, compact));
+            table.row(row(s, evidence, compact));
         }
         for line in table.lines() {
             out.line(line)?;
@@ -143,11 +157,12 @@ fn print(context: &Context<'_>, list: &[Snapshot], compact: bool) -> Outcome<()>
     out.finish()
 }
 
-fn row(s: &Snapshot, compact: bool) -> Vec<Vec<String>> {
+fn row(s: &Snapshot, evidence: &Evidence, compact: bool) -> Vec<Vec<String>> {
     let tags: Vec<String> = s.tags.iter().map(|t| escape(t.as_bytes())).collect();
     let mut row = vec![
         vec![s.id.short()],
         vec![local_time(s.start)],
+        vec![(evidence.level(&s.id) as u8).to_string()],
         vec![escape(s.host.as_bytes())],
         if compact { vec![tags.join(",")] } else { tags },
         vec![size(s.statistics.total_bytes)],

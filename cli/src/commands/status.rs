@@ -68,6 +68,7 @@ struct FindingLine<'a> {
     exit: u8,
     message: &'a str,
     fix: &'a str,
+    evidence: Option<&'a str>,
 }
 
 /// Says it.
@@ -98,7 +99,12 @@ fn time(seconds: i64) -> String {
 
 fn line(s: &JobStatus) -> Line<'_> {
     let findings = s.findings.iter();
-    let findings = findings.map(|f| FindingLine { exit: f.outcome.code(), message: &f.what, fix: &f.fix });
+    let findings = findings.map(|f| FindingLine {
+        exit: f.outcome.code(),
+        message: &f.what,
+        fix: &f.fix,
+        evidence: f.evidence.as_deref(),
+    });
     Line {
         job: &s.job,
         state: s.outcome().word(),
@@ -132,7 +138,7 @@ fn document(context: &Context<'_>, all: &[JobStatus], ended: Ended, now: i64) ->
 }
 
 /// `19h`, `1d2h`: two units say enough.
-fn short(seconds: i64) -> String {
+pub(super) fn short(seconds: i64) -> String {
     let units = [(86_400, 'd'), (3600, 'h'), (60, 'm'), (1, 's')];
     let first = units.iter().position(|(n, _)| seconds >= *n).unwrap_or(units.len() - 1);
     let round = units.get(first + 1).map_or(1, |(n, _)| *n);

@@ -210,6 +210,9 @@ pub(crate) struct SnapshotDocument {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) original: Option<String>,
     pub(crate) program_version: String,
+    /// How far it is proven, in lists that say so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) level: Option<u8>,
     pub(crate) summary: SnapshotSummary,
 }
 
@@ -230,6 +233,7 @@ impl From<&Snapshot> for SnapshotDocument {
             parent: s.parent.map(|p| p.to_string()),
             original: s.origin.map(|o| o.to_string()),
             program_version: s.program.clone(),
+            level: None,
             summary: SnapshotSummary {
                 backup_start: utc_time(s.start),
                 backup_end: utc_time(s.end),

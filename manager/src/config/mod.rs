@@ -5,6 +5,7 @@
 //! and so is a contradiction: nothing is guessed, nothing averaged. No secret stands in it, only where one is.
 
 mod entries;
+mod expect;
 mod mistake;
 mod read;
 mod rules;
@@ -13,6 +14,7 @@ mod size;
 mod value;
 
 pub use entries::{Entry, entries};
+pub use expect::Expectation;
 pub use mistake::{Mistake, Place};
 pub(crate) use rules::local;
 pub use section::At;
@@ -261,6 +263,10 @@ pub struct Job {
 pub struct Drill {
     /// Program and arguments that judge what was restored, by their exit code; they are run in the directory that holds it.
     pub command: Option<Vec<At<String>>>,
+    /// How long it may take.
+    pub timeout: Option<At<Length>>,
+    /// What is expected of the numbers in the JSON object that it prints, by their names.
+    pub expect: Vec<(String, At<Expectation>)>,
     /// Below which directory it is restored; a temporary one without it.
     pub target: Option<At<String>>,
     /// When a sample is due,

@@ -372,7 +372,16 @@ fn drill(s: &mut Section<'_>) -> Drill {
             "write command = [\"…\"], or leave app out",
         );
     }
-    Drill { command, target, sample, full, app }
+    let timeout = s.parsed("timeout", "How long the command may take, like 30m");
+    let expect = s.parsed_by_name(
+        "expect",
+        "What is expected of numbers in the JSON object that the command prints, like rows = \">= 10\" or \">= previous*0.98\"",
+    );
+    if !s.has("command") && (s.has("timeout") || s.has("expect")) {
+        let what = "says something about a command, and has none";
+        s.lacks("E-DRL-03", what, "write command = [\"…\"], or leave timeout and expect out");
+    }
+    Drill { command, timeout, expect, target, sample, full, app }
 }
 
 fn source(s: &mut Section<'_>) -> Option<JobSource> {

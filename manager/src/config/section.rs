@@ -328,6 +328,32 @@ impl<'a> Section<'a> {
         found.map(|at| at.value).unwrap_or_default()
     }
 
+    /// A table of texts that are read further, with names of the user's choice.
+    pub(super) fn parsed_by_name<T: FromStr<Err = String>>(
+        &mut self,
+        key: &'static str,
+        doc: &str,
+    ) -> Vec<(String, At<T>)> {
+        let found = self.table(key, doc, |section| {
+            section.open = true;
+            section.others = section.describes().then(|| json!({"type": "string"}));
+            let mut out = Vec::new();
+            for (name, slot) in section.table.into_iter().flatten() {
+                let (name, place) = (name.get_ref().to_string(), section.source.place(slot.span()));
+                match slot.get_ref().as_str().map(str::parse) {
+                    Some(Ok(value)) => out.push((name, At { value, place })),
+                    Some(Err(why)) => {
+                        let what = format!("{}: {why}", section.key(&name));
+                        section.wrong(place, "E-VAL-01", what, "write another value");
+                    }
+                    None => section.mistyped(&name, slot, "text, in quotes"),
+                }
+            }
+            Some(out)
+        });
+        found.map(|at| at.value).unwrap_or_default()
+    }
+
     /// A key that must be there: says so if it is not.
     pub(super) fn require<T>(&mut self, key: &'static str, value: Option<T>, example: &str) -> Option<T> {
         self.required.push(key);

@@ -1,31 +1,30 @@
 //! Drills: a restore that is tried, compared, timed, and put on record.
 //!
 //! Kept true: what is compared was read back from the target after it was let go from memory; the target is empty, private,
-//! outside of what is backed up, and gone afterwards; a drill that did not compare a thing is not one that went well.
+//! outside of what is backed up, and gone afterwards; a drill that did not compare a thing is not one that went well, and one
+//! that broke off is on record as one that failed.
 
+mod command;
 mod sample;
 mod scratch;
+mod trial;
 
-pub use sample::{Lot, bound95};
+pub use sample::{Lot, Passing, bound95};
+pub use scratch::marker;
 
-use crate::config::{Job, JobSource};
+use crate::config::{Config, Job};
 use crate::outcome::Outcome;
 use crate::world::{Trouble, World, now};
-use bulla_engine::browse;
 use bulla_engine::evidence::Evidence;
 use bulla_engine::forget::job_of;
 use bulla_engine::format::ledger::{Drill, DrillKind, Fact};
 use bulla_engine::format::snapshot::Snapshot;
-use bulla_engine::format::tree::EntryKind;
-use bulla_engine::observer::{Event, Observer, escape};
+use bulla_engine::format::tree::Timestamp;
 use bulla_engine::repository::Repository;
-use bulla_engine::restore::{self, Action, RestoreOptions, Selection};
 use scratch::Scratch;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+use trial::{Measured, Trial};
 
 /// So many things that were wrong are named on record.
 const NAMED: usize = 100;
@@ -45,6 +44,8 @@ pub struct Options {
     pub scratch: PathBuf,
     /// Leave what was restored where it is.
     pub keep: bool,
+    /// Open the repository with the key in this file instead of the destination's own: does the one in the safe work?
+    pub key: Option<PathBuf>,
 }
 
 impl Options {
@@ -66,87 +67,56 @@ pub struct Report {
     pub outcome: Outcome,
     /// How many of the files were drawn with equal chances.
     pub equal: u64,
-    /// Files of the source that are as they were backed up, and hold what was restored; and those that hold something else.
-    pub live: Live,
+    /// Files of the source that are as they were backed up, and hold what was restored; those that do not are in the record.
+    pub live: u64,
     /// What came too late, in a sentence each.
     pub late: Vec<String>,
     /// Where what was restored still is, if it was to be kept.
     pub kept: Option<PathBuf>,
 }
 
-/// How many files hold the same as the source, and which hold something else.
-pub type Live = (u64, Vec<String>);
-
 /// Tries a restore of a job.
 ///
 /// # Errors
 /// Why nothing could be tried. That is no record.
-pub fn drill(world: &dyn World, name: &str, job: &Job, options: &Options) -> Result<Report, Trouble> {
-    let attempt = Attempt { world, name, job, options };
+pub fn drill(
+    world: &dyn World,
+    config: &Config,
+    name: &str,
+    job: &Job,
+    options: &Options,
+) -> Result<Report, Trouble> {
+    let attempt = Attempt { world, config, name, job, options, start: world.env().clock.now() };
     let destination = attempt.destination()?;
     let begun = Instant::now();
-    let repository = world.open(&destination, true)?;
-    let start = world.env().clock.now();
-    let judged = |e: bulla_engine::Error| world.judge(&e);
-    let (snapshot, seed) = attempt.snapshot(&repository).map_err(judged)?.ok_or_else(|| {
-        let why = format!("{destination} has no snapshot of job {name}");
-        Trouble::new(Outcome::Unproven, why)
-    })?;
-    let lot = attempt.draw(&repository, &snapshot, seed).map_err(judged)?;
-    let (files_all, bytes_all) = (lot.files, lot.bytes);
-    let opened = millis(begun);
-    let all = options.sample.is_none();
-    let (paths, equal, bytes) = lot.drawn();
-    let expected = if all { files_all } else { paths.len() as u64 };
-    let (equal, bytes) = if all { (files_all, bytes_all) } else { (equal, bytes) };
-    let wanted = (!all).then(|| Arc::new(paths));
-    let base = job.drill.target.as_ref().map_or(options.scratch.as_path(), |at| Path::new(&at.value));
-    let scratch = Scratch::make(base, &sources(job), world, options.keep)?;
-    let begun = Instant::now();
-    let mut wrong = attempt.restore(&repository, &snapshot, &scratch, wanted.clone()).map_err(judged)?;
-    let restored = millis(begun);
-    let begun = Instant::now();
-    let compared = attempt.compare(&repository, &snapshot, &scratch, wanted.clone());
-    let (right, differ) = compared.map_err(judged)?;
-    wrong.extend(differ);
-    if right < expected && wrong.is_empty() {
-        wrong.push(format!("of {expected} files only {right} could be compared"));
-    }
-    let (metadata, live) =
-        attempt.look(&repository, &snapshot, &scratch, wanted.as_deref()).map_err(judged)?;
-    wrong.extend(metadata);
-    let compared = millis(begun);
-    let begun = Instant::now();
-    if options.application {
-        wrong.extend(attempt.command(&scratch, &snapshot).err());
-    }
-    let phases = [opened, restored, compared, if options.application { millis(begun) } else { 0 }];
-    let rto = reckon(phases, expected, files_all, bytes, bytes_all);
-    let rpo = start.seconds.saturating_sub(snapshot.start.seconds).max(0).unsigned_abs();
-    let late = attempt.late(rto, rpo, all);
-    let outcome = if wrong.is_empty() && late.is_empty() { Outcome::Done } else { Outcome::Drill };
-    let mut named = wrong;
-    named.extend(late.iter().cloned());
-    named.truncate(NAMED);
-    let drill = Drill {
-        job: name.to_owned(),
-        host: world.host(),
-        destination: destination.clone(),
-        snapshot: snapshot.id,
-        kind: options.kind(),
-        seed,
-        start,
-        outcome: outcome.code().into(),
-        files: expected,
-        files_all,
-        bytes,
-        bytes_all,
-        wrong: named,
-        phases,
-        rto,
-        rpo,
+    let repository = match &options.key {
+        None => world.open(&destination, true)?,
+        Some(key) => match world.open_with(&destination, key) {
+            Ok(repository) => repository,
+            Err(trouble) => return attempt.locked_out(&destination, key, &trouble),
+        },
     };
-    attempt.record(&drill)?;
+    let key = options.key.as_ref().map(|_| match repository.opened_by_label() {
+        "" => "a key without a label".to_owned(),
+        label => label.to_owned(),
+    });
+    let (snapshot, seed) = attempt.chosen(&repository, &destination)?;
+    let base = job.drill.target.as_ref().map_or(options.scratch.as_path(), |at| Path::new(&at.value));
+    let scratch = Scratch::make(base, job, world, options.keep)?;
+    let trial = Trial { world, name, job, options, repository: &repository, snapshot: &snapshot };
+    let mut blank = attempt.blank(&destination, &snapshot, seed, key);
+    let (measured, equal, live) = match trial.run(&scratch, seed, begun, &attempt.before(&repository)) {
+        Ok(tried) => tried,
+        Err(bulla_engine::Error::Interrupted) => return Err(world.judge(&bulla_engine::Error::Interrupted)),
+        Err(e) => {
+            blank.wrong = vec![format!("the restore broke off: {}", world.judge(&e).why)];
+            let drill = attempt.record(blank)?;
+            let kept = scratch.end();
+            return Ok(Report { drill, outcome: Outcome::Drill, equal: 0, live: 0, late: Vec::new(), kept });
+        }
+    };
+    let (drill, late, outcome) = attempt.judge(blank, measured);
+    let drill = attempt.record(drill)?;
     let kept = scratch.end();
     Ok(Report { drill, outcome, equal, live, late, kept })
 }
@@ -156,65 +126,21 @@ fn millis(since: Instant) -> u64 {
 }
 
 /// Seconds that a restore of everything takes: what this one took, in proportion to files or bytes, whichever is more.
-fn reckon(phases: [u64; 4], files: u64, files_all: u64, bytes: u64, bytes_all: u64) -> u64 {
-    let [open, restore, _, command] = phases;
+fn reckon(m: &Measured) -> u64 {
+    let [open, restore, _, command] = m.phases;
     let by = |part: u64, all: u64| (u128::from(restore) * u128::from(all)).div_ceil(u128::from(part.max(1)));
-    let whole = by(files, files_all.max(files)).max(by(bytes, bytes_all.max(bytes)));
+    let whole = by(m.files, m.files_all.max(m.files)).max(by(m.bytes, m.bytes_all.max(m.bytes)));
     let millis = u128::from(open) + whole + u128::from(command);
     u64::try_from(millis.div_ceil(1000)).unwrap_or(u64::MAX)
 }
 
-fn sources(job: &Job) -> Vec<PathBuf> {
-    match &job.source.value {
-        JobSource::Paths { paths, .. } => paths.iter().map(|at| PathBuf::from(&at.value)).collect(),
-        JobSource::Command { .. } | JobSource::Block { .. } => Vec::new(),
-    }
-}
-
-/// Takes the paths that are wanted and the directories that lead there.
-fn select(wanted: Arc<BTreeSet<Vec<u8>>>) -> impl Fn(&[u8], bool) -> Selection {
-    move |path: &[u8], is_dir: bool| {
-        if wanted.contains(path) {
-            return Selection::Take;
-        }
-        let mut below = path.to_vec();
-        below.push(b'/');
-        let leads = is_dir && wanted.range(below.clone()..).next().is_some_and(|p| p.starts_with(&below));
-        if leads || !is_dir { Selection::Pass } else { Selection::Prune }
-    }
-}
-
-/// Counts what a plan would change.
-struct Differences<'a> {
-    inner: &'a dyn Observer,
-    wanted: Option<Arc<BTreeSet<Vec<u8>>>>,
-    right: Mutex<(u64, Vec<String>)>,
-}
-
-impl Observer for Differences<'_> {
-    fn event(&self, event: &Event<'_>) {
-        let Event::Planned(planned) = event else { return self.inner.event(event) };
-        let mut right = self.right.lock().unwrap_or_else(PoisonError::into_inner);
-        match planned.action {
-            // The content is right; metadata is looked at apart.
-            Action::Unchanged | Action::Update | Action::Link => {
-                right.0 += u64::from(self.wanted.as_ref().is_none_or(|w| w.contains(&planned.path)));
-            }
-            // Directories, and what nobody can restore.
-            Action::Keep | Action::Unreadable | Action::Forbidden => {}
-            other => right.1.push(format!("/{}: a restore would {other} it", escape(&planned.path))),
-        }
-    }
-    fn interrupted(&self) -> bool {
-        self.inner.interrupted()
-    }
-}
-
 struct Attempt<'a> {
     world: &'a dyn World,
+    config: &'a Config,
     name: &'a str,
     job: &'a Job,
     options: &'a Options,
+    start: Timestamp,
 }
 
 impl Attempt<'_> {
@@ -271,107 +197,95 @@ impl Attempt<'_> {
         Ok(Some((snapshot, seed)))
     }
 
-    fn draw(
-        &self,
-        repository: &Repository,
-        snapshot: &Snapshot,
-        seed: [u8; 32],
-    ) -> bulla_engine::Result<Lot> {
-        let mut lot = Lot::new(seed, self.options.sample.map_or(0, |n| n.max(1)));
-        browse::list(repository, snapshot, b"", true, &mut |entry| {
-            if let EntryKind::File { size, .. } = entry.kind
-                && !entry.flags.read_error
-            {
-                lot.pass(&entry.path(), size);
-            }
-            Ok(())
-        })?;
-        Ok(lot)
+    fn chosen(&self, repository: &Repository, from: &str) -> Result<(Snapshot, [u8; 32]), Trouble> {
+        let found = self.snapshot(repository).map_err(|e| self.world.judge(&e))?;
+        found.ok_or_else(|| {
+            let why = format!("{from} has no snapshot of job {}", self.name);
+            Trouble::new(Outcome::Unproven, why)
+        })
     }
 
-    /// Restores; what could not be.
-    fn restore(
-        &self,
-        repository: &Repository,
-        snapshot: &Snapshot,
-        scratch: &Scratch,
-        wanted: Option<Arc<BTreeSet<Vec<u8>>>>,
-    ) -> bulla_engine::Result<Vec<String>> {
-        let options = options(wanted, false);
-        let report =
-            restore::run(repository, snapshot, b"", scratch.path(), &options, self.world.observer())?;
-        scratch.forget_cached();
-        let mut wrong: Vec<String> =
-            report.damaged.iter().map(|d| format!("/{}: {}", escape(&d.path), d.reason)).collect();
-        if report.failed > 0 {
-            wrong.push(format!("{} entries could not be written", report.failed));
+    /// The numbers that the job's command gave when it was last content, for what is expected of those of now.
+    fn before(&self, repository: &Repository) -> Vec<(String, String)> {
+        let records = repository.ledger().map(|ledger| ledger.records).unwrap_or_default();
+        let good = records.into_iter().filter_map(|r| match r.fact {
+            Fact::Drill(d) if d.job == self.name && d.outcome == 0 && !d.numbers.is_empty() => Some(d),
+            _ => None,
+        });
+        good.max_by_key(|d| d.start).map(|d| d.numbers).unwrap_or_default()
+    }
+
+    /// What is on record of a drill of which nothing is known yet: one that failed.
+    fn blank(&self, from: &str, snapshot: &Snapshot, seed: [u8; 32], key: Option<String>) -> Drill {
+        Drill {
+            job: self.name.to_owned(),
+            host: self.world.host(),
+            destination: from.to_owned(),
+            snapshot: snapshot.id,
+            kind: self.options.kind(),
+            seed,
+            start: self.start,
+            outcome: Outcome::Drill.code().into(),
+            files: 0,
+            files_all: 0,
+            bytes: 0,
+            bytes_all: 0,
+            wrong: Vec::new(),
+            phases: [0; 4],
+            rto: 0,
+            rpo: self.start.seconds.saturating_sub(snapshot.start.seconds).max(0).unsigned_abs(),
+            config: self.config.digest(self.name),
+            key,
+            diverged: Vec::new(),
+            numbers: Vec::new(),
         }
-        Ok(wrong)
     }
 
-    /// Reads what was restored and compares it with the snapshot, by the identity of every chunk and by metadata: how many
-    /// files are right, and what is not.
-    fn compare(
-        &self,
-        repository: &Repository,
-        snapshot: &Snapshot,
-        scratch: &Scratch,
-        wanted: Option<Arc<BTreeSet<Vec<u8>>>>,
-    ) -> bulla_engine::Result<(u64, Vec<String>)> {
-        let differences =
-            Differences { inner: self.world.observer(), wanted: wanted.clone(), right: Mutex::default() };
-        restore::run(repository, snapshot, b"", scratch.path(), &options(wanted, true), &differences)?;
-        Ok(differences.right.into_inner().unwrap_or_else(PoisonError::into_inner))
+    /// The key that was to be tried does not open the repository: that is what such a drill is to find, so it is on record.
+    fn locked_out(&self, from: &str, key: &Path, trouble: &Trouble) -> Result<Report, Trouble> {
+        if trouble.outcome != Outcome::NoSecret {
+            return Err(trouble.clone());
+        }
+        let repository = self.world.open(from, false)?;
+        let (snapshot, seed) = self.chosen(&repository, from)?;
+        let label = key.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let mut drill = self.blank(from, &snapshot, seed, Some(label));
+        drill.wrong = vec![trouble.why.clone()];
+        let (drill, outcome) = (self.record(drill)?, Outcome::Drill);
+        Ok(Report { drill, outcome, equal: 0, live: 0, late: Vec::new(), kept: None })
     }
 
-    /// Compares metadata with the snapshot, and files with the source where that is as it was backed up. What is wrong; how
-    /// many files hold the same as the source, and which hold something else.
-    fn look(
-        &self,
-        repository: &Repository,
-        snapshot: &Snapshot,
-        scratch: &Scratch,
-        wanted: Option<&BTreeSet<Vec<u8>>>,
-    ) -> bulla_engine::Result<(Vec<String>, Live)> {
-        let (mut wrong, mut same, mut diverged) = (Vec::new(), 0, Vec::new());
-        let paths = matches!(self.job.source.value, JobSource::Paths { .. });
-        let here = paths && snapshot.host == self.world.host();
-        browse::list(repository, snapshot, b"", true, &mut |entry| {
-            let path = entry.path();
-            if entry.flags.read_error || !wanted.is_none_or(|w| w.contains(&path)) {
-                return Ok(());
-            }
-            if let Some(why) = scratch.differs(&path, entry).filter(|_| wrong.len() < NAMED) {
-                wrong.push(format!("/{}: {why}", escape(&path)));
-            }
-            if here && scratch::is_as_it_was(&path, entry) {
-                match scratch.is_same(&path) {
-                    true => same += 1,
-                    false => diverged.push(format!("/{}", escape(&path))),
-                }
-            }
-            Ok(())
-        })?;
-        Ok((wrong, (same, diverged)))
-    }
-
-    /// Runs the job's command where it was restored.
-    fn command(&self, scratch: &Scratch, snapshot: &Snapshot) -> Result<(), String> {
-        let words = self.job.drill.command.as_ref().ok_or("the job has no drill command")?;
-        let Some((program, args)) = words.split_first() else { return Ok(()) };
-        let mut command = Command::new(&program.value);
-        command.args(args.iter().map(|at| &at.value)).current_dir(scratch.path());
-        command.stdin(Stdio::null()).env("BULLA_DRILL_DIR", scratch.path());
-        command.env("BULLA_JOB", self.name).env("BULLA_SNAPSHOT", snapshot.id.to_string());
-        self.world.secret_variables().iter().for_each(|v| _ = command.env_remove(v));
-        // Its words are for people, results are ours.
-        command.stdout(std::io::stderr());
-        let status = command.status().map_err(|e| format!("cannot run {}: {e}", program.value))?;
-        if status.success() { Ok(()) } else { Err(format!("{} says no: {status}", program.value)) }
+    /// How it ended. What differs between source and snapshot is wrong with one of the two, and nobody knows which: it is held.
+    fn judge(&self, blank: Drill, m: Measured) -> (Drill, Vec<String>, Outcome) {
+        let rto = reckon(&m);
+        let late = self.late(rto, blank.rpo, self.options.sample.is_none());
+        let outcome = match (m.wrong.is_empty() && late.is_empty(), m.diverged.is_empty()) {
+            (true, true) => Outcome::Done,
+            (true, false) => Outcome::Held,
+            (false, _) => Outcome::Drill,
+        };
+        let (mut wrong, mut diverged) = (m.wrong, m.diverged);
+        wrong.extend(late.iter().cloned());
+        wrong.truncate(NAMED);
+        diverged.truncate(NAMED);
+        let drill = Drill {
+            outcome: outcome.code().into(),
+            files: m.files,
+            files_all: m.files_all,
+            bytes: m.bytes,
+            bytes_all: m.bytes_all,
+            wrong,
+            phases: m.phases,
+            rto,
+            diverged,
+            numbers: m.numbers,
+            ..blank
+        };
+        (drill, late, outcome)
     }
 
     /// Puts the drill on record in every destination that takes it: one is enough, since any tells of all.
-    fn record(&self, drill: &Drill) -> Result<(), Trouble> {
+    fn record(&self, drill: Drill) -> Result<Drill, Trouble> {
         let (mut last, mut recorded) = (None, false);
         for to in &self.job.to {
             let done = self.world.open(&to.value, false).and_then(|repository| {
@@ -387,7 +301,7 @@ impl Attempt<'_> {
                 let why = format!("the drill is on record nowhere: {}", trouble.why);
                 Err(Trouble { why, ..trouble })
             }
-            _ => Ok(()),
+            _ => Ok(drill),
         }
     }
 
@@ -403,11 +317,6 @@ impl Attempt<'_> {
             over("the age of what was restored", rpo, self.job.rpo.as_ref().map(|at| at.value.seconds()));
         rto.filter(|_| measured).into_iter().chain(rpo).collect()
     }
-}
-
-fn options(wanted: Option<Arc<BTreeSet<Vec<u8>>>>, dry_run: bool) -> RestoreOptions {
-    let select = wanted.map(|wanted| Arc::new(select(wanted)) as Arc<dyn restore::Select + Send + Sync>);
-    RestoreOptions { select, dry_run, ..RestoreOptions::default() }
 }
 
 /// A seed as it is printed.

@@ -1,10 +1,34 @@
-//! Which files a drill restores: half of them drawn with equal chances, half with chances in proportion to their bytes. The
-//! same seed draws the same files of the same snapshot, in one pass and in memory for the sample alone.
+//! Which files a drill restores: half of them drawn with equal chances, half with chances in proportion to their bytes, and
+//! besides one of each kind that lots may pass over. The same seed draws the same files of the same snapshot, in one pass and
+//! in memory for the sample alone.
 //!
-//! The first half is what a bound on the share of bad files rests on (each file as likely as any other), the second on what
-//! one on bytes does. Weighted sampling with exponential keys is that of Efraimidis and Spirakis (2006).
+//! The first half is what a bound on the share of bad files rests on (each file as likely as any other), the second what
+//! one on bytes does; what is taken besides counts for neither. Weighted sampling with exponential keys is that of Efraimidis and Spirakis (2006).
 
+use bulla_engine::format::tree::Timestamp;
 use std::collections::{BTreeSet, BinaryHeap};
+
+/// The largest file that is taken for being large, in bytes.
+const LARGE: u64 = 256 << 20;
+
+/// A file that goes by.
+#[derive(Debug, Clone, Copy)]
+pub struct Passing<'a> {
+    /// Its path.
+    pub path: &'a [u8],
+    /// Its length.
+    pub size: u64,
+    /// When it was last changed.
+    pub mtime: Timestamp,
+    /// How many names it has.
+    pub links: u64,
+    /// When the pack that it begins in was last read, if that is known.
+    pub read: Option<i64>,
+}
+
+/// Kinds of files of which one is taken in any case: the newest, the largest that is not too large, an empty one, one with
+/// several names, one with an odd name (else the longest), and one in the pack that was longest not read.
+const KINDS: usize = 6;
 
 /// A file that may be drawn.
 #[derive(Debug, Clone)]
@@ -41,6 +65,8 @@ pub struct Lot {
     each: usize,
     by_file: BinaryHeap<Drawn>,
     by_bytes: BinaryHeap<Drawn>,
+    /// Of each kind the best so far, with what makes it so.
+    forced: [Option<((i128, f64), Drawn)>; KINDS],
     /// Files that went by,
     pub files: u64,
     /// and their bytes.
@@ -51,17 +77,35 @@ impl Lot {
     /// Draws up to `n` files; with 0 it only counts.
     pub fn new(seed: [u8; 32], n: usize) -> Self {
         let (by_file, by_bytes) = (BinaryHeap::new(), BinaryHeap::new());
-        Self { seed, each: n.div_ceil(2), by_file, by_bytes, files: 0, bytes: 0 }
+        Self {
+            seed,
+            each: n.div_ceil(2),
+            by_file,
+            by_bytes,
+            forced: [const { None }; KINDS],
+            files: 0,
+            bytes: 0,
+        }
     }
 
     /// A file goes by.
-    pub fn pass(&mut self, path: &[u8], size: u64) {
+    pub fn pass(&mut self, file: &Passing<'_>) {
+        let Passing { path, size, .. } = *file;
         self.files += 1;
         self.bytes += size;
+        if self.each == 0 {
+            return;
+        }
         let (first, second) = (self.chance(b"file", path), self.chance(b"byte", path));
         push(&mut self.by_file, self.each, first, path, size);
         if size > 0 {
             push(&mut self.by_bytes, self.each, -second.ln() / size as f64, path, size);
+        }
+        for (best, rank) in self.forced.iter_mut().zip(ranks(file)) {
+            let Some(rank) = rank.map(|rank| (rank, first)) else { continue };
+            if best.as_ref().is_none_or(|(known, _)| rank > *known) {
+                *best = Some((rank, Drawn { key: first, path: path.to_vec(), size }));
+            }
         }
     }
 
@@ -78,13 +122,28 @@ impl Lot {
     pub fn drawn(self) -> (BTreeSet<Vec<u8>>, u64, u64) {
         let equal = self.by_file.len() as u64;
         let (mut paths, mut bytes) = (BTreeSet::new(), 0);
-        for drawn in self.by_file.into_iter().chain(self.by_bytes) {
+        let forced = self.forced.into_iter().flatten().map(|(_, drawn)| drawn);
+        for drawn in self.by_file.into_iter().chain(self.by_bytes).chain(forced) {
             if paths.insert(drawn.path) {
                 bytes += drawn.size;
             }
         }
         (paths, equal, bytes)
     }
+}
+
+/// How much a file is of each kind; nothing where it is not of that kind.
+fn ranks(file: &Passing<'_>) -> [Option<i128>; KINDS] {
+    let Passing { path, size, mtime, links, read } = *file;
+    let odd = std::str::from_utf8(path).map_or(true, |name| name.contains(|c: char| c.is_control()));
+    [
+        Some((i128::from(mtime.seconds) << 32) + i128::from(mtime.nanos)),
+        (size <= LARGE).then_some(size.into()),
+        (size == 0).then_some(0),
+        (links > 1).then_some(0),
+        Some((i128::from(odd) << 64) + path.len() as i128),
+        read.map(|at| -i128::from(at)),
+    ]
 }
 
 fn push(heap: &mut BinaryHeap<Drawn>, most: usize, key: f64, path: &[u8], size: u64) {
@@ -112,10 +171,39 @@ pub fn bound95(n: u64, of: u64) -> f64 {
 mod tests {
     use super::*;
 
+    fn file(path: &str, size: u64) -> Passing<'_> {
+        let mtime = Timestamp { seconds: 5, nanos: 0 };
+        Passing { path: path.as_bytes(), size, mtime, links: 1, read: None }
+    }
+
     fn draw(seed: u8, n: usize, files: &[(String, u64)]) -> BTreeSet<Vec<u8>> {
         let mut lot = Lot::new([seed; 32], n);
-        files.iter().for_each(|(path, size)| lot.pass(path.as_bytes(), *size));
+        files.iter().for_each(|(path, size)| lot.pass(&file(path, *size)));
         lot.drawn().0
+    }
+
+    #[test]
+    fn one_of_each_kind_is_taken_whatever_the_lot() {
+        let names: Vec<String> = (0..1000).map(|n| format!("f{n:03}")).collect();
+        for seed in 0..20 {
+            let mut lot = Lot::new([seed; 32], 10);
+            names.iter().for_each(|name| lot.pass(&file(name, 100)));
+            let newest = Timestamp { seconds: 5, nanos: 1 };
+            lot.pass(&Passing { mtime: newest, ..file("newest", 100) });
+            lot.pass(&file("huge", LARGE + 1));
+            lot.pass(&file("large", LARGE));
+            lot.pass(&file("empty", 0));
+            lot.pass(&Passing { links: 2, ..file("link", 100) });
+            lot.pass(&Passing { path: b"\xff", ..file("", 100) });
+            lot.pass(&Passing { read: Some(-7), ..file("old pack", 100) });
+            lot.pass(&Passing { read: Some(7), ..file("new pack", 100) });
+            let (paths, equal, _) = lot.drawn();
+            let kinds: [&[u8]; 6] = [b"newest", b"large", b"empty", b"link", b"\xff", b"old pack"];
+            for name in kinds {
+                assert!(paths.contains(name), "{}", String::from_utf8_lossy(name));
+            }
+            assert_eq!(equal, 5, "the bound rests on the lot alone");
+        }
     }
 
     #[test]

@@ -1,58 +1,112 @@
 //! A directory for what a drill restores: new, empty, for nobody else, outside of what is backed up, and gone at the end.
+//!
+//! Kept true: whatever is restored here is removed, or somebody is told that it was not.
 
+use crate::config::{Job, JobSource};
 use crate::outcome::Outcome;
 use crate::world::{Trouble, World};
-use bulla_engine::format::tree::{Entry, EntryKind, Timestamp};
+use bulla_engine::format::tree::{Entry, EntryKind, Timestamp, Xattr};
+use bulla_engine::observer::{Event, Observer, escape};
+use bulla_engine::source::{Filter, FilterSpec, Marker};
+use rustix::fs::XattrFlags;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+/// The file that says what such a directory is, and how it begins.
+const MARK: (&str, &str) = ("BULLA-DRILL.TAG", "bulla drill: restored on trial, not to be backed up\n");
+
+/// What marks a directory that runs of jobs on all of `/` leave out: there a drill has nowhere else to go.
+pub fn marker() -> Marker {
+    Marker { name: MARK.0.into(), header: Some(MARK.1.into()) }
+}
+
 /// The directory.
-pub(super) struct Scratch {
+pub(super) struct Scratch<'a> {
+    /// What is removed.
+    whole: PathBuf,
+    /// In it, where files are restored.
     path: PathBuf,
     keep: bool,
+    observer: &'a dyn Observer,
 }
 
 /// Removed whatever happens.
-impl Drop for Scratch {
+impl Drop for Scratch<'_> {
     fn drop(&mut self) {
-        if !self.keep {
-            let _ = fs::remove_dir_all(&self.path);
+        if self.keep {
+            return;
+        }
+        open_up(&self.whole);
+        if let Err(e) = fs::remove_dir_all(&self.whole) {
+            let place = escape(self.whole.as_os_str().as_bytes());
+            let text = format!("what the drill restored is still in {place}, unencrypted: {e}; remove it");
+            self.observer.event(&Event::Warning(&text));
         }
     }
 }
 
-impl Scratch {
+/// Lets the owner of directories list them and delete in them, which what was restored may forbid.
+fn open_up(dir: &Path) {
+    let mut left = vec![dir.to_owned()];
+    while let Some(dir) = left.pop() {
+        if let Ok(m) = dir.symlink_metadata()
+            && m.mode() & 0o700 != 0o700
+        {
+            let _ = fs::set_permissions(&dir, fs::Permissions::from_mode(0o700));
+        }
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                left.push(entry.path());
+            }
+        }
+    }
+}
+
+/// Why a drill may not restore below `base`: because it would be backed up.
+fn backed_up(base: &Path, job: &Job) -> Option<String> {
+    let JobSource::Paths { paths, exclude, one_file_system, .. } = &job.source.value else { return None };
+    let excludes = exclude.iter().map(|at| at.value.clone().into_bytes()).collect();
+    let filter = Filter::new(&FilterSpec { excludes, ..FilterSpec::default() }).unwrap_or_default();
+    let device = |path: &Path| fs::metadata(path).map(|m| m.dev()).ok();
+    for source in paths.iter().filter_map(|at| Path::new(&at.value).canonicalize().ok()) {
+        let elsewhere = *one_file_system && device(base) != device(&source);
+        // Of all of `/` runs leave out what is marked.
+        let inside = base.starts_with(&source) && source != Path::new("/");
+        if inside && !elsewhere && !filter.excludes(base.as_os_str().as_bytes(), true) {
+            return Some(escape(source.as_os_str().as_bytes()));
+        }
+    }
+    None
+}
+
+impl<'a> Scratch<'a> {
     /// Makes one below `base`.
-    pub(super) fn make(
-        base: &Path,
-        sources: &[PathBuf],
-        world: &dyn World,
-        keep: bool,
-    ) -> Result<Self, Trouble> {
-        let refused = |why: String| Trouble::new(Outcome::Refused, why);
+    pub(super) fn make(base: &Path, job: &Job, world: &'a dyn World, keep: bool) -> Result<Self, Trouble> {
         let failed = |e: io::Error| {
             let why = format!("no directory to restore into below {}: {e}", base.display());
             Trouble::new(Outcome::Failed, why)
         };
         fs::create_dir_all(base).map_err(failed)?;
         let base = base.canonicalize().map_err(failed)?;
-        for source in sources.iter().filter_map(|s| s.canonicalize().ok()) {
-            if base.starts_with(&source) {
-                let why = format!(
-                    "{} lies in what is backed up ({}); name another directory: drill = {{ target = \"…\" }}",
-                    base.display(),
-                    source.display()
-                );
-                return Err(refused(why));
-            }
+        if let Some(source) = backed_up(&base, job) {
+            let why = format!(
+                "{} lies in what is backed up ({source}); name another directory: drill = {{ target = \"…\" }}",
+                base.display(),
+            );
+            return Err(Trouble::new(Outcome::Refused, why));
         }
         let name = bulla_engine::format::id::to_hex(&world.env().random::<8>());
-        let path = base.join(format!("bulla-drill-{name}"));
-        fs::DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
-        Ok(Self { path, keep })
+        let whole = base.join(format!("bulla-drill-{name}"));
+        let private = |path: &Path| fs::DirBuilder::new().mode(0o700).create(path).map_err(failed);
+        private(&whole)?;
+        let path = whole.join("restored");
+        let made = Self { whole, path, keep, observer: world.observer() };
+        fs::write(made.whole.join(MARK.0), MARK.1).map_err(failed)?;
+        private(&made.path)?;
+        Ok(made)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -84,8 +138,8 @@ impl Scratch {
     }
 
     /// What is different about an entry, apart from its content; nothing if it is as it was backed up. The owner counts for
-    /// the superuser alone, and what is implied has no times.
-    pub(super) fn differs(&self, path: &[u8], entry: &Entry) -> Option<String> {
+    /// the superuser alone, what is implied has no times, and what the file system cannot hold is not missed.
+    pub(super) fn differs(&self, path: &[u8], entry: &Entry, xattrs: &[Xattr]) -> Option<String> {
         let place = self.path.join(std::ffi::OsStr::from_bytes(path));
         let m = match place.symlink_metadata() {
             Ok(m) => m,
@@ -119,37 +173,57 @@ impl Scratch {
         if time(m.mtime(), m.mtime_nsec()) != entry.mtime {
             return Some("it has another modification time".to_owned());
         }
-        let owner = (m.uid(), m.gid()) != (entry.uid, entry.gid);
-        (owner && rustix::process::geteuid().is_root()).then(|| "it has another owner".to_owned())
+        let root = rustix::process::geteuid().is_root();
+        if root && (m.uid(), m.gid()) != (entry.uid, entry.gid) {
+            return Some("it has another owner".to_owned());
+        }
+        let differs = |x: &&Xattr| {
+            let ours = x.name.starts_with(b"user.")
+                || x.name.starts_with(b"system.posix_acl_")
+                || root && x.name == b"security.capability";
+            ours && attribute(&place, &x.name).as_deref() != Some(&x.value[..]) && self.holds(entry, x)
+        };
+        let x = xattrs.iter().find(differs)?;
+        Some(format!("its attribute {} is not what it was", escape(&x.name)))
     }
 
-    /// True if the source's file at this path of the snapshot holds what was restored from it.
-    pub(super) fn is_same(&self, path: &[u8]) -> bool {
+    /// True if the file system of the directory takes an attribute: asked by giving it to something new of the same kind.
+    fn holds(&self, entry: &Entry, x: &Xattr) -> bool {
+        let probe = self.whole.join("probe");
+        let made = if entry.is_dir() { fs::create_dir(&probe) } else { File::create_new(&probe).map(drop) };
+        let held =
+            made.is_ok() && rustix::fs::lsetxattr(&probe, &x.name[..], &x.value, XattrFlags::empty()).is_ok();
+        let _ = if entry.is_dir() { fs::remove_dir(&probe) } else { fs::remove_file(&probe) };
+        held
+    }
+
+    /// How the source's file at this path differs from what was restored; nothing if it does not.
+    pub(super) fn unlike(&self, path: &[u8]) -> Option<String> {
         let relative = Path::new(std::ffi::OsStr::from_bytes(path));
-        let open = |root: &Path| File::open(root.join(relative));
-        let (Ok(mut live), Ok(mut restored)) = (open(Path::new("/")), open(&self.path)) else { return false };
-        let (mut a, mut b) = (vec![0; 128 << 10], vec![0; 128 << 10]);
-        loop {
-            let (Ok(n), Ok(m)) = (fill(&mut live, &mut a), fill(&mut restored, &mut b)) else { return false };
-            if n != m || a.get(..n) != b.get(..m) {
-                return false;
+        let hash = |root: &Path| -> io::Result<blake3::Hash> {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update_reader(File::open(root.join(relative))?)?;
+            Ok(hasher.finalize())
+        };
+        let restored = match hash(&self.path) {
+            Ok(restored) => restored,
+            Err(e) => return Some(format!("what was restored cannot be read: {e}")),
+        };
+        match hash(Path::new("/")) {
+            Ok(live) if live == restored => None,
+            Ok(live) => {
+                Some(format!("BLAKE3 {live} in the source, {restored} in the snapshot, under the same times"))
             }
-            if n == 0 {
-                return true;
-            }
+            Err(e) => Some(format!("the source cannot be read any more: {e}")),
         }
     }
 }
 
-fn fill(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut at = 0;
-    while let Some(rest) = buffer.get_mut(at..).filter(|r| !r.is_empty()) {
-        match file.read(rest)? {
-            0 => break,
-            n => at += n,
-        }
-    }
-    Ok(at)
+fn attribute(place: &Path, name: &[u8]) -> Option<Vec<u8>> {
+    let mut value = vec![0; 64 << 10];
+    let len = rustix::fs::lgetxattr(place, name, &mut value[..]).ok()?;
+    value.truncate(len);
+    Some(value)
 }
 
 fn time(seconds: i64, nanos: i64) -> Timestamp {
@@ -166,4 +240,106 @@ pub(super) fn is_as_it_was(path: &[u8], entry: &Entry) -> bool {
         && m.ino() == entry.inode
         && time(m.mtime(), m.mtime_nsec()) == entry.mtime
         && time(m.ctime(), m.ctime_nsec()) == entry.ctime
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bulla_engine::format::tree::{Block, Content};
+    use bulla_engine::observer::Collector;
+
+    fn scratch<'a>(dir: &Path, observer: &'a dyn Observer) -> Scratch<'a> {
+        let (whole, path) = (dir.join("whole"), dir.join("whole/restored"));
+        fs::create_dir_all(&path).unwrap();
+        Scratch { whole, path, keep: false, observer }
+    }
+
+    /// An entry as a backup of this file would have it.
+    fn entry(path: &Path) -> Entry {
+        let m = path.symlink_metadata().unwrap();
+        let kind = match m.is_dir() {
+            true => EntryKind::Directory,
+            false => EntryKind::File { size: m.len(), holes: Block::None, content: Content::default() },
+        };
+        Entry {
+            parent: Vec::new().into(),
+            name: b"f".to_vec(),
+            kind,
+            mode: (m.mode() & 0o7777) as u16,
+            uid: m.uid(),
+            gid: m.gid(),
+            mtime: time(m.mtime(), m.mtime_nsec()),
+            ctime: time(m.ctime(), m.ctime_nsec()),
+            btime: None,
+            atime: None,
+            mount: 0,
+            inode: m.ino(),
+            links: 1,
+            xattrs: Block::None,
+            flags: Default::default(),
+        }
+    }
+
+    #[test]
+    fn metadata_is_compared_as_far_as_the_file_system_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = scratch(dir.path(), &bulla_engine::observer::Silent);
+        let place = scratch.path().join("f");
+        fs::write(&place, b"x").unwrap();
+        let is = entry(&place);
+        let x = |name: &[u8], value: &[u8]| Xattr { name: name.to_vec(), value: value.to_vec() };
+        assert_eq!(scratch.differs(b"f", &is, &[]), None);
+        assert!(scratch.differs(b"f", &Entry { mode: 0o123, ..is.clone() }, &[]).unwrap().contains("0123"));
+        assert!(scratch.differs(b"g", &is, &[]).unwrap().contains("was not restored"));
+        let held = rustix::fs::setxattr(&place, "user.color", b"red", XattrFlags::empty()).is_ok();
+        let differs = |value: &[u8]| scratch.differs(b"f", &entry(&place), &[x(b"user.color", value)]);
+        if held {
+            assert_eq!(differs(b"red"), None);
+            assert!(differs(b"blue").unwrap().contains("user.color"));
+        } else {
+            assert_eq!(differs(b"blue"), None, "nowhere to put it");
+        }
+        // No file system takes a name of this length, so none is blamed.
+        let long = [&b"user."[..], &[b'n'; 300]].concat();
+        assert_eq!(scratch.differs(b"f", &entry(&place), &[x(&long, b"1")]), None);
+        assert!(!scratch.whole.join("probe").exists());
+    }
+
+    #[test]
+    fn what_differs_from_the_source_is_told_with_both_hashes() {
+        let dir = tempfile::tempdir().unwrap();
+        let scratch = scratch(dir.path(), &bulla_engine::observer::Silent);
+        let live = dir.path().join("live");
+        fs::write(&live, b"one").unwrap();
+        let path = live.strip_prefix("/").unwrap().as_os_str().as_bytes();
+        let restored = scratch.path().join(live.strip_prefix("/").unwrap());
+        fs::create_dir_all(restored.parent().unwrap()).unwrap();
+        fs::write(&restored, b"one").unwrap();
+        assert_eq!(scratch.unlike(path), None);
+        assert!(is_as_it_was(path, &entry(&live)));
+        fs::write(&restored, b"two").unwrap();
+        let why = scratch.unlike(path).unwrap();
+        for content in [&b"one"[..], b"two"] {
+            assert!(why.contains(&blake3::hash(content).to_string()), "{why}");
+        }
+        let older = Timestamp { seconds: 1, nanos: 0 };
+        assert!(!is_as_it_was(path, &Entry { ctime: older, ..entry(&live) }));
+    }
+
+    #[test]
+    fn what_cannot_be_removed_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let told = Collector::default();
+        let one = scratch(dir.path(), &told);
+        fs::create_dir(one.path().join("shut")).unwrap();
+        fs::write(one.path().join("shut/f"), b"x").unwrap();
+        fs::set_permissions(one.path().join("shut"), fs::Permissions::from_mode(0o000)).unwrap();
+        drop(one);
+        assert!(!dir.path().join("whole").exists() && told.messages().is_empty());
+        // Gone already: that nothing can be removed is as strange as that something stays.
+        let two = scratch(dir.path(), &told);
+        fs::remove_dir_all(&two.whole).unwrap();
+        drop(two);
+        assert!(told.messages().concat().contains("unencrypted"), "{:?}", told.messages());
+    }
 }

@@ -44,8 +44,10 @@ pub(super) fn open(world: &dyn World, job: &Job) -> Result<Opened, Trouble> {
             }
             let missing = all.len() - present.len();
             let excludes: Vec<String> = exclude.iter().map(|at| at.value.clone()).collect();
+            let all_of_it = present.iter().any(|p| p == b"/");
             let spec = FilterSpec {
                 excludes: excludes.iter().map(|e| e.clone().into_bytes()).collect(),
+                if_present: all_of_it.then(crate::drill::marker).into_iter().collect(),
                 ..FilterSpec::default()
             };
             let filter = Filter::new(&spec).map_err(|e| failed(e.to_string()))?;

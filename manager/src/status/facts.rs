@@ -1,11 +1,11 @@
 //! What is on record about jobs, gathered from every repository that can be read. No local state is asked: any machine with
 //! the keys sees the same.
 
-use crate::config::Config;
+use crate::config::{Config, Job};
 use crate::world::{Trouble, World};
 use bulla_engine::evidence::Evidence;
 use bulla_engine::format::RunId;
-use bulla_engine::format::ledger::{Drill, Fact, JobRun};
+use bulla_engine::format::ledger::{Drill, Fact, JobRun, Record};
 use bulla_engine::format::snapshot::Snapshot;
 use bulla_engine::repository::Ledger;
 use std::collections::{BTreeMap, HashSet};
@@ -81,9 +81,39 @@ impl Facts {
         drills
     }
 
+    /// The name of the first record that says something: its destination, client and number.
+    pub fn cite(&self, says: impl Fn(&Fact) -> bool) -> Option<String> {
+        let mut all = self.holdings.iter().filter_map(|(place, h)| Some((place, h.as_ref().ok()?)));
+        all.find_map(|(place, holding)| {
+            let record = holding.ledger.records.iter().find(|r| says(&r.fact))?;
+            Some(name_of(place, record))
+        })
+    }
+
+    /// The name of a drill's record.
+    pub fn cite_drill(&self, drill: &Drill) -> String {
+        self.cite(|fact| matches!(fact, Fact::Drill(d) if d == drill)).unwrap_or_default()
+    }
+
+    /// The newest record of each of a job's destinations: what they say together is what is known.
+    pub fn heads(&self, job: &Job) -> String {
+        let head = |to: &crate::config::At<String>| {
+            let holding = self.holdings.get(&to.value)?.as_ref().ok()?;
+            let newest = holding.ledger.records.iter().max_by_key(|r| (r.time, r.client, r.sequence))?;
+            Some(name_of(&to.value, newest))
+        };
+        let all: Vec<String> = job.to.iter().filter_map(head).collect();
+        if all.is_empty() { "no record".to_owned() } else { all.join(", ") }
+    }
+
     fn readable(&self) -> impl Iterator<Item = &Holding> {
         self.holdings.values().filter_map(|h| h.as_ref().ok())
     }
+}
+
+/// `disk#0a1b2c3d.17`: the destination, the client that wrote it, its number in that client's chain.
+fn name_of(place: &str, record: &Record) -> String {
+    format!("{place}#{}.{}", record.client.short(), record.sequence)
 }
 
 fn hold(world: &dyn World, destination: &str) -> Result<Holding, Trouble> {

@@ -49,7 +49,7 @@ pub struct JobStatus {
     pub rto: Option<(u64, bool)>,
     /// How long it may take.
     pub rto_objective: Option<i64>,
-    /// When the last drill that went well ended.
+    /// When the last drill ended that went well and counts: where the job has a command that judges, it did.
     pub drill: Option<i64>,
     /// When the next run is due.
     pub next_due: Option<i64>,
@@ -72,6 +72,8 @@ pub struct Finding {
     pub what: String,
     /// What to type.
     pub fix: String,
+    /// The record that shows it, where it is one.
+    pub evidence: Option<String>,
 }
 
 impl JobStatus {
@@ -99,22 +101,25 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     fn say(&mut self, outcome: Outcome, what: impl Into<String>, fix: impl Into<String>) {
-        self.found.push(Finding { outcome, what: what.into(), fix: fix.into() });
+        self.found.push(Finding { outcome, what: what.into(), fix: fix.into(), evidence: None });
     }
 
     fn all(mut self, zone: &TimeZone) -> JobStatus {
         let (runs, drills) = (self.facts.runs(self.name, self.host), self.facts.drills(self.name, self.host));
         self.destinations(&runs);
         let last = due::last(&runs, self.now);
+        let before = self.found.len();
         self.last(last);
+        let cite = |run: &JobRun| self.facts.cite(|f| matches!(f, Fact::Run(r) if r.run == run.run));
+        let evidence = last.and_then(cite);
+        self.found.iter_mut().skip(before).for_each(|f| f.evidence.clone_from(&evidence));
         let (next_due, missed) = self.schedule(last, zone);
         let proven = self.proven();
         let newest = proven.iter().copied().max();
         let rpo = newest.map(|start| self.now.saturating_sub(start));
         self.age(rpo);
-        let ok = |d: &&(i64, &Drill)| d.1.outcome == 0;
-        let drill = drills.iter().rfind(ok).copied();
-        self.drill(drills.last().map(|(_, d)| *d), drill.map(|(at, _)| at));
+        let drill = self.drill(&drills);
+        let tried = drill.or_else(|| drills.iter().rfind(|(_, d)| d.outcome == 0).copied());
         let level = self.level();
         let done = |r: &&(i64, &JobRun)| Outcome::of(r.1.outcome) == Outcome::Done;
         let waived = self.waived();
@@ -131,7 +136,7 @@ impl Judge<'_> {
             level,
             rpo,
             rpo_objective: self.job.rpo.as_ref().map(|at| at.value.seconds()),
-            rto: drill.map(|(_, d)| (d.rto, d.files == d.files_all)),
+            rto: tried.map(|(_, d)| (d.rto, d.files == d.files_all)),
             rto_objective: self.job.rto.as_ref().map(|at| at.value.seconds()),
             drill: drill.map(|(at, _)| at),
             next_due,
@@ -341,15 +346,38 @@ impl Judge<'_> {
         }
     }
 
-    /// Whether a restore was tried lately.
-    fn drill(&mut self, last: Option<&Drill>, ok: Option<i64>) {
-        let fix = format!("bulla drill {}", self.name);
-        if let Some(last) = last.filter(|d| d.outcome != 0) {
-            let why = last.wrong.first().cloned().unwrap_or_else(|| "it took too long".to_owned());
-            self.say(Outcome::Drill, format!("the last drill failed: {why}"), fix.clone());
+    /// Whether a restore was tried lately, by whatever the job has to judge it; gives the newest that counts. That one
+    /// destination restores says nothing of the others: the last drill of each has to have gone well, with its own key and
+    /// with another.
+    fn drill<'d>(&mut self, drills: &[(i64, &'d Drill)]) -> Option<(i64, &'d Drill)> {
+        for to in &self.job.to {
+            for other in [false, true] {
+                let of = |(_, d): &&(i64, &Drill)| d.destination == to.value && d.key.is_some() == other;
+                let Some((_, last)) = drills.iter().rfind(of).filter(|(_, d)| d.outcome != 0) else {
+                    continue;
+                };
+                let diverged = last.diverged.first().filter(|_| last.wrong.is_empty());
+                let why = diverged.or_else(|| last.wrong.first());
+                let why = why.cloned().unwrap_or_else(|| "it took too long".to_owned());
+                let key = if other { " --key FILE" } else { "" };
+                let with = last.key.as_ref().map_or_else(String::new, |label| format!(" with {label}"));
+                let what = format!("the last drill from {}{with} failed: {why}", to.value);
+                let fix = format!("bulla drill {} --from {}{key}", self.name, to.value);
+                self.say(Outcome::of(last.outcome), what, fix);
+                let evidence = Some(self.facts.cite_drill(last));
+                self.found.iter_mut().rev().take(1).for_each(|f| f.evidence.clone_from(&evidence));
+            }
         }
+        let judged = self.job.drill.command.is_some();
+        let counts = |d: &Drill| d.outcome == 0 && (!judged || d.kind == DrillKind::Application);
+        let counted = drills.iter().rfind(|(_, d)| counts(d)).copied();
+        let fix = format!("bulla drill {}{}", self.name, if judged { " --app" } else { "" });
         let days = drill_days(self.job.class);
-        match ok.map(|at| self.now.saturating_sub(at) / DAY) {
+        match counted.map(|(at, _)| self.now.saturating_sub(at) / DAY) {
+            None if drills.iter().any(|(_, d)| d.outcome == 0) => {
+                let what = "its drill command never judged a restore that went well";
+                self.say(Outcome::Unproven, what, fix);
+            }
             None => self.say(Outcome::Unproven, "no restore of it was ever tried", fix),
             Some(age) if age > days => {
                 let what = format!("the last restore was tried {age} days ago, and counts for {days}");
@@ -372,6 +400,7 @@ impl Judge<'_> {
             };
             self.say(Outcome::Unproven, what, format!("bulla drill {name}{option}"));
         }
+        counted
     }
 
     fn waived(&self) -> Option<(i64, String)> {

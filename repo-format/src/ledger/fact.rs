@@ -175,6 +175,14 @@ pub struct Drill {
     pub rto: u64,
     /// Seconds from the start of the snapshot to the start of the drill.
     pub rpo: u64,
+    /// BLAKE3 of the configuration of the job.
+    pub config: [u8; 32],
+    /// The label of the key that opened the repository, where that was not the destination's own.
+    pub key: Option<String>,
+    /// Files of the source that nothing was done to since the snapshot and that hold something else, in words.
+    pub diverged: Vec<String>,
+    /// Numbers that the command gave, each with its name, in decimal.
+    pub numbers: Vec<(String, String)>,
 }
 
 /// A rule is lifted for a while, by name and with a reason.
@@ -240,6 +248,18 @@ fn ids<const N: usize>(list: impl IntoIterator<Item = [u8; N]>) -> Option<Value>
 
 fn texts(list: &[String]) -> Option<Value> {
     Some(Value::Array(list.iter().map(Value::text).collect()))
+}
+
+fn pair((name, number): &(String, String)) -> Value {
+    Value::Array(vec![Value::text(name), Value::text(number)])
+}
+
+fn read_pair(value: Value) -> Result<(String, String)> {
+    let Value::Array(items) = value else { return Err(FormatError::invalid(WHAT, "a number has no name")) };
+    match <[Value; 2]>::try_from(items) {
+        Ok([Value::Text(name), Value::Text(number)]) => Ok((name, number)),
+        _ => Err(FormatError::invalid(WHAT, "a number has no name")),
+    }
 }
 
 fn text(s: &str) -> Option<Value> {
@@ -409,6 +429,10 @@ impl Drill {
             (14, Some(Value::Array(self.phases.iter().map(|n| Value::Uint(*n)).collect()))),
             (15, uint(self.rto)),
             (16, uint(self.rpo)),
+            (17, Some(Value::bytes(self.config))),
+            (18, self.key.as_deref().map(Value::text)),
+            (19, texts(&self.diverged)),
+            (20, Some(Value::Array(self.numbers.iter().map(pair).collect()))),
         ]
     }
 
@@ -436,6 +460,10 @@ impl Drill {
             phases: phases.try_into().map_err(|_| FormatError::invalid(WHAT, "a drill has four phases"))?,
             rto: f.uint(15)?,
             rpo: f.uint(16)?,
+            config: f.array(17)?,
+            key: f.optional(18, Fields::text)?,
+            diverged: read_texts(f, 19)?,
+            numbers: f.list(20)?.into_iter().map(read_pair).collect::<Result<_>>()?,
         })
     }
 }

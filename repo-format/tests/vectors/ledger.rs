@@ -62,6 +62,10 @@ fn drill() -> Drill {
         phases: [120, 3400, 800, 0],
         rto: 17,
         rpo: 3600,
+        config: [0x64; 32],
+        key: Some("recovery key".into()),
+        diverged: vec!["/srv/b: BLAKE3 00 in the source, 01 in the snapshot".into()],
+        numbers: vec![("rows".into(), "18402113".into())],
     }
 }
 
@@ -150,6 +154,12 @@ pub(crate) fn cases() -> Vec<Vector> {
             "phases",
             "a drill with three phases",
             &twisted(14, Value::Array(vec![Value::Uint(1); 3])),
+        ),
+        reject(
+            "R-RECORD-3",
+            "number",
+            "a drill with a number that has no name",
+            &twisted(20, Value::Array(vec![Value::Array(vec![Value::text("7")])])),
         ),
         reject("R-CBOR-8", "seed", "a seed of another length", &twisted(6, Value::bytes([1; 16]))),
     ]
