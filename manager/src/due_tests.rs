@@ -165,9 +165,12 @@ fn drills_are_due_by_their_timetable_and_the_greater_stands_for_the_less() {
     let run = ran("2026-11-10T01:30:04Z");
     let now = "2026-11-10T12:00:00Z";
     assert_eq!(ask(&facts(&[]), now, None).0, None, "there is nothing to restore");
-    let (due, late) = ask(&facts(&[run.clone()]), now, None);
+    let (due, late) = ask(&facts(std::slice::from_ref(&run)), now, None);
     assert_eq!((due, late.len()), (Some((Application, at(now))), 3));
-    assert_eq!(ask(&facts(&[run.clone()]), now, Some(now)).0, Some((Application, at(now) + 3600)));
+    assert_eq!(
+        ask(&facts(std::slice::from_ref(&run)), now, Some(now)).0,
+        Some((Application, at(now) + 3600))
+    );
     // It stands for all three; the next sample is due on Monday.
     let app = tried("2026-11-10T13:00:00Z", Application, 0);
     let known = facts(&[run.clone(), app.clone()]);

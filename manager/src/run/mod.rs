@@ -323,11 +323,6 @@ impl Run<'_> {
 }
 
 impl Place {
-    /// It has no copy, and has to be opened anew to get one.
-    fn lose(&mut self, trouble: Trouble) {
-        (self.repository, self.failed) = (None, Some(trouble));
-    }
-
     fn fail(&mut self, trouble: Trouble, troubles: &mut Troubles) {
         self.outcome = self.outcome.and(trouble.outcome);
         if self.reason.is_empty() {

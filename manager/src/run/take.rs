@@ -74,7 +74,7 @@ impl Run<'_> {
                 break;
             }
             for n in several::nearest_first(places, near) {
-                let Some(place) = places.get_mut(n) else { continue };
+                let Some(place) = places.get_mut(n).filter(|place| place.failed.is_none()) else { continue };
                 let Some(repository) = &place.repository else { continue };
                 if !std::mem::replace(&mut ready, true) {
                     hooks.before(own)?;
@@ -91,7 +91,7 @@ impl Run<'_> {
                     }
                     // The source's own fault: no other destination would take it.
                     Err((true, trouble)) => return Err(trouble),
-                    Err((false, trouble)) => place.lose(trouble),
+                    Err((false, trouble)) => place.failed = Some(trouble),
                 }
             }
             if !self.again(attempt, places) {
@@ -125,14 +125,17 @@ impl Run<'_> {
         troubles.extend(told);
     }
 
-    /// Opens a destination that is not open, unless it has failed for good.
+    /// Opens a destination that is not open, or has failed, unless that was for good.
     fn open(&self, place: &mut Place) {
-        if place.repository.is_some() || place.failed.as_ref().is_some_and(|trouble| !trouble.passing) {
-            return;
-        }
-        match self.world.open(&place.name, false) {
-            Ok(repository) => (place.repository, place.failed) = (Some(repository), None),
-            Err(trouble) => place.failed = Some(trouble),
+        let wanted = match &place.failed {
+            Some(trouble) => trouble.passing,
+            None => place.repository.is_none(),
+        };
+        if wanted {
+            (place.repository, place.failed) = match self.world.open(&place.name, false) {
+                Ok(repository) => (Some(repository), None),
+                Err(trouble) => (None, Some(trouble)),
+            };
         }
     }
 
@@ -206,6 +209,9 @@ impl Run<'_> {
         let (Some(source), Some(target), Some(made)) = (&from.repository, &to.repository, &from.made) else {
             return;
         };
+        if to.failed.is_some() {
+            return;
+        }
         // Somebody set it back, or deleted something: that is told, and adding to it makes nothing worse.
         let alarm = target.verify_history().err().filter(|e| !e.may_pass());
         let alarm = alarm.filter(|_| to.outcome == Outcome::Done).map(|e| self.judge(e));
@@ -227,11 +233,8 @@ impl Run<'_> {
                 self.world.step("copy", &format!("snapshot {} in {}", copy.id.short(), to.name));
                 to.made = Some(copy);
             }
-            Ok(None) => to.lose(Trouble::new(Outcome::Failed, "the copy is not there")),
-            Err(e) => {
-                let trouble = self.judge(e);
-                to.lose(trouble);
-            }
+            Ok(None) => to.failed = Some(Trouble::new(Outcome::Failed, "the copy is not there")),
+            Err(e) => to.failed = Some(self.judge(e)),
         }
     }
 }

@@ -271,12 +271,16 @@ impl Judge<'_> {
                 ),
             );
         }
-        let behind: Vec<String> = last
-            .copies
-            .iter()
-            .filter(|c| c.outcome != 0)
-            .map(|c| format!("{}: {}", c.destination, c.reason))
-            .collect();
+        let of = |c: &JobCopy| format!("{}: {}", c.destination, c.reason);
+        let mut behind: Vec<String> = last.copies.iter().filter(|c| c.outcome != 0).map(of).collect();
+        // The run's own fault is the same everywhere.
+        if let [first, rest @ ..] = last.copies.as_slice()
+            && first.outcome != 0
+            && first.snapshot.is_none()
+            && rest.iter().all(|c| c.snapshot.is_none() && c.reason == first.reason)
+        {
+            behind = vec![first.reason.clone()];
+        }
         if outcome != Outcome::Done && last.findings.is_empty() {
             let why = if behind.is_empty() { String::new() } else { format!(": {}", behind.join("; ")) };
             let what = format!("the last run ended {}{why}", outcome.word());
