@@ -75,10 +75,7 @@ fn a_backup_goes_to_several_repositories_and_one_that_was_away_catches_up() {
     away.says("third is behind: there is no repository at third; the next backup brings it what it lacks");
     std::fs::rename(home.path("away"), home.path("third")).unwrap();
     home.write("src/hello", b"three");
-    home.bulla(&backup)
-        .ends(0)
-        .says("copied 1 snapshot to second")
-        .says("copied 2 snapshots to third");
+    home.bulla(&backup).ends(0).says("copied 1 snapshot to second").says("copied 2 snapshots to third");
     for name in ["second", "third"] {
         let own = format!("-r {name} --key-file {name}.key");
         home.bulla(&format!("snapshots {own}")).ends(0).prints("3 snapshots");
@@ -112,7 +109,10 @@ fn a_dead_or_wrong_first_repository_is_behind_and_the_others_commit() {
         ("-r empty --key-file key", "empty is behind: there is no repository at empty"),
         ("-r repo --key-file second.key", "repo is behind: wrong password or key"),
         ("-r repo --key-file no-such-file", "repo is behind: cannot read the key file no-such-file"),
-        ("-o retry-seconds=0 -r rest:http://127.0.0.1:1/x --key-file key", "rest:http://127.0.0.1:1/x/ is behind: cannot "),
+        (
+            "-o retry-seconds=0 -r rest:http://127.0.0.1:1/x --key-file key",
+            "rest:http://127.0.0.1:1/x/ is behind: cannot ",
+        ),
         ("-r repo --key-file key -r src --key-file key", "src is behind: there is no repository"),
     ] {
         home.write("src/hello", why.as_bytes());
@@ -151,7 +151,8 @@ fn a_stream_is_read_once_for_all_repositories() {
     let home = three();
     let text = b"only once\n".repeat(30_000);
     let words: Vec<&str> = ALL.split(' ').collect();
-    let backup = |more: &[&str], input: &[u8]| home.run(&[&["backup"], &words[..], more].concat(), input).ends(0);
+    let backup =
+        |more: &[&str], input: &[u8]| home.run(&[&["backup"], &words[..], more].concat(), input).ends(0);
     backup(&["--stdin", "--stdin-filename", "dump"], &text);
     let script = "echo started >> count; cat count";
     backup(&["--stdin-from-command", "--stdin-filename", "made", "--", "sh", "-c", script], b"");
@@ -168,13 +169,22 @@ fn a_stream_is_read_once_for_all_repositories() {
 fn mistakes_about_several_repositories_are_told_before_anything_is_read() {
     let home = three();
     for (line, word) in [
-        ("backup -r repo -r second -r third --key-file key --key-file second.key src", "--key-file is given 2 times for 3 repositories"),
+        (
+            "backup -r repo -r second -r third --key-file key --key-file second.key src",
+            "--key-file is given 2 times for 3 repositories",
+        ),
         ("backup -r repo --key-file key --key-file key src", "--key-file is given 2 times for 1 repository"),
         ("backup -r repo -r b2:x --key-file key src", "no b2: backend"),
-        ("backup -r repo -r second --key-file key -o s3.region=x src", "none of the repositories has such an option"),
+        (
+            "backup -r repo -r second --key-file key -o s3.region=x src",
+            "none of the repositories has such an option",
+        ),
         ("backup --init -r repo -r new --key-file key src", "backup alone takes several"),
         ("snapshots -r repo -r second --key-file key", "backup alone takes several repositories"),
-        ("restore latest -t out -r repo --key-file key --key-file second.key", "--key-file is given 2 times for 1 repository"),
+        (
+            "restore latest -t out -r repo --key-file key --key-file second.key",
+            "--key-file is given 2 times for 1 repository",
+        ),
         ("init -r new -r newer", "backup alone takes several repositories"),
     ] {
         home.bulla(line).ends(2).says(word);

@@ -233,7 +233,8 @@ impl Walk<'_, '_> {
         if self.how.dry_run {
             return packs.iter().try_for_each(|wanted| self.plan(wanted));
         }
-        let (next, failure, fetched) = (AtomicUsize::new(0), Mutex::new(None), Mutex::new(Fetched::default()));
+        let (next, failure, fetched) =
+            (AtomicUsize::new(0), Mutex::new(None), Mutex::new(Fetched::default()));
         let work = || {
             let mut reader = ChunkReader::new(self.from, self.index);
             let done = self.worker(&packs, &next, &mut reader);

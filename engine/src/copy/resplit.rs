@@ -5,9 +5,9 @@
 //! so that the packs they lie in are verified before this commit, too.
 
 use super::gather::Moved;
+use crate::backup::decide::Comparison;
 use crate::backup::fold::{Done, Filled, Finished};
 use crate::backup::known::Known;
-use crate::backup::decide::Comparison;
 use crate::backup::pipeline::{self, Feed};
 use crate::backup::resume::Resumed;
 use crate::backup::scan::Totals;

@@ -87,13 +87,12 @@ impl<'r> ChunkReader<'r> {
     }
 
     /// Counts what [`ChunkReader::read_exactly`] would fetch, without doing it, and says how many sealed bytes the chunk
-    /// makes up of its frames.
+    /// makes up of its frames. A reader that has pretended is of no use for reading.
     pub(crate) fn pretend(&mut self, kind: ChunkKind, chunk: &ChunkRef) -> Result<u64> {
         let fits = |l: &&Location| l.pack.header.kind == pack_kind(kind) && l.len == chunk.len;
         let locations = self.index.locate(&chunk.id)?;
         let Some(location) = locations.iter().find(fits) else { return Ok(0) };
-        let (start, end) =
-            (u64::from(location.offset), u64::from(location.offset) + u64::from(location.len));
+        let (start, end) = (u64::from(location.offset), u64::from(location.offset) + u64::from(location.len));
         let at = self.reader(location)?;
         let frames = self.readers.get(at).map(|r| r.frames_of(start..end)).unwrap_or_default();
         let (mut raw, mut sealed) = (0, 0);

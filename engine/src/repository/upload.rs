@@ -156,7 +156,8 @@ impl Uploader<'_> {
             Some(e) => Err(e),
             None => flushed.map(|()| {
                 let runs = index.stored();
-                let (bytes, objects) = (stored.into_inner() + runs.bytes, objects.into_inner() + runs.objects);
+                let (bytes, objects) =
+                    (stored.into_inner() + runs.bytes, objects.into_inner() + runs.objects);
                 Stored { bytes, objects }
             }),
         }
