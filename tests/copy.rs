@@ -67,6 +67,11 @@ fn all(from: &Repository) -> Vec<Snapshot> {
     from.snapshots().unwrap()
 }
 
+/// A checkpoint whenever there may be one.
+fn eager() -> CopyOptions {
+    CopyOptions { checkpoint: Duration::ZERO, ..CopyOptions::default() }
+}
+
 fn sound(repository: &Repository) {
     let options = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
     let report = check::run(repository, &options, &Silent).unwrap();
@@ -258,7 +263,8 @@ fn a_copy_that_was_cut_off_goes_on() {
                 let there = copy_of(&begun);
                 let faulty = Arc::new(Faulty::new(there.clone(), at, fault));
                 if let Ok(to) = open(faulty.clone(), 60 + at) {
-                    let _ = copy::run(&from, &to, &all(&from), &CopyOptions::default(), &Silent);
+                    let options = if fault == Fault::Forever { eager() } else { CopyOptions::default() };
+                    let _ = copy::run(&from, &to, &all(&from), &options, &Silent);
                 }
                 let to = open(there, 5000 + at).unwrap();
                 for copy in to.snapshots().unwrap() {
@@ -329,6 +335,7 @@ fn a_prune_of_the_target_inside_a_copy_at_any_request() {
         let to = target(&from, ids, begun.clone());
         copy::run(&from, &to, &[taken[0].0.clone()], &CopyOptions::default(), &Silent).unwrap();
         let_go(&begun, 400);
+        let how = if all_go { eager() } else { CopyOptions::default() };
         for at in 0.. {
             let there = copy_of(&begun);
             let memory = there.clone();
@@ -341,7 +348,7 @@ fn a_prune_of_the_target_inside_a_copy_at_any_request() {
             let store = Interposed::new(there.clone(), at, hook);
             let context = format!("{ids:?}, all let go: {all_go}, before request {at}");
             let done = open(store.clone(), 402 + at)
-                .and_then(|to| copy::run(&from, &to, &all(&from), &CopyOptions::default(), &Silent));
+                .and_then(|to| copy::run(&from, &to, &all(&from), &how, &Silent));
             match done {
                 Ok(_) => committed += 1,
                 Err(Error::Voided { .. } | Error::Refused(_)) => refused += 1,
@@ -452,7 +459,8 @@ fn a_dry_run_says_what_a_copy_will_cost_at_both_ends() {
         let target = Arc::new(Recorder::new(there));
         let to = open(target.clone(), 71).unwrap();
         let run = |dry_run| {
-            (source.take(), target.take());
+            source.take();
+            target.take();
             let options = CopyOptions { dry_run, ..CopyOptions::default() };
             let report = copy::run(&from, &to, &all(&from), &options, &Silent).unwrap();
             let fetches = count(&source.take(), &["get_range packs", "get_range meta"]);
@@ -478,5 +486,26 @@ fn a_dry_run_says_what_a_copy_will_cost_at_both_ends() {
         }
         assert!(near(dry.stored.objects, puts, 4), "{context}");
         assert!(near(dry.stored.bytes, real.stored.bytes, 2 * (64 << 10)), "{context}");
+    }
+}
+
+/// Three repositories copy from each other in all directions: each snapshot is in each of them once.
+#[test]
+fn what_was_copied_is_not_copied_back_nor_on_by_another_way() {
+    for ids in BOTH {
+        let ((a, _), dir) = (in_memory(), tempfile::tempdir().unwrap());
+        two(&a, dir.path());
+        let (b, c) = (target(&a, ids, Arc::new(Memory::new())), target(&a, ids, Arc::new(Memory::new())));
+        let copied = |from: &Repository, to: &Repository| {
+            copy::run(from, to, &all(from), &CopyOptions::default(), &Silent).unwrap().copied.len()
+        };
+        assert_eq!([copied(&a, &b), copied(&b, &a)], [2, 0], "{ids:?}");
+        std::fs::write(dir.path().join("of b"), b"b").unwrap();
+        backup(&b, dir.path()).unwrap();
+        assert_eq!([copied(&b, &a), copied(&a, &b)], [1, 0], "{ids:?}");
+        if ids == Ids::Same {
+            // By trees, which are the same everywhere.
+            assert_eq!([copied(&a, &c), copied(&b, &c), copied(&c, &a), copied(&c, &b)], [3, 0, 0, 0]);
+        }
     }
 }

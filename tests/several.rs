@@ -146,15 +146,20 @@ fn those_that_live_commit_while_others_are_waited_for() {
     assert!(before.starts_with(&["near"]) && before.len() == 4 && !before.contains(&"away"), "{before:?}");
     assert_eq!(there, [1, 1], "those that live have committed");
 
+    end(places, [&away_direct, &dead_direct, &slow_direct]);
+}
+
+/// What each has in the end, or why not.
+fn end(places: [Place; 5], [away_direct, dead_direct, slow_direct]: [&Arc<dyn Backend>; 3]) {
     let [away, dead, slow, near, gone] = places;
     let expected = contents(near.repository.as_ref().unwrap(), near.made.as_ref().unwrap()).unwrap();
     for (place, direct) in [(away, away_direct), (slow, slow_direct)] {
         assert_eq!(place.failure, None, "{}", place.name);
-        let copy = snapshots(&direct, 40).remove(0);
+        let copy = snapshots(direct, 40).remove(0);
         assert_eq!(contents(place.repository.as_ref().unwrap(), &copy).unwrap(), expected);
     }
     let told = dead.failure.unwrap();
     assert!(told.contains("attempts") && told.contains("127.0.0.1"), "{told}");
-    assert!(snapshots(&dead_direct, 41).is_empty());
+    assert!(snapshots(dead_direct, 41).is_empty());
     assert!(gone.failure.unwrap().contains("nothing"));
 }

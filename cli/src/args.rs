@@ -33,7 +33,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of all commands")]
 pub(crate) struct Global {
-    /// Repository: a path, or an s3:, sftp:, rest: or rclone: URL [BULLA_REPOSITORY]
+    /// Repository: a path, or an s3:, sftp:, rest: or rclone: URL; backup takes several [BULLA_REPOSITORY]
     #[arg(short, long, global = true, value_name = "URL", conflicts_with = "repository_file")]
     pub(crate) repo: Vec<OsString>,
     /// File whose first line is the repository [BULLA_REPOSITORY_FILE]

@@ -113,7 +113,9 @@ fn several_repositories_at_once_as_the_readme_has_them() {
         script = script.replace("sftp:backup@nas:", "");
     }
     let bin = server.as_ref().map(Ssh::bin);
-    let said = succeeds(&typed(&home.path(""), &bin.iter().map(|bin| &**bin).collect::<Vec<_>>(), &script));
+    let bin: Vec<&Path> = bin.iter().map(|bin| &**bin).collect();
+    let runs = |script: &str| succeeds(&typed(&home.path(""), &bin, script));
+    let said = runs(&script);
     assert!(
         said.contains("copied 1 snapshot to ") && said.contains("0 snapshots, 1 there already"),
         "{said}"
@@ -122,13 +124,7 @@ fn several_repositories_at_once_as_the_readme_has_them() {
     let later = "bulla backup -r disk --key-file disk.key --tag later --force Documents README";
     home.write("README", &[9; 200_000]);
     let copy = script.lines().last().unwrap();
-    let told = succeeds(&typed(
-        &home.path(""),
-        &bin.iter().map(|bin| &**bin).collect::<Vec<_>>(),
-        &format!("{later}\n{copy}"),
-    ));
-    let done = copy.replace(" --dry-run", "");
-    let done = succeeds(&typed(&home.path(""), &bin.iter().map(|bin| &**bin).collect::<Vec<_>>(), &done));
+    let (told, done) = (runs(&format!("{later}\n{copy}")), runs(&copy.replace(" --dry-run", "")));
     let fetched = |said: &str| {
         let (_, rest) = said.split_once("): ").unwrap();
         rest.split_once(" request").unwrap().0.to_owned()

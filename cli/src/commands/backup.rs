@@ -24,10 +24,12 @@ use std::time::{Duration, Instant};
 /// What `backup` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-With several -r the source is read once: the first that opens takes the backup, one on this machine before others, and each of
-the rest gets a copy, with what it missed of the same host and paths. One that fails, or does not answer for a minute (-o
-retry-seconds=N), is behind until the next backup; the others have their snapshot, and the exit code is 3. --key-file,
---password-file or --password-command is given once for all, or once for each -r, in their order.")]
+With several -r the source is read once: the first that opens takes the backup, one on this
+machine before others, and each of the rest gets a copy, with what it missed of the same host and
+paths. One that fails, or does not answer for a minute (-o retry-seconds=N), is behind until the
+next backup; the others have their snapshot, and the exit code is 3. --key-file, --password-file or
+--password-command is given once for all, or once for each -r, in
+their order. -r behind the word backup replaces what stands before it.")]
 pub(crate) struct Args {
     /// Files and directories
     #[arg(value_name = "PATH")]
@@ -185,7 +187,7 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
                 Taken::Yes
             }
             Err((last, failure)) => {
-                place.fails(several.then_some((context.ui, REMEDY)), failure);
+                place.fails((several && !last).then_some((context.ui, REMEDY)), failure);
                 if last { Taken::ByNone } else { Taken::No }
             }
         },

@@ -136,16 +136,18 @@ struct There {
 }
 
 impl There {
-    /// True if the target has the snapshot: a copy of it, what it is a copy of, or a copy of the same one.
+    /// True if the target has the snapshot: a copy of it, what it is a copy of, or by whatever way the same tree of the same
+    /// moment.
     fn has(&self, wanted: &Snapshot) -> bool {
         self.snapshots.iter().any(|s| {
             let copy = s.origin == Some(wanted.id) || wanted.origin == Some(s.id);
-            // An edition of a repaired snapshot names its origin, too, and has another tree.
-            if self.shared {
-                s.tree == wanted.tree && (copy || (s.origin.is_some() && s.origin == wanted.origin))
-            } else {
-                copy
+            if !self.shared {
+                return copy;
             }
+            let copies = s.origin.is_some() || wanted.origin.is_some();
+            let same = (s.start, &s.host, &s.paths) == (wanted.start, &wanted.host, &wanted.paths);
+            // An edition of a repaired snapshot names its origin, too, and has another tree.
+            s.tree == wanted.tree && (copy || (copies && same))
         })
     }
 }

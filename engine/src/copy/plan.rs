@@ -69,8 +69,9 @@ fn packs(sealed: u64, full: u64, frame: u64, discard: &Discard) {
     for _ in 0..sealed / one.max(1) {
         discard.pack(padding::full_pack_size(one));
     }
-    if sealed % one > 0 {
-        discard.pack(padding::tail_pack_size(sealed % one, NOISE));
+    match sealed % one {
+        0 => {}
+        rest => discard.pack(padding::tail_pack_size(rest, NOISE)),
     }
 }
 

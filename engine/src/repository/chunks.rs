@@ -87,7 +87,7 @@ impl<'r> ChunkReader<'r> {
     }
 
     /// Counts what [`ChunkReader::read_exactly`] would fetch, without doing it, and says how many sealed bytes the chunk
-    /// makes up of its frames.
+    /// makes up of its frames. A reader that has pretended is of no use for reading.
     pub(crate) fn pretend(&mut self, kind: ChunkKind, chunk: &ChunkRef) -> Result<u64> {
         let fits = |l: &&Location| l.pack.header.kind == pack_kind(kind) && l.len == chunk.len;
         let locations = self.index.locate(&chunk.id)?;
