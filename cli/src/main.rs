@@ -11,6 +11,7 @@ mod commands;
 mod confine;
 mod context;
 mod exit;
+mod notices;
 mod secret;
 mod site;
 mod ui;

@@ -73,30 +73,42 @@ pub(crate) fn of_source(context: &Context<'_>, from: &FromSecret) -> Outcome<Slo
 
 /// The secret of a destination, from where the configuration says it is.
 pub(crate) fn of_destination(context: &Context<'_>, destination: &Destination) -> Outcome<SlotSecret> {
-    let text = |what: &str, place: &SecretRef| -> Outcome<(Zeroizing<Vec<u8>>, PathBuf)> {
-        match place {
-            SecretRef::File(path) => Ok((read_file(context, what, path)?, path.clone())),
-            SecretRef::Systemd(name) => {
-                let dir = variable("CREDENTIALS_DIRECTORY").ok_or_else(|| {
-                    let why = format!("the {what} is systemd's credential {name}, and systemd gave none");
-                    Failure::NoSecret(why)
-                })?;
-                let path = PathBuf::from(dir).join(name);
-                Ok((read_file(context, what, &path)?, path))
-            }
-            SecretRef::Command(words) => Ok((run_words(words)?, PathBuf::from(words.join(" ")))),
-        }
-    };
     match (&destination.key, &destination.password) {
         (Some(key), _) => {
-            let (bytes, path) = text("key file", &key.value)?;
+            let (bytes, path) = at(context, "key file", &key.value)?;
             key_from(&bytes, &path)
         }
         (None, Some(password)) => {
-            let (bytes, path) = text("password file", &password.value)?;
+            let (bytes, path) = at(context, "password file", &password.value)?;
             passphrase(bytes, &format!("the password of {}", path.display()))
         }
         (None, None) => Err(Failure::NoSecret("the destination names no secret".into())),
+    }
+}
+
+/// The secret of a channel, from where the configuration says it is; as text, it ends before one line end.
+pub(crate) fn of_channel(context: &Context<'_>, place: &SecretRef) -> Outcome<Zeroizing<Vec<u8>>> {
+    let (mut bytes, path) = at(context, "secret file", place)?;
+    strip_line_end(&mut bytes);
+    if bytes.is_empty() {
+        return Err(Failure::NoSecret(format!("the secret in {} is empty", path.display())));
+    }
+    Ok(bytes)
+}
+
+/// What is at a place, and its name for messages.
+fn at(context: &Context<'_>, what: &str, place: &SecretRef) -> Outcome<(Zeroizing<Vec<u8>>, PathBuf)> {
+    match place {
+        SecretRef::File(path) => Ok((read_file(context, what, path)?, path.clone())),
+        SecretRef::Systemd(name) => {
+            let dir = variable("CREDENTIALS_DIRECTORY").ok_or_else(|| {
+                let why = format!("the {what} is systemd's credential {name}, and systemd gave none");
+                Failure::NoSecret(why)
+            })?;
+            let path = PathBuf::from(dir).join(name);
+            Ok((read_file(context, what, &path)?, path))
+        }
+        SecretRef::Command(words) => Ok((run_words(words)?, PathBuf::from(words.join(" ")))),
     }
 }
 

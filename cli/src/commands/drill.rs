@@ -3,6 +3,7 @@
 use super::config::ConfigArgs;
 use crate::context::{Context, variable};
 use crate::exit::{Code, Failure, Outcome, keep};
+use crate::notices;
 use crate::site::Site;
 use crate::ui::format::{count, size, utc_time};
 use crate::ui::json::SCHEMA;
@@ -108,6 +109,8 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
         }
     };
     let told = if context.ui.json { document(context, &report) } else { tell(context, &report) };
+    notices::follow(context, &config, &args.job, None);
+    notices::measure(context, &config);
     keep(report.outcome.into(), told)
 }
 

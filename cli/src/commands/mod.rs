@@ -15,6 +15,7 @@ mod help;
 mod init;
 mod key;
 mod ls;
+mod notify;
 mod policy;
 mod protect;
 mod prune;
@@ -43,7 +44,10 @@ pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Back up and restore", &["init", "backup", "snapshots", "ls", "find", "cat", "restore", "copy"]),
     ("Keep it safe", &["check", "repair", "key", "rescue-kit"]),
     ("Let go of the old", &["forget", "prune", "undelete", "protect", "unprotect"]),
-    ("Keep promises", &["config", "policy", "schedule", "run", "status", "drill", "compliance", "waive"]),
+    (
+        "Keep promises",
+        &["config", "policy", "schedule", "run", "status", "notify", "drill", "compliance", "waive"],
+    ),
     ("About this program", &["version", "generate", "help"]),
 ];
 
@@ -86,6 +90,8 @@ pub(crate) enum Command {
     Run(run::Args),
     /// Say how jobs stand, what is wrong first
     Status(status::Args),
+    /// Tell who wants to know what is wrong with jobs, and send what waits
+    Notify(notify::Args),
     /// Try a restore of a job, compare and time it, and put that on record
     Drill(drill::Args),
     /// Say whether jobs have three copies, two media, one off-site, one locked and no errors
@@ -102,7 +108,7 @@ pub(crate) enum Command {
     RescueKit(rescue_kit::Args),
     /// Print the version of the program and of the formats it knows
     Version(version::Args),
-    /// Write shell completions or manual pages
+    /// Write shell completions, manual pages, or alerts for Prometheus
     Generate(generate::Args),
     /// Explain a command, or map the words of another program
     Help(help::Args),
@@ -129,6 +135,7 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Outcome {
         Command::Policy(args) => policy::run(context, args),
         Command::Run(args) => run::run(context, args),
         Command::Status(args) => status::run(context, args),
+        Command::Notify(args) => notify::run(context, args),
         Command::Drill(args) => drill::run(context, args),
         Command::Compliance(args) => compliance::run(context, args),
         Command::Waive(args) => waive::run(context, args),

@@ -4,6 +4,7 @@
 use super::config::ConfigArgs;
 use crate::context::Context;
 use crate::exit::{Outcome, keep};
+use crate::notices;
 use crate::site::{Site, Turn};
 use crate::ui::json::SCHEMA;
 use crate::ui::progress::{Words, watch};
@@ -82,6 +83,7 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
             break;
         }
     }
+    notices::measure(context, &config);
     keep(ended.into(), told)
 }
 
@@ -115,6 +117,7 @@ fn one(context: &Context<'_>, config: &Config, name: &str, told: &mut Outcome<()
         return Ok(Ended::Busy);
     };
     let job = super::config::job(config, name)?;
+    notices::begin(context, config, job);
     let report = watch(context.ui, WORDS, |observer| {
         let site = Site::new(context, config, observer, !context.ui.json && !context.ui.quiet);
         bulla_manager::run::run(&site, config, name, job)
@@ -127,6 +130,7 @@ fn one(context: &Context<'_>, config: &Config, name: &str, told: &mut Outcome<()
     if told.is_ok() {
         *told = said;
     }
+    notices::follow(context, config, name, Some(&report));
     Ok(report.outcome)
 }
 

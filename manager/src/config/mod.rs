@@ -4,6 +4,7 @@
 //! others is judged when its source and its destinations can be read. A key that nobody heeds is a mistake,
 //! and so is a contradiction: nothing is guessed, nothing averaged. No secret stands in it, only where one is.
 
+mod channel;
 mod entries;
 mod mistake;
 mod read;
@@ -12,6 +13,7 @@ mod section;
 mod size;
 mod value;
 
+pub use channel::{Address, Channel, Email, Kind, Means, Security, Server};
 pub use entries::{Entry, entries};
 pub use mistake::{Mistake, Place};
 pub(crate) use rules::local;
@@ -46,7 +48,9 @@ pub struct Config {
     pub retentions: BTreeMap<String, At<Retention>>,
     /// What is backed up, by name.
     pub jobs: BTreeMap<String, At<Job>>,
-    /// Destinations and retentions that are described and could not be read: whoever names one makes no mistake.
+    /// Who is told, by name.
+    pub channels: BTreeMap<String, At<Channel>>,
+    /// Destinations, retentions and channels that are described and could not be read: whoever names one makes no mistake.
     unread: BTreeSet<String>,
     /// What is written of each job, with its retention and destinations, as one hash.
     digests: BTreeMap<String, [u8; 32]>,
@@ -59,6 +63,8 @@ pub struct Host {
     pub site: Option<At<String>>,
     /// Whose hours and days its schedules and slots are; UTC without it.
     pub zone: Option<At<TimeZone>>,
+    /// The file for Prometheus that is written after every run.
+    pub metrics: Option<At<String>>,
 }
 
 /// Where a secret is; never what it is.
@@ -189,6 +195,8 @@ pub struct Job {
     pub verify: Verify,
     /// How a restore of it is tried.
     pub drill: Drill,
+    /// Who is told how it stands: names of channels.
+    pub notify: Vec<At<String>>,
 }
 
 /// How a restore of a job is tried.

@@ -118,7 +118,7 @@ SystemCallErrorNumber=EPERM
 
 /// What a job must be left.
 struct Needs {
-    /// Local repositories.
+    /// Local repositories, and where metrics go.
     writes: Vec<PathBuf>,
     /// Names of systemd's credentials.
     credentials: Vec<String>,
@@ -160,6 +160,20 @@ impl Needs {
                 needs.reach(&destination.value, &mut touched)?;
             }
         }
+        for name in &job.notify {
+            if let Some(channel) = config.channels.get(&name.value) {
+                needs.network = true;
+                if let Some(secret) = channel.value.secret() {
+                    needs.know(&secret.value, &mut touched)?;
+                }
+            }
+        }
+        if let Some(dir) =
+            config.host.metrics.as_ref().and_then(|at| local(&at.value)?.parent().map(Path::to_owned))
+        {
+            touched.push(dir.clone());
+            needs.writes.push(dir);
+        }
         needs.network |= needs.commands;
         let overlaps =
             |place: &str| touched.iter().any(|p| p.starts_with(place) || Path::new(place).starts_with(p));
@@ -182,18 +196,24 @@ impl Needs {
             self.writes.push(path);
         }
         for secret in [&destination.key, &destination.password].into_iter().flatten() {
-            match &secret.value {
-                SecretRef::File(path) => touched.push(path.clone()),
-                SecretRef::Command(words) => self.runs(words.iter().map(String::as_str)),
-                SecretRef::Systemd(name) => {
-                    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-                    if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
-                        return Err(format!(
-                            "no credential of systemd can be named {name:?}: use letters, digits, . _ and -"
-                        ));
-                    }
-                    self.credentials.push(name.clone());
+            self.know(&secret.value, touched)?;
+        }
+        Ok(())
+    }
+
+    /// A secret of a destination or a channel.
+    fn know(&mut self, secret: &SecretRef, touched: &mut Vec<PathBuf>) -> Result<(), String> {
+        match secret {
+            SecretRef::File(path) => touched.push(path.clone()),
+            SecretRef::Command(words) => self.runs(words.iter().map(String::as_str)),
+            SecretRef::Systemd(name) => {
+                let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+                if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
+                    return Err(format!(
+                        "no credential of systemd can be named {name:?}: use letters, digits, . _ and -"
+                    ));
                 }
+                self.credentials.push(name.clone());
             }
         }
         Ok(())
@@ -334,6 +354,27 @@ to = ["disk"]
         }
         assert!(!service.contains("PrivateNetwork") && !service.contains("@privileged"), "{service}");
         assert!(text("bulla-dump.timer", &units).contains("OnCalendar=*-*-* 00:00:00 UTC\n"));
+    }
+
+    /// Who tells somebody needs the network and a secret, also with all repositories on a disk.
+    #[test]
+    fn a_job_that_tells_somebody_reaches_them() {
+        let text = JOBS.replace("[job.files]\n", "[job.files]\nnotify = [\"ops\"]\n").replace(
+            "[destination.disk]",
+            "metrics = \"/var/lib/node_exporter/textfile/bulla.prom\"\n[notify.ops]\n\
+             webhook = { url = \"https://h/\", hmac = { systemd = \"hook\" } }\n[destination.disk]",
+        );
+        let service = super::tests::text("bulla-files.service", &made(&text).unwrap());
+        for line in [
+            "AF_INET AF_INET6\n",
+            "LoadCredential=disk-key\nLoadCredential=hook\n",
+            "ReadWritePaths=-\"/var/lib/node_exporter/textfile\"\n",
+            "StateDirectory=bulla\n",
+            "Wants=network-online.target\n",
+        ] {
+            assert!(service.contains(line), "{line}{service}");
+        }
+        assert!(!service.contains("PrivateNetwork"), "{service}");
     }
 
     /// What systemd hides from a service would be missing in its backup.

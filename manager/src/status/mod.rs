@@ -20,7 +20,7 @@ const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 
 /// How long a restore that was tried counts, by what depends on the job.
-const fn drill_days(class: Class) -> i64 {
+pub(crate) const fn drill_days(class: Class) -> i64 {
     match class {
         Class::Critical => 31,
         Class::Important => 92,
@@ -64,6 +64,10 @@ pub struct JobStatus {
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
+    /// Which rule says so: a word that stays, whatever the numbers in the sentence are.
+    pub rule: &'static str,
+    /// The destination it is about, if it is about one.
+    pub place: Option<String>,
     /// How grave it is.
     pub outcome: Outcome,
     /// What is wrong.
@@ -95,8 +99,23 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn say(&mut self, outcome: Outcome, what: impl Into<String>, fix: impl Into<String>) {
-        self.found.push(Finding { outcome, what: what.into(), fix: fix.into() });
+    fn say(&mut self, rule: &'static str, outcome: Outcome, what: impl Into<String>, fix: impl Into<String>) {
+        self.found.push(Finding { rule, place: None, outcome, what: what.into(), fix: fix.into() });
+    }
+
+    /// The same of a destination.
+    fn say_of(
+        &mut self,
+        place: &str,
+        rule: &'static str,
+        outcome: Outcome,
+        what: String,
+        fix: impl Into<String>,
+    ) {
+        self.say(rule, outcome, what, fix);
+        if let Some(said) = self.found.last_mut() {
+            said.place = Some(place.to_owned());
+        }
     }
 
     fn all(mut self, zone: &TimeZone) -> JobStatus {
@@ -146,7 +165,8 @@ impl Judge<'_> {
                 Some(Ok(holding)) => holding,
                 Some(Err(trouble)) => {
                     let what = format!("{place} cannot be read: {}", trouble.why);
-                    self.say(trouble.outcome.of_one(), what, format!("bulla run {}", self.name));
+                    let fix = format!("bulla run {}", self.name);
+                    self.say_of(place, "unreadable", trouble.outcome.of_one(), what, fix);
                     continue;
                 }
                 None => continue,
@@ -156,15 +176,23 @@ impl Judge<'_> {
             let damaged = holding.evidence.damaged().len();
             let lost = self.lost(place, holding, runs);
             for flaw in flaws {
-                self.say(Outcome::Damage, flaw, "find out who deleted or changed it; bulla check");
+                self.say_of(
+                    place,
+                    "ledger",
+                    Outcome::Damage,
+                    flaw,
+                    "find out who deleted or changed it; bulla check",
+                );
             }
             if damaged > 0 {
                 let what = format!("packs of {place} that were bad when they were last read: {damaged}");
-                self.say(Outcome::Damage, what, "bulla repair packs, then bulla check --read-data");
+                let fix = "bulla repair packs, then bulla check --read-data";
+                self.say_of(place, "damaged-packs", Outcome::Damage, what, fix);
             }
             if !lost.is_empty() {
                 let what = format!("{place} has lost snapshots that nobody let go: {}", lost.join(", "));
-                self.say(Outcome::Damage, what, "find out who deleted them; copy them back with bulla copy");
+                let fix = "find out who deleted them; copy them back with bulla copy";
+                self.say_of(place, "lost-snapshots", Outcome::Damage, what, fix);
             }
         }
     }
@@ -200,12 +228,13 @@ impl Judge<'_> {
     fn last(&mut self, last: Option<&JobRun>) {
         let Some(last) = last else {
             let what = format!("{} has never run", self.name);
-            self.say(Outcome::Unproven, what, format!("bulla run {}", self.name));
+            self.say("never-run", Outcome::Unproven, what, format!("bulla run {}", self.name));
             return;
         };
         let outcome = Outcome::of(last.outcome);
         for finding in &last.findings {
             self.say(
+                "anomaly",
                 Outcome::Held,
                 finding.clone(),
                 format!(
@@ -223,7 +252,7 @@ impl Judge<'_> {
         if outcome != Outcome::Done && last.findings.is_empty() {
             let why = if behind.is_empty() { String::new() } else { format!(": {}", behind.join("; ")) };
             let what = format!("the last run ended {}{why}", outcome.word());
-            self.say(outcome, what, format!("bulla run {}", self.name));
+            self.say("last-run", outcome, what, format!("bulla run {}", self.name));
         }
     }
 
@@ -238,7 +267,7 @@ impl Judge<'_> {
             } else {
                 format!("{missed} runs were missed")
             };
-            self.say(Outcome::Missed, what, format!("bulla run {}; is its timer on?", self.name));
+            self.say("missed", Outcome::Missed, what, format!("bulla run {}; is its timer on?", self.name));
         }
         (next, missed)
     }
@@ -276,14 +305,14 @@ impl Judge<'_> {
         match (rpo, objective) {
             (None, _) => {
                 let what = "no backup of it is proven to read back";
-                self.say(Outcome::Unproven, what, format!("bulla run {}", self.name));
+                self.say("unproven", Outcome::Unproven, what, format!("bulla run {}", self.name));
             }
             (Some(age), Some(objective)) if age > objective.seconds() => {
                 let what = format!(
                     "the newest proven backup is {} old, and may be {objective}",
                     crate::config::Length::of_seconds(age)
                 );
-                self.say(Outcome::Missed, what, format!("bulla run {}", self.name));
+                self.say("rpo", Outcome::Missed, what, format!("bulla run {}", self.name));
             }
             _ => {}
         }
@@ -294,14 +323,14 @@ impl Judge<'_> {
         let fix = format!("bulla drill {}", self.name);
         if let Some(last) = last.filter(|d| d.outcome != 0) {
             let why = last.wrong.first().cloned().unwrap_or_else(|| "it took too long".to_owned());
-            self.say(Outcome::Drill, format!("the last drill failed: {why}"), fix.clone());
+            self.say("drill-failed", Outcome::Drill, format!("the last drill failed: {why}"), fix.clone());
         }
         let days = drill_days(self.job.class);
         match ok.map(|at| self.now.saturating_sub(at) / DAY) {
-            None => self.say(Outcome::Unproven, "no restore of it was ever tried", fix),
+            None => self.say("drill-never", Outcome::Unproven, "no restore of it was ever tried", fix),
             Some(age) if age > days => {
                 let what = format!("the last restore was tried {age} days ago, and counts for {days}");
-                self.say(Outcome::Unproven, what, fix);
+                self.say("drill-old", Outcome::Unproven, what, fix);
             }
             Some(_) => {}
         }
