@@ -57,7 +57,10 @@ impl Judged {
 
     /// Puts into the outbox what there is to tell of them.
     pub(crate) fn tell(&self, context: &Context<'_>, config: &Config, run: Option<&Report>) -> usize {
-        let Some(outbox) = outbox(context) else { return 0 };
+        let Some(outbox) = outbox(context) else {
+            context.ui.warn("nobody is told: there is no directory for state (--no-cache, or no HOME)");
+            return 0;
+        };
         let mut made = 0;
         for status in &self.jobs {
             let Some(job) = config.jobs.get(&status.job).filter(|job| !job.value.notify.is_empty()) else {

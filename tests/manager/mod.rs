@@ -1,6 +1,7 @@
 //! Jobs over days: runs, what is on record, what `status` says of it, and what is refused.
 
 mod days;
+mod notify;
 mod postgres;
 mod refusals;
 mod world;

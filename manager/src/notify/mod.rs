@@ -9,12 +9,14 @@ pub mod message;
 pub mod outbox;
 pub mod send;
 
-use crate::config::{Config, Job, Kind, Means};
+use crate::config::{Channel, Config, Job, Kind, Means};
 use crate::outcome::Outcome;
 use crate::run::Report;
 use crate::status::{Finding, JobStatus};
+use event::Event;
 use message::{About, Body, Message};
 use outbox::Outbox;
+use std::collections::BTreeMap;
 use std::io;
 
 /// What is told of one job.
@@ -35,28 +37,28 @@ pub struct Told<'a> {
 /// # Errors
 /// The outbox cannot be written; what was not put there is told next time.
 pub fn tell(outbox: &Outbox, config: &Config, host: &str, now: i64, told: Told<'_>) -> io::Result<usize> {
-    let channels =
-        || told.job.notify.iter().filter_map(|at| Some((&at.value, config.channels.get(&at.value)?)));
+    // Once each, however often a job names them.
+    let named = told.job.notify.iter().map(|at| &at.value);
+    let channels: BTreeMap<&String, &Channel> =
+        named.filter_map(|name| Some((name, &config.channels.get(name)?.value))).collect();
     let held = outbox.hold()?;
     let mut made = 0;
     if let Some(report) = told.run {
-        for (name, _) in channels().filter(|(_, c)| matches!(c.value.means, Means::Ping { .. })) {
+        for (name, _) in channels.iter().filter(|(_, channel)| is_ping(channel)) {
             held.put(name, now, message::ping(told.name, report))?;
             made += 1;
         }
     }
     let mut status = told.status.clone();
-    status.findings.extend(told.run.map(unseen(&status)).unwrap_or_default());
+    status.findings.extend(told.run.into_iter().flat_map(|report| unseen(told.status, report)));
+    status.findings.extend(dead(outbox, channels.keys().copied(), now)?);
     let before = held.known(told.name);
     let (events, after) = event::derive(&before, &status.findings, now, told.run.is_some());
     let about = About { host, now, told: &told, status: &status };
     for event in &events {
-        let takes = |c: &crate::config::Channel| {
-            !matches!(c.means, Means::Ping { .. })
-                && c.on.contains(&event.kind)
-                && (event.is_open() || c.on.contains(&Kind::Recovered))
-        };
-        for (name, _) in channels().filter(|(_, channel)| takes(&channel.value)) {
+        // A channel is not told of itself.
+        let itself = |name: &String| event.problem.rule == DEAD && event.problem.place.as_ref() == Some(name);
+        for (name, _) in channels.iter().filter(|(name, channel)| takes(channel, event) && !itself(name)) {
             held.put(name, now, Body::Message(Box::new(Message::new(event, &about))))?;
             made += 1;
         }
@@ -67,23 +69,94 @@ pub fn tell(outbox: &Outbox, config: &Config, host: &str, now: i64, told: Told<'
     Ok(made)
 }
 
+fn is_ping(channel: &Channel) -> bool {
+    matches!(channel.means, Means::Ping { .. })
+}
+
+/// Whoever wants to know of a problem, and of ends, is told of its end.
+fn takes(channel: &Channel, event: &Event) -> bool {
+    let ends = event.is_open() || channel.on.contains(&Kind::Recovered);
+    !is_ping(channel) && channel.on.contains(&event.kind) && ends
+}
+
+/// The rule of channels that take nothing; the others are told.
+const DEAD: &str = "channel";
+/// For so many seconds.
+const DEAD_AFTER: i64 = 3600;
+
+fn dead<'n>(
+    outbox: &Outbox,
+    channels: impl Iterator<Item = &'n String>,
+    now: i64,
+) -> io::Result<impl Iterator<Item = Finding>> {
+    let lines = outbox.lines(channels)?.into_iter();
+    Ok(lines
+        .filter(move |line| line.since.is_some_and(|since| now.saturating_sub(since) >= DEAD_AFTER))
+        .filter_map(|line| {
+            let (what, fix) = (line.complaint()?, format!("bulla notify --test {}", line.channel));
+            let place = Some(line.channel);
+            Some(Finding { rule: DEAD, place, outcome: Outcome::Failed, what, fix })
+        }))
+}
+
 /// What went wrong in a run and is on no record, since it came after: that something was refused, or found no room.
-fn unseen(status: &JobStatus) -> impl Fn(&Report) -> Vec<Finding> + '_ {
-    |report| {
-        let seen = |outcome: Outcome| status.findings.iter().any(|f| f.outcome == outcome);
-        let mut out: Vec<Finding> = Vec::new();
-        for (place, trouble) in &report.troubles {
-            if seen(trouble.outcome) || seen(trouble.outcome.of_one()) {
-                continue;
+fn unseen(status: &JobStatus, report: &Report) -> Vec<Finding> {
+    let seen = |outcome: Outcome| status.findings.iter().any(|f| f.outcome == outcome);
+    let new = report.troubles.iter().filter(|(_, t)| !seen(t.outcome) && !seen(t.outcome.of_one()));
+    new.map(|(place, trouble)| Finding {
+        rule: event::OF_A_RUN,
+        place: place.clone(),
+        outcome: trouble.outcome,
+        what: trouble.why.clone(),
+        fix: format!("bulla run {}", status.job),
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::File;
+    use crate::status::{Facts, judge};
+
+    const TEXT: &str = "[destination.disk]\nurl = \"/b\"\nkey = { file = \"/k\" }\n\
+        [job.home]\nsource = { paths = [\"/srv\"] }\nto = [\"disk\"]\nnotify = [\"a\", \"b\", \"c\"]\n\
+        [notify.a]\nwebhook = { url = \"https://h/\", hmac = { file = \"/h\" } }\n\
+        [notify.b]\nwebhook = { url = \"https://h/\", hmac = { file = \"/h\" } }\n\
+        [notify.c]\nwebhook = { url = \"https://h/\", hmac = { file = \"/h\" } }\non = [\"drill\"]\n";
+
+    /// Tells of a job that has never run; what its channels then take, where `broken` takes nothing.
+    fn told(outbox: &Outbox, now: i64, broken: &str) -> Vec<String> {
+        let config = Config::read(&[File { path: "c.toml".into(), text: TEXT.into() }]).config;
+        let job = &config.jobs["home"].value;
+        let status = judge(&config, "home", job, "h", &Facts::default(), now);
+        tell(outbox, &config, "h", now, Told { name: "home", job, status: &status, run: None }).unwrap();
+        let mut out = Vec::new();
+        let held = outbox.hold().unwrap();
+        held.flush(now, true, |channel, body| {
+            if channel == broken {
+                return Some(Err("no route".to_owned()));
             }
-            out.push(Finding {
-                rule: event::OF_A_RUN,
-                place: place.clone(),
-                outcome: trouble.outcome,
-                what: trouble.why.clone(),
-                fix: format!("bulla run {}", status.job),
-            });
-        }
+            if let Body::Message(m) = body {
+                out.push(format!("{channel} {} {}", m.event, m.rule));
+            }
+            Some(Ok(()))
+        })
+        .unwrap();
         out
+    }
+
+    #[test]
+    fn channels_get_what_they_want_and_the_others_hear_of_a_dead_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = Outbox::new(dir.path().join("outbox"));
+        let begun = ["b unproven drill-never", "b unproven never-run", "b unproven unproven"];
+        assert_eq!(told(&outbox, 1000, "a"), begun);
+        assert_eq!(told(&outbox, 2000, "a"), [""; 0]);
+        assert_eq!(told(&outbox, 1000 + DEAD_AFTER, "a"), ["b failure channel"]);
+        assert_eq!(told(&outbox, 6000, "a"), [""; 0]);
+        // It works again: what waited comes, and its end is told.
+        assert_eq!(told(&outbox, 7000, ""), begun.map(|text| text.replace("b ", "a ")));
+        assert_eq!(told(&outbox, 8000, ""), ["b recovered channel"]);
     }
 }

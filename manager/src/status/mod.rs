@@ -66,7 +66,7 @@ pub struct JobStatus {
 pub struct Finding {
     /// Which rule says so: a word that stays, whatever the numbers in the sentence are.
     pub rule: &'static str,
-    /// The destination it is about, if it is about one.
+    /// The destination (or channel) it is about, if it is about one.
     pub place: Option<String>,
     /// How grave it is.
     pub outcome: Outcome,
