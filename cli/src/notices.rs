@@ -45,6 +45,15 @@ impl Judged {
         })
     }
 
+    /// The same of all jobs where there is a file for Prometheus, which is of all.
+    pub(crate) fn for_all(context: &Context<'_>, config: &Config, names: &[String]) -> Self {
+        if config.host.metrics.is_none() {
+            return Self::of(context, config, names);
+        }
+        let all: Vec<String> = config.jobs.keys().cloned().collect();
+        Self::of(context, config, &all)
+    }
+
     /// Writes the file for Prometheus.
     pub(crate) fn measure(&self, context: &Context<'_>, config: &Config, path: &Path) {
         let channels = lines(context, config);
@@ -55,14 +64,27 @@ impl Judged {
         }
     }
 
-    /// Puts into the outbox what there is to tell of them.
-    pub(crate) fn tell(&self, context: &Context<'_>, config: &Config, run: Option<&Report>) -> usize {
+    /// Writes it where the configuration says, if it does.
+    pub(crate) fn measure_all(&self, context: &Context<'_>, config: &Config) {
+        if let Some(path) = &config.host.metrics {
+            self.measure(context, config, Path::new(&path.value));
+        }
+    }
+
+    /// Puts into the outbox what there is to tell of some of them.
+    pub(crate) fn tell(
+        &self,
+        context: &Context<'_>,
+        config: &Config,
+        names: &[String],
+        run: Option<&Report>,
+    ) -> usize {
         let Some(outbox) = outbox(context) else {
             context.ui.warn("nobody is told: there is no directory for state (--no-cache, or no HOME)");
             return 0;
         };
         let mut made = 0;
-        for status in &self.jobs {
+        for status in self.jobs.iter().filter(|status| names.contains(&status.job)) {
             let Some(job) = config.jobs.get(&status.job).filter(|job| !job.value.notify.is_empty()) else {
                 continue;
             };
@@ -103,20 +125,20 @@ pub(crate) fn begin(context: &Context<'_>, config: &Config, job: &Job) {
     }
 }
 
-/// Tells what there is to tell of a job, after a run or something else that changed how it stands, and sends what waits.
+/// After a run of a job, or something else that changed how it stands: tells what there is to tell of it, sends what waits,
+/// and writes the file for Prometheus, which is of all jobs.
 pub(crate) fn follow(context: &Context<'_>, config: &Config, name: &str, run: Option<&Report>) {
-    if config.jobs.get(name).is_some_and(|job| !job.value.notify.is_empty()) {
-        Judged::of(context, config, &[name.to_owned()]).tell(context, config, run);
+    let tells = config.jobs.get(name).is_some_and(|job| !job.value.notify.is_empty());
+    if !tells && config.host.metrics.is_none() {
+        return;
+    }
+    let one = [name.to_owned()];
+    let judged = Judged::for_all(context, config, &one);
+    if tells {
+        judged.tell(context, config, &one, run);
         flush(context, config, false);
     }
-}
-
-/// Writes the file for Prometheus that the configuration names: of all jobs.
-pub(crate) fn measure(context: &Context<'_>, config: &Config) {
-    if let Some(path) = &config.host.metrics {
-        let names: Vec<String> = config.jobs.keys().cloned().collect();
-        Judged::of(context, config, &names).measure(context, config, Path::new(&path.value));
-    }
+    judged.measure_all(context, config);
 }
 
 /// What sending takes.

@@ -215,6 +215,7 @@ fn mail_goes_over_tls_to_who_is_trusted_with_a_password_that_shows_nowhere() {
         let refused = home.bulla(&format!("{trusting} --json")).ends(1);
         let said = json(&refused.out);
         assert_eq!((&said["taken"], &said["channel"]), (&false.into(), &"ops".into()));
+        assert!(said["reason"].as_str().unwrap().contains("(535)"), "{said}");
         for text in [&refused.out, &refused.err, &untrusting.out, &untrusting.err] {
             assert!(!text.contains("another word") && !text.contains("sesame"), "{text}");
         }

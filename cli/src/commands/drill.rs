@@ -110,7 +110,6 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     };
     let told = if context.ui.json { document(context, &report) } else { tell(context, &report) };
     notices::follow(context, &config, &args.job, None);
-    notices::measure(context, &config);
     keep(report.outcome.into(), told)
 }
 

@@ -64,9 +64,10 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
         [] => config.jobs.keys().filter(tells).cloned().collect(),
         jobs => jobs.to_vec(),
     };
-    let made = Judged::of(context, &config, &names).tell(context, &config, None);
+    let judged = Judged::for_all(context, &config, &names);
+    let made = judged.tell(context, &config, &names, None);
     let flushed = notices::flush(context, &config, args.now);
-    notices::measure(context, &config);
+    judged.measure_all(context, &config);
     if context.ui.json {
         let failed = flushed.failed.iter().map(|(channel, reason)| Unsent { channel, reason });
         context.ui.document(&Document {

@@ -83,7 +83,6 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
             break;
         }
     }
-    notices::measure(context, &config);
     keep(ended.into(), told)
 }
 

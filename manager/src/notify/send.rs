@@ -12,7 +12,7 @@ use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters};
 use lettre::{SmtpTransport, Transport};
 use ring::hmac;
-use std::io::Read;
+use std::io::{self, Read};
 use std::time::{Duration, UNIX_EPOCH};
 use ureq::Agent;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
@@ -26,6 +26,8 @@ const REQUEST: Duration = Duration::from_secs(30);
 const BRIEF: Duration = Duration::from_secs(10);
 /// The most that is read of an answer.
 const ANSWER_MAX: u64 = 4096;
+/// The most that is told of what a server says, in characters.
+const SAID_MAX: usize = 300;
 
 /// What a sender knows besides the channel.
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +109,11 @@ impl Sender<'_> {
             let password = std::str::from_utf8(secret).map_err(|_| "its password is no text".to_owned())?;
             transport = transport.credentials(Credentials::new(user.clone(), password.to_owned()));
         }
-        transport.build().send(&mail).map(drop).map_err(|e| format!("the mail was not taken: {}", chain(&e)))
+        transport
+            .build()
+            .send(&mail)
+            .map(drop)
+            .map_err(|e| format!("the mail was not taken: {}", refusal(&e)))
     }
 
     fn hook(&self, url: &Address, message: &Message, secret: &[u8]) -> Result<(), String> {
@@ -192,17 +198,15 @@ fn failure(e: &ureq::Error) -> String {
     }
 }
 
-/// An error with what is behind it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let (mut out, mut next) = (error.to_string(), error.source());
-    while let Some(e) = next {
-        let text = e.to_string();
-        if !out.contains(&text) {
-            out.push_str(&format!(": {text}"));
-        }
-        next = e.source();
+/// What a server of mail said, or why it did not.
+fn refusal(error: &lettre::transport::smtp::Error) -> String {
+    let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<io::Error>());
+    // Which of the two a wait without an answer is depends on the system.
+    if source.is_some_and(|e| [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut].contains(&e.kind())) {
+        return "no answer in time".to_owned();
     }
-    bulla_engine::observer::escape(out.as_bytes())
+    let said = bulla_engine::observer::escape(error.to_string().as_bytes());
+    said.chars().take(SAID_MAX).collect()
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, String> {
