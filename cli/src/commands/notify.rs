@@ -13,10 +13,12 @@ use serde::Serialize;
 /// What `notify` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Jobs tell their channels themselves after every run and drill. This tells the rest, above all that a run did not happen: let
-it be called every quarter of an hour. A problem is told when it begins, about once a day while it lasts, and when it is over.
-What a channel does not take waits, and is tried again after a minute, two, four, at most an hour. The exit code says whether
-channels take what they are sent, and nothing about jobs.")]
+Jobs tell their channels themselves after every run and drill. This tells the rest, above all that a run did not \
+happen: let it be called every quarter of an hour.
+
+A problem is told when it begins, about once a day while it lasts, and when it is over. What a channel does not take \
+waits, and is tried again after a minute, two, four, at most an hour. The exit code says whether channels take what \
+they are sent, and nothing about jobs.")]
 pub(crate) struct Args {
     /// Only of these jobs
     #[arg(value_name = "JOB")]
