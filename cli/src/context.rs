@@ -109,10 +109,15 @@ impl<'a> Context<'a> {
         let settings = Settings {
             options: Options::parse(options).map_err(Failure::Usage)?,
             variables: Variables::new(&get),
-            authorities: self.global.cacert.clone().or_else(|| variable("BULLA_CACERT").map(PathBuf::from)),
+            authorities: self.authorities(),
             notice: Some(self.ui.notice()),
         };
         bulla_backends::open(location, settings).map_err(Failure::Usage)
+    }
+
+    /// The file of certificates to trust instead of the usual ones: option, then `BULLA_CACERT`.
+    pub(crate) fn authorities(&self) -> Option<PathBuf> {
+        self.global.cacert.clone().or_else(|| variable("BULLA_CACERT").map(PathBuf::from))
     }
 
     /// The same store, no faster than asked for.

@@ -12,6 +12,7 @@ mod confine;
 mod context;
 mod domains;
 mod exit;
+mod notices;
 mod secret;
 mod site;
 mod ui;

@@ -112,31 +112,13 @@ pub(crate) fn of_source(context: &Context<'_>, from: &FromSecret) -> Outcome<Slo
 
 /// The secret of a destination, from where the configuration says it is.
 pub(crate) fn of_destination(context: &Context<'_>, destination: &Destination) -> Outcome<SlotSecret> {
-    let text = |what: &str, place: &SecretRef| -> Outcome<(Zeroizing<Vec<u8>>, String)> {
-        match place {
-            SecretRef::File(path) => Ok((read_file(context, what, path)?, path.display().to_string())),
-            SecretRef::Systemd(name) => {
-                let dir = variable("CREDENTIALS_DIRECTORY").ok_or_else(|| {
-                    let why = format!("the {what} is systemd's credential {name}, and systemd gave none");
-                    Failure::NoSecret(why)
-                })?;
-                let path = PathBuf::from(dir).join(name);
-                Ok((read_file(context, what, &path)?, path.display().to_string()))
-            }
-            // Its arguments may say more than whoever reads an error should know.
-            SecretRef::Command(words) => {
-                Ok((run_words(words)?, words.first().map(|w| escape(w.as_bytes())).unwrap_or_default()))
-            }
-            SecretRef::Fd(fd) => Ok((behind(*fd)?, format!("descriptor {fd}"))),
-        }
-    };
     match (&destination.key, &destination.password) {
         (Some(key), _) => {
-            let (bytes, place) = text("key file", &key.value)?;
+            let (bytes, place) = at(context, "key file", &key.value)?;
             key_from(&bytes, &place)
         }
         (None, Some(password)) => {
-            let (bytes, place) = text("password file", &password.value)?;
+            let (bytes, place) = at(context, "password file", &password.value)?;
             passphrase(bytes, &format!("the password of {place}"))
         }
         (None, None) => Err(Failure::NoSecret("the destination names no secret".into())),
@@ -146,6 +128,36 @@ pub(crate) fn of_destination(context: &Context<'_>, destination: &Destination) -
 /// A key in a file: a key file, or the recovery key as it was printed.
 pub(crate) fn of_file(context: &Context<'_>, file: &Path) -> Outcome<SlotSecret> {
     key_from(&read_file(context, "key file", file)?, &file.display().to_string())
+}
+
+/// The secret of a channel, from where the configuration says it is; as text, it ends before one line end.
+pub(crate) fn of_channel(context: &Context<'_>, place: &SecretRef) -> Outcome<Zeroizing<Vec<u8>>> {
+    let (mut bytes, place) = at(context, "secret file", place)?;
+    strip_line_end(&mut bytes);
+    if bytes.is_empty() {
+        return Err(Failure::NoSecret(format!("the secret of {place} is empty")));
+    }
+    Ok(bytes)
+}
+
+/// What is at a place, and its name for messages.
+fn at(context: &Context<'_>, what: &str, place: &SecretRef) -> Outcome<(Zeroizing<Vec<u8>>, String)> {
+    match place {
+        SecretRef::File(path) => Ok((read_file(context, what, path)?, path.display().to_string())),
+        SecretRef::Systemd(name) => {
+            let dir = variable("CREDENTIALS_DIRECTORY").ok_or_else(|| {
+                let why = format!("the {what} is systemd's credential {name}, and systemd gave none");
+                Failure::NoSecret(why)
+            })?;
+            let path = PathBuf::from(dir).join(name);
+            Ok((read_file(context, what, &path)?, path.display().to_string()))
+        }
+        // Its arguments may say more than whoever reads an error should know.
+        SecretRef::Command(words) => {
+            Ok((run_words(words)?, words.first().map(|w| escape(w.as_bytes())).unwrap_or_default()))
+        }
+        SecretRef::Fd(fd) => Ok((behind(*fd)?, format!("descriptor {fd}"))),
+    }
 }
 
 fn open_with(context: &Context<'_>, words: &Words<'_>, prompt: &str) -> Outcome<SlotSecret> {

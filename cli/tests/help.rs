@@ -31,10 +31,12 @@ const COMMANDS: &[&str] = &[
     "schedule show",
     "schedule install",
     "schedule remove",
+    "notify",
     "version",
     "generate",
     "generate completions",
     "generate man",
+    "generate alerts",
     "help",
 ];
 

@@ -90,3 +90,30 @@ fn the_readme_on_jobs() {
     let out = ran.ok();
     assert!(out.contains("sound\n") && out.contains("letters: ok") && out.contains("PASS\n"), "{out}");
 }
+
+/// The README's section on who is told, typed after the one on jobs, to a server that takes everything.
+#[test]
+fn the_readme_on_who_is_told() {
+    let home = Home::empty();
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let block = |heading: &str| {
+        let section = readme.split(&format!("### {heading}\n")).nth(1).unwrap();
+        section.split("```sh").nth(1).and_then(|s| s.split("```").next()).unwrap().to_owned()
+    };
+    let web = crate::notify::Web::start(&[]);
+    let made = block("Jobs that prove themselves");
+    let made = made.split("bulla config check").next().unwrap();
+    let path = std::path::Path::new(env!("CARGO_BIN_EXE_bulla")).parent().unwrap().display().to_string();
+    let script = format!("{made}\n{}", block("Who is told"));
+    let mut shell = home.command_of("/bin/sh", &["-e", "-c", &script]);
+    shell.env("PATH", format!("{path}:/usr/bin:/bin")).env("PORT", web.port.to_string());
+    let out = Ran::of(shell.output().unwrap()).ok();
+    assert!(out.contains("sound\n") && out.contains("channel ops took the sample"), "{out}");
+    assert!(out.contains("letters: ok") && out.contains("0 messages sent, 0 wait"), "{out}");
+    let lines: Vec<String> = (0..4).map(|_| web.next().line).collect();
+    for (line, path) in lines.iter().zip(["/bulla", "/ab12/start", "/ab12/0", "/bulla"]) {
+        assert_eq!(*line, format!("POST {path} HTTP/1.1"));
+    }
+    assert!(home.path("demo/bulla.prom").exists() && home.path("demo/rules/bulla.rules.yml").exists());
+}

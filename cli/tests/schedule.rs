@@ -126,6 +126,29 @@ fn what_is_installed_is_sound_and_hardened() {
     );
 }
 
+/// Jobs that tell somebody reach them, and a unit of its own tells what did not happen.
+#[test]
+fn what_did_not_happen_is_told_by_a_unit_of_its_own() {
+    let home = furnished();
+    let text = JOBS.replace("[job.local]", "[job.local]\nnotify = [\"ops\"]");
+    let text = format!(
+        "{text}[notify.ops]\nwebhook = {{ url = \"https://alerts.example.net/\", hmac = {{ systemd = \"hook\" }} }}\n"
+    );
+    home.write(FILE, text.replace("[host]", "[host]\nmetrics = \"/var/lib/node/bulla.prom\"").as_bytes());
+    let said = schedule(&home, "install").ok();
+    assert!(said.contains("new        bulla-notify.timer\n"), "{said}");
+    let paths: Vec<PathBuf> = units(&home).iter().map(|name| home.path("units").join(name)).collect();
+    assert_eq!(paths.len(), 8);
+    let Some((said, content)) = analyze(&["verify"], &paths) else { return };
+    assert!(content && said.is_empty(), "{said}");
+    for job in ["local", "notify"] {
+        let level = exposure(with_its_own_tmp(&home, job)).unwrap();
+        println!("bulla-{job}.service: {level}");
+        assert!(level <= 2.0, "{job}: {level}");
+    }
+    home.bulla(&format!("schedule show notify --config {FILE}")).ends(0).prints(" notify --config ");
+}
+
 /// Nothing may be hidden from a backup of everything, and a command that becomes another user needs the right to: less
 /// can be taken from them. Their figures stand here so that they do not grow.
 #[test]

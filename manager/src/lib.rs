@@ -11,6 +11,8 @@ pub mod compliance;
 pub mod config;
 pub mod drill;
 pub mod due;
+pub mod metrics;
+pub mod notify;
 pub mod outcome;
 pub mod policy;
 pub mod run;

@@ -3,6 +3,7 @@
 mod days;
 mod halfway;
 mod hooks;
+mod notify;
 mod postgres;
 mod refusals;
 mod retry;

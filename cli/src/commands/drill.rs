@@ -3,6 +3,7 @@
 use super::config::ConfigArgs;
 use crate::context::{Context, variable};
 use crate::exit::{Code, Failure, Outcome, keep};
+use crate::notices;
 use crate::site::{Site, Turn, drills_of};
 use crate::ui::format::{count, size, utc_time};
 use crate::ui::json::SCHEMA;
@@ -134,7 +135,7 @@ fn attempt(
         let site = Site::new(context, config, observer, false);
         drill::drill(&site, config, name, job, options)
     });
-    match done {
+    let ended = match done {
         Ok(report) => {
             let said = if context.ui.json { document(context, &report) } else { tell(context, &report) };
             if told.is_ok() {
@@ -147,7 +148,9 @@ fn attempt(
             context.ui.error(&escape(text.as_bytes()), None, "drill");
             trouble.outcome
         }
-    }
+    };
+    notices::follow(context, config, name, None);
+    ended
 }
 
 /// Files of a sample that nobody asked for.

@@ -1,9 +1,10 @@
-//! `bulla generate`: completions and manual pages, from the same grammar that is parsed.
+//! `bulla generate`: completions and manual pages, from the same grammar that is parsed, and rules for Prometheus.
 
 use crate::args;
 use crate::context::Context;
 use crate::exit::{Code, Failure, Outcome};
 use bulla_engine::Error;
+use bulla_manager::metrics::ALERTS;
 use clap::{Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -24,6 +25,11 @@ enum What {
     },
     /// Write manual pages, one for each command
     Man {
+        /// Where; made if it is not there
+        dir: PathBuf,
+    },
+    /// Write rules for Prometheus that alert on what bulla measures
+    Alerts {
         /// Where; made if it is not there
         dir: PathBuf,
     },
@@ -91,6 +97,12 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
             std::fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
             clap_mangen::generate_to(args::command().after_long_help(MANUAL), dir)
                 .map_err(|e| Error::io("write manual pages in", dir, e))?;
+        }
+        What::Alerts { dir } => {
+            std::fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
+            let path = dir.join("bulla.rules.yml");
+            std::fs::write(&path, ALERTS).map_err(|e| Error::io("write", &path, e))?;
+            context.ui.line(format!("{} is written", path.display()))?;
         }
     }
     Ok(Code::Done)

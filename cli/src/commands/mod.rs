@@ -16,6 +16,7 @@ mod help;
 mod init;
 mod key;
 mod ls;
+mod notify;
 mod places;
 mod policy;
 mod protect;
@@ -55,6 +56,7 @@ pub(crate) const GROUPS: &[(&str, &[&str])] = &[
             "daemon",
             "run",
             "status",
+            "notify",
             "drill",
             "compliance",
             "assess",
@@ -104,6 +106,8 @@ pub(crate) enum Command {
     Run(run::Args),
     /// Say how jobs stand, what is wrong first
     Status(status::Args),
+    /// Tell who wants to know what is wrong with jobs, and send what waits
+    Notify(notify::Args),
     /// Try a restore of a job, compare and time it, and put that on record
     Drill(drill::Args),
     /// Say whether jobs have three copies, two media, one off-site, one locked and no errors
@@ -126,7 +130,7 @@ pub(crate) enum Command {
     RescueKit(rescue_kit::Args),
     /// Print the version of the program and of the formats it knows
     Version(version::Args),
-    /// Write shell completions or manual pages
+    /// Write shell completions, manual pages, or alerts for Prometheus
     Generate(generate::Args),
     /// Explain a command, or map the words of another program
     Help(help::Args),
@@ -153,6 +157,7 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Outcome {
         Command::Policy(args) => policy::run(context, args),
         Command::Run(args) => run::run(context, args),
         Command::Status(args) => status::run(context, args),
+        Command::Notify(args) => notify::run(context, args),
         Command::Drill(args) => drill::run(context, args),
         Command::Compliance(args) => compliance::run(context, args),
         Command::Assess(args) => assess::run(context, args),

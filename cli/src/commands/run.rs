@@ -4,6 +4,7 @@
 use super::config::ConfigArgs;
 use crate::context::Context;
 use crate::exit::{Outcome, keep};
+use crate::notices;
 use crate::site::{Site, Turn};
 use crate::ui::json::SCHEMA;
 use crate::ui::progress::{Words, watch};
@@ -129,6 +130,7 @@ pub(super) fn one(
         return Ok(Ended::Busy);
     };
     let job = super::config::job(config, name)?;
+    notices::begin(context, config, job);
     let report = watch(context.ui, WORDS, |observer| {
         let site = Site::new(context, config, observer, !context.ui.json && !context.ui.quiet);
         bulla_manager::run::run(&site, config, name, job)
@@ -145,6 +147,7 @@ pub(super) fn one(
     if told.is_ok() {
         *told = said;
     }
+    notices::follow(context, config, name, Some(&report));
     Ok(report.outcome)
 }
 

@@ -4,17 +4,17 @@
 use super::config::ConfigArgs;
 use crate::context::Context;
 use crate::exit::{Outcome, keep};
-use crate::site::Site;
+use crate::notices::{self, Judged};
 use crate::ui::format::utc_time;
 use crate::ui::json::SCHEMA;
-use crate::ui::progress::{Words, watch};
 use crate::ui::table::Table;
 use bulla_engine::format::tree::Timestamp;
 use bulla_engine::observer::escape;
 use bulla_manager::config::Length;
 use bulla_manager::outcome::Outcome as Ended;
-use bulla_manager::status::{Facts, JobStatus, judge};
+use bulla_manager::status::JobStatus;
 use serde::Serialize;
+use std::path::PathBuf;
 
 /// What `status` takes.
 #[derive(Debug, clap::Args)]
@@ -26,11 +26,12 @@ pub(crate) struct Args {
     /// Only these jobs
     #[arg(value_name = "JOB")]
     jobs: Vec<String>,
+    /// Write metrics for Prometheus into this file [default: what the configuration says]
+    #[arg(long, value_name = "FILE")]
+    metrics: Option<PathBuf>,
     #[command(flatten)]
     config: ConfigArgs,
 }
-
-const WORDS: Words = Words { during: "check", list_is_result: false };
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -39,6 +40,17 @@ struct Document<'a> {
     generated_at: String,
     exit: u8,
     jobs: Vec<Line<'a>>,
+    /// Channels with something undelivered.
+    channels: Vec<ChannelLine<'a>>,
+}
+
+#[derive(Serialize)]
+struct ChannelLine<'a> {
+    channel: &'a str,
+    waiting: u64,
+    since: Option<String>,
+    reason: Option<&'a str>,
+    dropped: u64,
 }
 
 #[derive(Serialize)]
@@ -65,6 +77,8 @@ struct Line<'a> {
 
 #[derive(Serialize)]
 struct FindingLine<'a> {
+    rule: &'a str,
+    destination: Option<&'a str>,
     exit: u8,
     message: &'a str,
     fix: &'a str,
@@ -79,17 +93,22 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     for name in &names {
         super::config::job(&config, name)?;
     }
-    let (all, now) = watch(context.ui, WORDS, |observer| {
-        let site = Site::new(context, &config, observer, false);
-        let (facts, now, host) =
-            (Facts::gather(&site, &config, &names), bulla_manager::world::now(&site), context.host());
-        let jobs = names.iter().filter_map(|name| Some((name, config.jobs.get(name)?)));
-        let all: Vec<JobStatus> =
-            jobs.map(|(name, job)| judge(&config, name, &job.value, &host, &facts, now)).collect();
-        (all, now)
-    });
+    let judged = Judged::of(context, &config, &names);
+    // A part of the jobs would take the others' place.
+    let whole =
+        config.host.metrics.as_ref().map(|at| PathBuf::from(&at.value)).filter(|_| args.jobs.is_empty());
+    if let Some(path) = args.metrics.clone().or(whole) {
+        judged.measure(context, &config, &path);
+    }
+    let (all, now) = (&judged.jobs, judged.now);
     let ended = all.iter().fold(Ended::Done, |ended, job| ended.and(job.outcome()));
-    let told = if context.ui.json { document(context, &all, ended, now) } else { table(context, &all, now) };
+    let mut channels = notices::lines(context, &config);
+    channels.retain(|line| line.complaint().is_some());
+    let told = if context.ui.json {
+        document(context, all, &channels, ended, now)
+    } else {
+        table(context, all, &channels, now)
+    };
     keep(ended.into(), told)
 }
 
@@ -100,6 +119,8 @@ fn time(seconds: i64) -> String {
 fn line(s: &JobStatus) -> Line<'_> {
     let findings = s.findings.iter();
     let findings = findings.map(|f| FindingLine {
+        rule: f.rule,
+        destination: f.place.as_deref(),
         exit: f.outcome.code(),
         message: &f.what,
         fix: &f.fix,
@@ -127,13 +148,30 @@ fn line(s: &JobStatus) -> Line<'_> {
     }
 }
 
-fn document(context: &Context<'_>, all: &[JobStatus], ended: Ended, now: i64) -> Outcome<()> {
+fn channel_line(line: &notices::Line) -> ChannelLine<'_> {
+    ChannelLine {
+        channel: &line.channel,
+        waiting: line.waiting,
+        since: line.since.map(time),
+        reason: line.why.as_deref(),
+        dropped: line.dropped,
+    }
+}
+
+fn document(
+    context: &Context<'_>,
+    all: &[JobStatus],
+    channels: &[notices::Line],
+    ended: Ended,
+    now: i64,
+) -> Outcome<()> {
     context.ui.document(&Document {
         message_type: "status",
         schema_version: SCHEMA,
         generated_at: time(now),
         exit: ended.code(),
         jobs: all.iter().map(line).collect(),
+        channels: channels.iter().map(channel_line).collect(),
     })
 }
 
@@ -151,7 +189,7 @@ fn of(is: Option<String>, may: Option<i64>) -> String {
     may.map_or_else(|| is.clone(), |may| format!("{is} / {}", short(may)))
 }
 
-fn table(context: &Context<'_>, all: &[JobStatus], now: i64) -> Outcome<()> {
+fn table(context: &Context<'_>, all: &[JobStatus], channels: &[notices::Line], now: i64) -> Outcome<()> {
     let mut out = context.ui.results();
     let worst = |s: &&JobStatus| s.findings.first().map(|f| f.outcome.rank());
     if let Some((s, f)) = all
@@ -203,6 +241,9 @@ fn table(context: &Context<'_>, all: &[JobStatus], now: i64) -> Outcome<()> {
             let line = format!("{}: the rules about letting go are lifted until {until}: {why}", s.job);
             out.line(escape(line.as_bytes()))?;
         }
+    }
+    for complaint in channels.iter().filter_map(notices::Line::complaint) {
+        out.line(escape(complaint.as_bytes()))?;
     }
     out.finish()
 }

@@ -4,6 +4,7 @@
 //! others is judged when its source and its destinations can be read. A key that nobody heeds is a mistake,
 //! and so is a contradiction: nothing is guessed, nothing averaged. No secret stands in it, only where one is.
 
+mod channel;
 mod entries;
 mod expect;
 mod mistake;
@@ -13,6 +14,7 @@ mod section;
 mod size;
 mod value;
 
+pub use channel::{Address, Channel, Email, Kind, Means, Security, Server};
 pub use entries::{Entry, entries};
 pub use expect::Expectation;
 pub use mistake::{Mistake, Place};
@@ -48,7 +50,9 @@ pub struct Config {
     pub retentions: BTreeMap<String, At<Retention>>,
     /// What is backed up, by name.
     pub jobs: BTreeMap<String, At<Job>>,
-    /// Destinations and retentions that are described and could not be read: whoever names one makes no mistake.
+    /// Who is told, by name.
+    pub channels: BTreeMap<String, At<Channel>>,
+    /// Destinations, retentions and channels that are described and could not be read: whoever names one makes no mistake.
     unread: BTreeSet<String>,
     /// What is written of each job, with its retention and destinations, as one hash.
     digests: BTreeMap<String, [u8; 32]>,
@@ -61,6 +65,8 @@ pub struct Host {
     pub site: Option<At<String>>,
     /// Whose hours and days its schedules and slots are; UTC without it.
     pub zone: Option<At<TimeZone>>,
+    /// The file for Prometheus that is written after every run.
+    pub metrics: Option<At<String>>,
 }
 
 /// Where a secret is; never what it is.
@@ -256,6 +262,8 @@ pub struct Job {
     pub retry: Retry,
     /// What becomes of runs that were missed.
     pub missed: Missed,
+    /// Who is told how it stands: names of channels.
+    pub notify: Vec<At<String>>,
 }
 
 /// How a restore of a job is tried.

@@ -1,5 +1,6 @@
 //! From tables to values: which keys there are, and what each means. The schema is what this asks for.
 
+use super::channel::channel;
 use super::entries::{entries, quoted};
 use super::mistake::{Mistake, Place};
 use super::section::{At, Section, Source};
@@ -87,7 +88,8 @@ impl Config {
         let host = section.table("host", "This machine", |s| Some(host(s)));
         if let Some(host) = host {
             let twice = self.host.site.is_some() && host.value.site.is_some()
-                || self.host.zone.is_some() && host.value.zone.is_some();
+                || self.host.zone.is_some() && host.value.zone.is_some()
+                || self.host.metrics.is_some() && host.value.metrics.is_some();
             if twice {
                 section.wrong(
                     host.place.clone(),
@@ -99,12 +101,15 @@ impl Config {
             self.host = Host {
                 site: host.value.site.or(self.host.site.take()),
                 zone: host.value.zone.or(self.host.zone.take()),
+                metrics: host.value.metrics.or(self.host.metrics.take()),
             };
         }
         let destinations = section.named("destination", "Where repositories are", destination);
         self.unread.extend(merge(section, &mut self.destinations, destinations, "destination"));
         let retentions = section.named("retention", "What is kept how long", retention);
         self.unread.extend(merge(section, &mut self.retentions, retentions, "retention"));
+        let channels = section.named("notify", "Who is told how jobs stand", channel);
+        self.unread.extend(merge(section, &mut self.channels, channels, "notify"));
         let jobs = section.named("job", "What is backed up", job);
         merge(section, &mut self.jobs, jobs, "job");
     }
@@ -133,9 +138,15 @@ fn merge<T>(
 
 fn host(s: &mut Section<'_>) -> Host {
     let zone = s.parsed::<Zone>("timezone", "Whose hours and days, like Europe/Berlin; UTC without it");
+    let metrics = s.text("metrics", "The file for Prometheus that is written after every run");
+    if let Some(at) = metrics.as_ref().filter(|at| !Path::new(&at.value).is_absolute()) {
+        let what = format!("{:?} depends on where bulla is started", at.value);
+        s.wrong(at.place.clone(), "E-VAL-01", what, "write the whole path, from /");
+    }
     Host {
         site: s.text("site", "Where the machine stands"),
         zone: zone.map(|at| At { value: at.value.0, place: at.place }),
+        metrics,
     }
 }
 
@@ -167,7 +178,8 @@ fn destination(s: &mut Section<'_>) -> Option<Destination> {
     Some(Destination { url: url?, key, password, media, site, append_only })
 }
 
-fn secret(s: &mut Section<'_>, key: &'static str, doc: &str) -> Option<At<SecretRef>> {
+/// Where a secret is.
+pub(super) fn secret(s: &mut Section<'_>, key: &'static str, doc: &str) -> Option<At<SecretRef>> {
     if let Some(place) = s.text_under(key) {
         let what = format!("a {key} never stands in a configuration");
         s.wrong(
@@ -267,6 +279,7 @@ fn job(s: &mut Section<'_>) -> Option<Job> {
     let hooks = s.tables("hooks", "Commands around the backup", hook);
     let retry = s.table("retry", "How often is tried again what may pass by itself", |s| Some(retry(s)));
     let missed = s.word("missed", "What becomes of a run that was missed", &MISSED);
+    let notify = s.texts("notify", "Who is told how it stands: names of notify tables").unwrap_or_default();
     promises(s, class, verify);
     if to.as_ref().is_some_and(Vec::is_empty) {
         s.lacks("E-DST-01", "goes nowhere", "name a destination in to = [\"…\"]");
@@ -285,6 +298,7 @@ fn job(s: &mut Section<'_>) -> Option<Job> {
         compliance,
         verify,
         drill,
+        notify,
         hooks,
         retry: retry.map(|at| at.value).unwrap_or_default(),
         missed: missed.map_or(Missed::RunOnce, |at| at.value),
@@ -443,6 +457,7 @@ impl Config {
             SecretRef::File(path) => Some((path.clone(), secret.place.clone())),
             _ => None,
         };
-        secrets.flatten().filter_map(file).collect()
+        let channels = self.channels.values().filter_map(|channel| channel.value.secret());
+        secrets.flatten().chain(channels).filter_map(file).collect()
     }
 }

@@ -3,7 +3,7 @@
 
 use super::mistake::{Mistake, meant};
 use super::section::At;
-use super::{Class, Config, Job, JobSource, Length, Retention};
+use super::{Class, Config, Job, JobSource, Length, Means, Retention};
 use crate::policy::{Compliance, Preset, rules, slot_hours};
 use bulla_engine::retention::{Keep, Policy, Unit};
 use jiff::Timestamp;
@@ -25,6 +25,7 @@ pub(super) fn judge(config: &Config, mistakes: &mut Vec<Mistake>) {
     for (name, job) in &config.jobs {
         judge.names(name, job);
         judge.copies(name, job);
+        judge.channels(name, job);
         judge.source(name, job);
         if let Some((at, retention)) = config.retention_of(&job.value) {
             judge.terms(&format!("job {name}"), at, &retention.policy, &job.value.compliance);
@@ -78,6 +79,42 @@ impl Judge<'_> {
             let what =
                 format!("job {name} is kept by {:?}, and no retention or preset is named so", at.value);
             self.say(at, "E-REF-01", what, meant(&at.value, names));
+        }
+    }
+
+    /// Who is told exists; of what matters most two are told, since one may have failed for long; and nobody is told by one
+    /// job that another one is well.
+    fn channels(&mut self, name: &str, job: &At<Job>) {
+        let config = self.config;
+        let known: Vec<&str> = config.channels.keys().map(String::as_str).collect();
+        for at in &job.value.notify {
+            if !known.contains(&at.value.as_str()) && !config.unread.contains(&at.value) {
+                let what = format!("job {name} tells {:?}, and no notify is named so", at.value);
+                self.say(at, "E-REF-01", what, meant(&at.value, known.clone()));
+                continue;
+            }
+            let is_ping = |c: &At<_>| matches!(c.value, super::Channel { means: Means::Ping { .. }, .. });
+            let other = config.jobs.iter().find(|(other, job)| {
+                other.as_str() < name && job.value.notify.iter().any(|named| named.value == at.value)
+            });
+            if let Some((other, _)) = other.filter(|_| config.channels.get(&at.value).is_some_and(is_ping)) {
+                let what =
+                    format!("jobs {other} and {name} ping {}: one hides that the other is dead", at.value);
+                self.say(at, "W-NOT-02", what, "let each have a check of its own");
+            }
+        }
+        let mut named: Vec<&String> = job.value.notify.iter().map(|at| &at.value).collect();
+        named.sort();
+        named.dedup();
+        if job.value.class == Class::Critical && named.len() < 2 {
+            let told = if named.is_empty() { "nobody is told" } else { "only one channel tells" };
+            let what = format!("job {name} is critical and {told} how it stands");
+            self.say(
+                job,
+                "W-NOT-01",
+                what,
+                "name two in notify = [\"…\", \"…\"]: one may be broken for long",
+            );
         }
     }
 

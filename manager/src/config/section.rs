@@ -168,6 +168,29 @@ impl<'a> Section<'a> {
         found.map(|value| At { value, place })
     }
 
+    /// A list of some words.
+    pub(super) fn words<T: Copy>(
+        &mut self,
+        key: &'static str,
+        doc: &str,
+        words: &[(&'static str, T)],
+    ) -> Option<Vec<T>> {
+        let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
+        let schema = || json!({"type": "array", "items": {"enum": names}});
+        let said = self.list(key, doc, schema)?;
+        let mut out = Vec::new();
+        for at in said {
+            match words.iter().find(|(name, _)| *name == at.value) {
+                Some((_, value)) => out.push(*value),
+                None => {
+                    let what = format!("{} cannot be {:?}", self.key(key), at.value);
+                    self.wrong(at.place, "E-VAL-01", what, meant(&at.value, names.clone()));
+                }
+            }
+        }
+        Some(out)
+    }
+
     /// True or false.
     pub(super) fn flag(&mut self, key: &'static str, doc: &str) -> Option<At<bool>> {
         let slot = self.slot(key, doc, || json!({"type": "boolean"}))?;
@@ -180,7 +203,16 @@ impl<'a> Section<'a> {
 
     /// A list of texts.
     pub(super) fn texts(&mut self, key: &'static str, doc: &str) -> Option<Vec<At<String>>> {
-        let slot = self.slot(key, doc, || json!({"type": "array", "items": {"type": "string"}}))?;
+        self.list(key, doc, || json!({"type": "array", "items": {"type": "string"}}))
+    }
+
+    fn list(
+        &mut self,
+        key: &'static str,
+        doc: &str,
+        schema: impl FnOnce() -> Value,
+    ) -> Option<Vec<At<String>>> {
+        let slot = self.slot(key, doc, schema)?;
         let Some(items) = slot.get_ref().as_array() else {
             self.mistyped(key, slot, "a list of texts: [\"…\", \"…\"]");
             return None;

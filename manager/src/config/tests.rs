@@ -280,3 +280,81 @@ fn the_schema_has_the_keys_that_are_read() {
     let key = &schema["properties"]["destination"]["additionalProperties"]["properties"]["key"];
     assert_eq!(key["properties"]["file"]["type"], "string");
 }
+
+/// A channel, and a job that names it.
+fn with_channel(lines: &str) -> String {
+    format!("{}[notify.ops]\n{lines}\n", with_job(&["notify = [\"ops\"]"]))
+}
+
+const MAIL: &str = "email = { to = [\"ops@example.net\"], smtp = \"smtps://mail.example.net\" }";
+
+#[test]
+fn channels_say_one_way_and_keep_their_secrets() {
+    for lines in [
+        MAIL,
+        "email = { to = [\"Ops <ops@example.net>\"], from = \"bulla@example.net\", smtp = \"smtp://m:587\", user = \"u\", password = { file = \"/p\" } }",
+        "email = { to = [\"ops@example.net\"], smtp = \"smtp://mail\", plain = true }",
+        "webhook = { url = \"https://h/x\", hmac = { systemd = \"hook\" } }\non = [\"failure\", \"recovered\"]",
+        "webhook = { url = \"http://127.0.0.1:8000/\", hmac = { file = \"/h\" } }\non = [\"*\"]",
+        "ping = { url = \"https://hc.example.net/abc\" }",
+    ] {
+        assert_eq!(told(&with_channel(lines)), [], "{lines}");
+    }
+    for (lines, code, said) in [
+        ("", "E-NOT-01", "write one of email, webhook, ping"),
+        (&format!("{MAIL}\nping = {{ url = \"https://h/\" }}"), "E-NOT-01", "one way"),
+        ("email = { to = [], smtp = \"smtps://m\" }", "E-NOT-01", "goes to nobody"),
+        ("ping = { url = \"https://h/\" }\non = [\"failure\"]", "E-NOT-02", "leave on out"),
+        ("ping = { url = \"http://h/\" }", "E-NOT-03", "plain = true"),
+        (
+            "email = { to = [\"a@b\"], smtp = \"smtp://m\", plain = true, user = \"u\", password = { file = \"/p\" } }",
+            "E-NOT-03",
+            "a password over a line",
+        ),
+        ("email = { to = [\"a@b\"], smtp = \"smtp://m\", user = \"u\" }", "E-NOT-04", "write both, or none"),
+        ("email = { to = [\"nobody\"], smtp = \"smtp://m\" }", "E-VAL-01", "no address of mail"),
+        ("email = { to = [\"a@b\\r\\nBcc: c@d\"], smtp = \"smtp://m\" }", "E-VAL-01", "no address of mail"),
+        ("email = { to = [\"a@b\"], smtp = \"mail\" }", "E-VAL-01", "is no server"),
+        ("email = { to = [\"a@b\"] }", "E-KEY-03", "has no smtp"),
+        ("webhook = { url = \"https://h/\" }", "E-KEY-03", "has no hmac"),
+        ("webhook = { url = \"https://h/\", hmac = \"hunter2\" }", "E-SEC-01", "never stands"),
+        (
+            "webhook = { url = \"https://u:p@h/\", hmac = { file = \"/h\" } }",
+            "E-VAL-01",
+            "secrets never stand",
+        ),
+        (&format!("{MAIL}\non = [\"failures\"]"), "E-VAL-01", "did you mean failure?"),
+        (&format!("{MAIL}\nowner = \"x\""), "E-KEY-01", "no key is named notify.ops.owner"),
+    ] {
+        let found = told(&with_channel(lines));
+        let hit = found.iter().any(|(c, text)| c.starts_with(code) && text.contains(said));
+        assert!(hit && found.len() == 1, "{code} {said}\n{lines}\n{found:#?}");
+        assert!(!found.iter().any(|(_, text)| text.contains("hunter2")), "{found:?}");
+    }
+    let read = read(&with_channel("webhook = { url = \"https://h/\", hmac = { file = \"/h\" } }"));
+    assert!(read.config.secret_files().iter().any(|(path, _)| path.ends_with("h")));
+}
+
+#[test]
+fn who_is_told_exists_and_critical_jobs_have_two() {
+    let codes = |text: &str| told(text).into_iter().map(|(code, _)| code).collect::<Vec<_>>().join(", ");
+    let text = with_channel(MAIL).replace("[\"ops\"]", "[\"opps\"]");
+    let found = told(&text);
+    assert!(found[0].0.starts_with("E-REF-01") && found[0].1.contains("did you mean ops?"), "{found:?}");
+    // One that cannot be read is no unknown name.
+    assert_eq!(codes(&with_channel("email = 3")), "E-KEY-02 13");
+    let far = "site = \"far\"\n";
+    let critical = with_channel(MAIL)
+        .replace("site = \"here\"\n", far)
+        .replace("notify =", "class = \"critical\"\nrto = \"1h\"\nnotify =");
+    let critical = format!("[host]\nsite = \"here\"\nmetrics = \"/m/bulla.prom\"\n{critical}");
+    assert!(codes(&critical).starts_with("W-NOT-01 "), "{}", codes(&critical));
+    let two = format!("{critical}[notify.two]\n{MAIL}\n").replace("[\"ops\"]", "[\"ops\", \"two\"]");
+    assert_eq!(codes(&two), "");
+    assert_eq!(codes(&two.replace("/m/bulla", "m/bulla")), "E-VAL-01 3");
+    // A check that two jobs ping says nothing of either.
+    let ping = with_channel("ping = { url = \"https://h/\" }");
+    let second = ping.split_once("[job.home]").unwrap().1.split_once("[notify").unwrap().0.to_owned();
+    let shared = codes(&format!("{ping}[job.work]{second}"));
+    assert!(shared.starts_with("W-NOT-02 ") && !shared.contains(','), "{shared}");
+}

@@ -36,7 +36,53 @@ pub fn units(config: &Config, program: &Path, file: &Path) -> Result<Vec<Unit>, 
             Err(why) => wrong.push(format!("{}: job {name}: {why}", job.place)),
         }
     }
+    match of_watch(config, program, file) {
+        Ok(units) => out.extend(units),
+        Err(why) => wrong.push(format!("{}: {why}", file.display())),
+    }
     if wrong.is_empty() { Ok(out) } else { Err(wrong) }
+}
+
+/// What stands for a job's name in the units that tell what did not happen, which no job can tell itself.
+const WATCH: &str = "notify";
+
+/// The units that run `bulla notify` every quarter of an hour, if anybody is told anything.
+fn of_watch(config: &Config, program: &Path, file: &Path) -> Result<Vec<Unit>, String> {
+    let tells = |job: &&Job| !job.notify.is_empty();
+    if !config.jobs.values().map(|at| &at.value).any(|job| tells(&job)) {
+        return Ok(Vec::new());
+    }
+    if let Some(job) = config.jobs.get(WATCH).filter(|job| job.value.schedule.is_some()) {
+        return Err(format!("{}: job {WATCH} has the name of the units that tell; rename it", job.place));
+    }
+    let mut needs = Needs::none();
+    let mut touched = vec![program.to_owned(), file.to_owned()];
+    let measures = config.host.metrics.is_some();
+    for job in config.jobs.values().map(|at| &at.value).filter(|job| measures || tells(job)) {
+        needs.store(config, job, &mut touched)?;
+    }
+    // It looks, and writes nothing there.
+    needs.writes.clear();
+    for job in config.jobs.values() {
+        needs.tell(config, &job.value, &mut touched)?;
+    }
+    needs.settle(&touched);
+    let service = format!(
+        "{}[Unit]\nDescription=Tell what becomes of backup jobs\n{}\n[Service]\nType=oneshot\n\
+         ExecStart=:{} notify --config {}\n{COURTESY}{}",
+        marker(file)?,
+        needs.order(),
+        quoted(program)?,
+        quoted(file)?,
+        needs.sandbox()?,
+    );
+    let timer = format!(
+        "{}[Unit]\nDescription=When it is told what becomes of backup jobs\n\n[Timer]\nOnCalendar=*:00/15\n\
+         RandomizedDelaySec=1min\n\n[Install]\nWantedBy=timers.target\n",
+        marker(file)?,
+    );
+    let unit = |kind: &str, text| Unit { job: WATCH.to_owned(), name: format!("bulla-{WATCH}.{kind}"), text };
+    Ok(vec![unit("service", service), unit("timer", timer)])
 }
 
 /// Longer names of files than 255 bytes there are not.
@@ -160,7 +206,7 @@ SystemCallErrorNumber=EPERM
 
 /// What a job must be left.
 struct Needs {
-    /// Local repositories.
+    /// Local repositories, and where metrics go.
     writes: Vec<PathBuf>,
     /// Names of systemd's credentials.
     credentials: Vec<String>,
@@ -179,8 +225,8 @@ struct Needs {
 }
 
 impl Needs {
-    fn of(config: &Config, job: &Job, program: &Path, file: &Path) -> Result<Self, String> {
-        let mut needs = Self {
+    fn none() -> Self {
+        Self {
             writes: Vec::new(),
             credentials: Vec::new(),
             network: false,
@@ -190,7 +236,11 @@ impl Needs {
             modules: false,
             device: None,
             restores: false,
-        };
+        }
+    }
+
+    fn of(config: &Config, job: &Job, program: &Path, file: &Path) -> Result<Self, String> {
+        let mut needs = Self::none();
         let mut touched = vec![program.to_owned(), file.to_owned()];
         match &job.source.value {
             JobSource::Paths { paths, .. } => {
@@ -213,17 +263,43 @@ impl Needs {
             needs.runs(hook.value.command.iter().map(String::as_str));
             touched.extend(hook.value.command.iter().filter_map(|word| local(word)));
         }
-        for name in &job.to {
-            if let Some(destination) = config.destinations.get(&name.value) {
-                needs.reach(&destination.value, &mut touched)?;
+        needs.store(config, job, &mut touched)?;
+        needs.tell(config, job, &mut touched)?;
+        needs.settle(&touched);
+        Ok(needs)
+    }
+
+    /// The destinations of a job.
+    fn store(&mut self, config: &Config, job: &Job, touched: &mut Vec<PathBuf>) -> Result<(), String> {
+        let named = job.to.iter().filter_map(|name| config.destinations.get(&name.value));
+        named.map(|destination| self.reach(&destination.value, touched)).collect()
+    }
+
+    /// Who is told of a job, and where metrics go.
+    fn tell(&mut self, config: &Config, job: &Job, touched: &mut Vec<PathBuf>) -> Result<(), String> {
+        for channel in job.notify.iter().filter_map(|name| config.channels.get(&name.value)) {
+            self.network = true;
+            if let Some(secret) = channel.value.secret() {
+                self.know(&secret.value, touched)?;
             }
         }
-        needs.network |= needs.commands;
+        let metrics = config.host.metrics.as_ref().and_then(|at| local(&at.value));
+        if let Some(dir) = metrics.as_deref().and_then(Path::parent).map(Path::to_owned) {
+            if !self.writes.contains(&dir) {
+                self.writes.push(dir.clone());
+            }
+            touched.push(dir);
+        }
+        Ok(())
+    }
+
+    /// What follows from all that is touched.
+    fn settle(&mut self, touched: &[PathBuf]) {
+        self.network |= self.commands;
         let overlaps =
             |place: &str| touched.iter().any(|p| p.starts_with(place) || Path::new(place).starts_with(p));
-        needs.temporary = overlaps("/tmp") || overlaps("/var/tmp");
-        needs.modules = overlaps("/usr/lib/modules") || overlaps("/lib/modules");
-        Ok(needs)
+        self.temporary = overlaps("/tmp") || overlaps("/var/tmp");
+        self.modules = overlaps("/usr/lib/modules") || overlaps("/lib/modules");
     }
 
     fn reach(&mut self, destination: &Destination, touched: &mut Vec<PathBuf>) -> Result<(), String> {
@@ -240,22 +316,28 @@ impl Needs {
             self.writes.push(path);
         }
         for secret in [&destination.key, &destination.password].into_iter().flatten() {
-            match &secret.value {
-                SecretRef::File(path) => touched.push(path.clone()),
-                SecretRef::Command(words) => self.runs(words.iter().map(String::as_str)),
-                SecretRef::Fd(_) => {
-                    let why = "its secret is behind a descriptor, and systemd leaves none open; write { systemd = \"…\" }";
-                    return Err(why.to_owned());
+            self.know(&secret.value, touched)?;
+        }
+        Ok(())
+    }
+
+    /// A secret of a destination or a channel.
+    fn know(&mut self, secret: &SecretRef, touched: &mut Vec<PathBuf>) -> Result<(), String> {
+        match secret {
+            SecretRef::File(path) => touched.push(path.clone()),
+            SecretRef::Command(words) => self.runs(words.iter().map(String::as_str)),
+            SecretRef::Fd(_) => {
+                let why = "its secret is behind a descriptor, and systemd leaves none open; write { systemd = \"…\" }";
+                return Err(why.to_owned());
+            }
+            SecretRef::Systemd(name) => {
+                let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+                if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
+                    return Err(format!(
+                        "no credential of systemd can be named {name:?}: use letters, digits, . _ and -"
+                    ));
                 }
-                SecretRef::Systemd(name) => {
-                    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-                    if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
-                        return Err(format!(
-                            "no credential of systemd can be named {name:?}: use letters, digits, . _ and -"
-                        ));
-                    }
-                    self.credentials.push(name.clone());
-                }
+                self.credentials.push(name.clone());
             }
         }
         Ok(())
@@ -488,6 +570,39 @@ to = ["disk"]
         assert!(service.contains("AF_INET"), "nobody knows what a hook needs: {service}");
         let fd = JOBS.replace("systemd = \"disk-key\"", "fd = 3");
         assert!(made(&fd).unwrap_err()[0].contains("systemd leaves none open"));
+    }
+
+    /// Who tells somebody needs the network and a secret, also with all repositories on a disk.
+    #[test]
+    fn a_job_that_tells_somebody_reaches_them() {
+        let text = JOBS.replace("[job.files]\n", "[job.files]\nnotify = [\"ops\"]\n").replace(
+            "[destination.disk]",
+            "metrics = \"/var/lib/node_exporter/textfile/bulla.prom\"\n[notify.ops]\n\
+             webhook = { url = \"https://h/\", hmac = { systemd = \"hook\" } }\n[destination.disk]",
+        );
+        let service = super::tests::text("bulla-files.service", &made(&text).unwrap());
+        for line in [
+            "AF_INET AF_INET6\n",
+            "LoadCredential=disk-key\nLoadCredential=hook\n",
+            "ReadWritePaths=-\"/var/lib/node_exporter/textfile\"\n",
+            "StateDirectory=bulla\n",
+            "Wants=network-online.target\n",
+        ] {
+            assert!(service.contains(line), "{line}{service}");
+        }
+        assert!(!service.contains("PrivateNetwork"), "{service}");
+        // What did not happen no job tells: a unit of its own does, and reaches all that it has to look at.
+        let watch = super::tests::text("bulla-notify.service", &made(&text).unwrap());
+        for line in [
+            "ExecStart=:\"/usr/bin/bulla\" notify --config \"/etc/bulla/config.toml\"\n",
+            "LoadCredential=disk-key\nLoadCredential=hook\n",
+            "ReadWritePaths=-\"/var/lib/node_exporter/textfile\"\n",
+        ] {
+            assert!(watch.contains(line), "{line}{watch}");
+        }
+        assert!(!watch.contains("/mnt/my") && !made(JOBS).unwrap().iter().any(|u| u.job == "notify"));
+        let wrong = made(&text.replace("[job.files]", "[job.notify]")).unwrap_err().join("\n");
+        assert!(wrong.contains("rename it"), "{wrong}");
     }
 
     /// What systemd hides from a service would be missing in its backup.

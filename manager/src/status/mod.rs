@@ -22,7 +22,7 @@ const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 
 /// How long a restore that was tried counts, by what depends on the job.
-const fn drill_days(class: Class) -> i64 {
+pub(crate) const fn drill_days(class: Class) -> i64 {
     match class {
         Class::Critical => 31,
         Class::Important => 92,
@@ -66,6 +66,10 @@ pub struct JobStatus {
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
+    /// Which rule says so: a word that stays, whatever the numbers in the sentence are.
+    pub rule: &'static str,
+    /// The destination (or channel) it is about, if it is about one.
+    pub place: Option<String>,
     /// How grave it is.
     pub outcome: Outcome,
     /// What is wrong.
@@ -100,8 +104,30 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn say(&mut self, outcome: Outcome, what: impl Into<String>, fix: impl Into<String>) {
-        self.found.push(Finding { outcome, what: what.into(), fix: fix.into(), evidence: None });
+    fn say(&mut self, rule: &'static str, outcome: Outcome, what: impl Into<String>, fix: impl Into<String>) {
+        self.found.push(Finding {
+            rule,
+            place: None,
+            outcome,
+            what: what.into(),
+            fix: fix.into(),
+            evidence: None,
+        });
+    }
+
+    /// The same of a destination.
+    fn say_of(
+        &mut self,
+        place: &str,
+        rule: &'static str,
+        outcome: Outcome,
+        what: String,
+        fix: impl Into<String>,
+    ) {
+        self.say(rule, outcome, what, fix);
+        if let Some(said) = self.found.last_mut() {
+            said.place = Some(place.to_owned());
+        }
     }
 
     fn all(mut self, zone: &TimeZone) -> JobStatus {
@@ -159,7 +185,8 @@ impl Judge<'_> {
                 Some(Ok(holding)) => holding,
                 Some(Err(trouble)) => {
                     let what = format!("{place} cannot be read: {}", trouble.why);
-                    self.say(trouble.outcome.of_one(), what, format!("bulla run {}", self.name));
+                    let fix = format!("bulla run {}", self.name);
+                    self.say_of(place, "unreadable", trouble.outcome.of_one(), what, fix);
                     continue;
                 }
                 None => continue,
@@ -170,24 +197,39 @@ impl Judge<'_> {
             let lost = self.lost(place, holding, runs);
             let cut = self.cut_off(place, holding, runs);
             for flaw in flaws {
-                self.say(Outcome::Damage, flaw, "find out who deleted or changed it; bulla check");
+                self.say_of(
+                    place,
+                    "ledger",
+                    Outcome::Damage,
+                    flaw,
+                    "find out who deleted or changed it; bulla check",
+                );
             }
             if let Some(run) = cut {
                 let what = format!("{place} had the record of run {run} and has lost it, and all after it");
-                self.say(Outcome::Damage, what, "find out who deleted it; bulla check");
+                self.say_of(
+                    place,
+                    "ledger-cut",
+                    Outcome::Damage,
+                    what,
+                    "find out who deleted it; bulla check",
+                );
             }
             if let Some((outcome, what)) = self.stayed(holding, runs) {
-                self.say(outcome, format!("{place}: {what}"), format!("bulla run {}", self.name));
+                let what = format!("{place}: {what}");
+                self.say_of(place, "stayed", outcome, what, format!("bulla run {}", self.name));
             }
             if damaged > 0 {
                 let what = format!(
                     "packs of {place} that were bad or missing when they were last looked at: {damaged}"
                 );
-                self.say(Outcome::Damage, what, "bulla repair packs, then bulla check --read-data");
+                let fix = "bulla repair packs, then bulla check --read-data";
+                self.say_of(place, "damaged-packs", Outcome::Damage, what, fix);
             }
             if !lost.is_empty() {
                 let what = format!("{place} has lost snapshots that nobody let go: {}", lost.join(", "));
-                self.say(Outcome::Damage, what, "find out who deleted them; copy them back with bulla copy");
+                let fix = "find out who deleted them; copy them back with bulla copy";
+                self.say_of(place, "lost-snapshots", Outcome::Damage, what, fix);
             }
         }
     }
@@ -257,12 +299,13 @@ impl Judge<'_> {
                 true => format!("{} has never run", self.name),
                 false => format!("whether {} has ever run is not known", self.name),
             };
-            self.say(Outcome::Unproven, what, format!("bulla run {}", self.name));
+            self.say("never-run", Outcome::Unproven, what, format!("bulla run {}", self.name));
             return;
         };
         let outcome = Outcome::of(last.outcome);
         for finding in &last.findings {
             self.say(
+                "anomaly",
                 Outcome::Held,
                 finding.clone(),
                 format!(
@@ -284,7 +327,7 @@ impl Judge<'_> {
         if outcome != Outcome::Done && last.findings.is_empty() {
             let why = if behind.is_empty() { String::new() } else { format!(": {}", behind.join("; ")) };
             let what = format!("the last run ended {}{why}", outcome.word());
-            self.say(outcome, what, format!("bulla run {}", self.name));
+            self.say("last-run", outcome, what, format!("bulla run {}", self.name));
         }
     }
 
@@ -299,7 +342,7 @@ impl Judge<'_> {
             } else {
                 format!("{missed} runs were missed")
             };
-            self.say(Outcome::Missed, what, format!("bulla run {}; is its timer on?", self.name));
+            self.say("missed", Outcome::Missed, what, format!("bulla run {}; is its timer on?", self.name));
         }
         (next, missed)
     }
@@ -337,14 +380,14 @@ impl Judge<'_> {
         match (rpo, objective) {
             (None, _) => {
                 let what = "no backup of it is proven to read back";
-                self.say(Outcome::Unproven, what, format!("bulla run {}", self.name));
+                self.say("unproven", Outcome::Unproven, what, format!("bulla run {}", self.name));
             }
             (Some(age), Some(objective)) if age > objective.seconds() => {
                 let what = format!(
                     "the newest proven backup is {} old, and may be {objective}",
                     crate::config::Length::of_seconds(age)
                 );
-                self.say(Outcome::Missed, what, format!("bulla run {}", self.name));
+                self.say("rpo", Outcome::Missed, what, format!("bulla run {}", self.name));
             }
             _ => {}
         }
@@ -367,7 +410,7 @@ impl Judge<'_> {
                 let with = last.key.as_ref().map_or_else(String::new, |label| format!(" with {label}"));
                 let what = format!("the last drill from {}{with} failed: {why}", to.value);
                 let fix = format!("bulla drill {} --from {}{key}", self.name, to.value);
-                self.say(Outcome::of(last.outcome), what, fix);
+                self.say_of(&to.value, "drill-failed", Outcome::of(last.outcome), what, fix);
                 let evidence = Some(self.facts.cite_drill(last));
                 self.found.iter_mut().rev().take(1).for_each(|f| f.evidence.clone_from(&evidence));
             }
@@ -380,12 +423,12 @@ impl Judge<'_> {
         match counted.map(|(at, _)| self.now.saturating_sub(at) / DAY) {
             None if drills.iter().any(|(_, d)| d.outcome == 0) => {
                 let what = "its drill command never judged a restore that went well";
-                self.say(Outcome::Unproven, what, fix);
+                self.say("drill-unjudged", Outcome::Unproven, what, fix);
             }
-            None => self.say(Outcome::Unproven, "no restore of it was ever tried", fix),
+            None => self.say("drill-never", Outcome::Unproven, "no restore of it was ever tried", fix),
             Some(age) if age > days => {
                 let what = format!("the last restore was tried {age} days ago, and counts for {days}");
-                self.say(Outcome::Unproven, what, fix);
+                self.say("drill-old", Outcome::Unproven, what, fix);
             }
             Some(_) => {}
         }
@@ -402,7 +445,7 @@ impl Judge<'_> {
                 }
                 None => format!("the {word} drill has never passed"),
             };
-            self.say(Outcome::Unproven, what, format!("bulla drill {name}{option}"));
+            self.say("drill-due", Outcome::Unproven, what, format!("bulla drill {name}{option}"));
         }
         counted
     }
