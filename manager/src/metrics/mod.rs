@@ -98,9 +98,12 @@ pub fn text(measured: &Measured<'_>) -> String {
     text.out
 }
 
+/// What a sample says of a job, if it is known.
+type Value<'v> = &'v dyn Fn(&JobStatus) -> Option<i64>;
+
 /// What is judged of jobs.
 fn jobs(text: &mut Text<'_>, measured: &Measured<'_>) {
-    let of = |value: &dyn Fn(&JobStatus) -> Option<i64>| -> Vec<(String, i64)> {
+    let of = |value: Value<'_>| -> Vec<(String, i64)> {
         measured.jobs.iter().filter_map(|s| Some((s.job.clone(), value(s)?))).collect()
     };
     let seconds = |n: u64| i64::try_from(n).ok();
@@ -108,7 +111,7 @@ fn jobs(text: &mut Text<'_>, measured: &Measured<'_>) {
     let hold = |s: &JobStatus| Some(i64::from(s.findings.iter().any(|f| f.rule == "anomaly")));
     let measured_rto =
         |measured: bool| move |s: &JobStatus| s.rto.filter(|r| r.1 == measured).and_then(|r| seconds(r.0));
-    let families: [(&str, &str, &dyn Fn(&JobStatus) -> Option<i64>); 15] = [
+    let families: [(&str, &str, Value<'_>); 15] = [
         ("job_state_code", "How a job stands: the exit code of bulla status for it.", &|s| {
             Some(s.outcome().code().into())
         }),

@@ -229,7 +229,7 @@ impl Held<'_> {
     /// is for channels that `send` does not know (it gives `None`) stays.
     ///
     /// # Errors
-    /// The directory cannot be read or changed; what was sent may be sent again.
+    /// The directory cannot be read.
     pub fn flush(
         &self,
         now: i64,
@@ -240,8 +240,9 @@ impl Held<'_> {
         for (_, path) in self.outbox.list()? {
             let Some(mut waiting) = read::<Waiting>(&path) else {
                 let aside = path.with_extension("strange");
-                fs::rename(&path, &aside)?;
-                out.strange.push(aside);
+                if fs::rename(&path, &aside).is_ok() {
+                    out.strange.push(aside);
+                }
                 continue;
             };
             out.waiting += 1;
@@ -254,25 +255,31 @@ impl Held<'_> {
                 stuck.insert(waiting.channel);
                 continue;
             }
-            match send(&waiting.channel, &waiting.body) {
-                None => _ = stuck.insert(waiting.channel),
-                Some(Ok(())) => {
-                    fs::remove_file(&path)?;
-                    self.note(&waiting.channel, |line| {
-                        (line.delivered, line.why) = (Some(now), None);
-                    })?;
-                    out.waiting -= 1;
-                    out.sent += 1;
+            let channel = waiting.channel.clone();
+            let kept = match send(&channel, &waiting.body) {
+                None => {
+                    stuck.insert(channel);
+                    continue;
                 }
+                Some(Ok(())) => fs::remove_file(&path).and_then(|()| {
+                    (out.waiting, out.sent) = (out.waiting - 1, out.sent + 1);
+                    self.note(&channel, |line| (line.delivered, line.why) = (Some(now), None))
+                }),
                 Some(Err(why)) => {
                     let pause = PAUSE.saturating_mul(1 << waiting.attempts.min(10)).min(PAUSE_MAX);
                     waiting.next = now.saturating_add(pause);
                     waiting.attempts = waiting.attempts.saturating_add(1);
-                    write(&path, &waiting)?;
-                    self.note(&waiting.channel, |line| line.why = Some(why.clone()))?;
-                    stuck.insert(waiting.channel.clone());
-                    out.failed.insert(waiting.channel, why);
+                    stuck.insert(channel.clone());
+                    out.failed.insert(channel.clone(), why.clone());
+                    write(&path, &waiting).and_then(|()| self.note(&channel, |line| line.why = Some(why)))
                 }
+            };
+            // A disk that is full stops this channel, and none of the others.
+            if let Err(e) = kept {
+                stuck.insert(channel.clone());
+                out.failed
+                    .entry(channel)
+                    .or_insert_with(|| format!("what waits for it cannot be changed: {e}"));
             }
         }
         Ok(out)

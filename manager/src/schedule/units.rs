@@ -271,8 +271,8 @@ impl Needs {
 
     /// The destinations of a job.
     fn store(&mut self, config: &Config, job: &Job, touched: &mut Vec<PathBuf>) -> Result<(), String> {
-        let named = job.to.iter().filter_map(|name| config.destinations.get(&name.value));
-        named.map(|destination| self.reach(&destination.value, touched)).collect()
+        let mut named = job.to.iter().filter_map(|name| config.destinations.get(&name.value));
+        named.try_for_each(|destination| self.reach(&destination.value, touched))
     }
 
     /// Who is told of a job, and where metrics go.
