@@ -109,9 +109,10 @@ pub trait Store: Send + Sync {
     fn get(&self, path: &str, part: Part) -> Attempt<Vec<u8>>;
     /// Lists a directory, from the place where the page before ended. An absent directory is empty.
     fn list(&self, dir: &str, from: Option<&str>) -> Attempt<Page>;
-    /// True if the directory "" lists everything, with paths for names.
-    fn lists_everything(&self) -> bool {
-        false
+    /// A piece of the listing of everything, with paths for names, that begins behind `path`; `None` from a store that takes
+    /// a request for each directory.
+    fn list_behind(&self, _path: &str) -> Option<Attempt<Page>> {
+        None
     }
     /// Size and time, or `None`.
     fn stat(&self, path: &str) -> Attempt<Option<Stat>>;

@@ -106,41 +106,32 @@ impl<'a> Context<'a> {
         self.open_after(|_, _| ())
     }
 
-    /// The same; `ready` is called when the secret is read and nothing of the repository is.
+    /// The same; `ready` is called when the secret is read and no object of the repository is.
     pub(crate) fn open_after(&self, ready: impl FnOnce(&Location, &Env)) -> Outcome<Repository> {
         let location = self.location()?;
         let store = self.store_at(&location, &self.global.option)?.backend();
-        if !Repository::exists(&*store)? {
-            let place = store.describe().place;
-            return Err(bulla_engine::Error::NoRepository { place }.into());
-        }
+        let found = Repository::find(self.limited(store))?;
         let secret = crate::secret::current(self)?;
         let env = self.env();
         ready(&location, &env);
-        Ok(Repository::open(self.limited(store), &secret, env)?)
+        Ok(found.open(&secret, env)?)
     }
 
     /// Opens another repository with the secret of this one.
     pub(crate) fn open_at(&self, location: &Location) -> Outcome<Repository> {
         let store = self.store_at(location, &[])?.backend();
-        if !Repository::exists(&*store)? {
-            let place = store.describe().place;
-            return Err(bulla_engine::Error::NoRepository { place }.into());
-        }
+        let found = Repository::find(self.limited(store))?;
         let secret = crate::secret::current(self)?;
-        Ok(Repository::open(self.limited(store), &secret, self.env())?)
+        Ok(found.open(&secret, self.env())?)
     }
 
     /// Opens the repository that another one is made or filled from.
     pub(crate) fn open_source(&self, url: &OsString, secret: &FromSecret) -> Outcome<Repository> {
         let location = Location::parse(url).map_err(Failure::Usage)?;
         let store = self.store_at(&location, &[])?.backend();
-        if !Repository::exists(&*store)? {
-            let place = store.describe().place;
-            return Err(bulla_engine::Error::NoRepository { place }.into());
-        }
+        let found = Repository::find(self.limited(store))?;
         let secret = crate::secret::of_source(self, secret)?;
-        Ok(Repository::open(self.limited(store), &secret, self.env())?)
+        Ok(found.open(&secret, self.env())?)
     }
 
     /// The world for the engine.

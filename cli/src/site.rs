@@ -73,16 +73,13 @@ impl<'a> Site<'a> {
         let destination = self.destination(name)?;
         let location = location(destination)?;
         let store = self.context.store_at(&location, &[])?.backend();
-        if !Repository::exists(&*store)? {
-            let place = store.describe().place;
-            return Err(bulla_engine::Error::NoRepository { place }.into());
-        }
+        let found = Repository::find(self.context.limited(store))?;
         let secret = crate::secret::of_destination(self.context, destination)?;
         let mut env = self.env.clone();
         env.cache = self.context.cache_dir();
         // Copies of a distant store's metadata prove nothing of the store.
         env.fresh = fresh;
-        Ok(Repository::open(self.context.limited(store), &secret, env)?)
+        Ok(found.open(&secret, env)?)
     }
 }
 

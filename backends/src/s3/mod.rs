@@ -121,11 +121,13 @@ impl S3 {
         }
     }
 
-    fn list_from(&self, prefix: &str, from: Option<&str>) -> Attempt<Page> {
+    fn list_from(&self, prefix: &str, from: Begin<'_>) -> Attempt<Page> {
         let mut action = ListObjectsV2::new(&self.bucket, self.credentials());
         action.with_prefix(prefix);
-        if let Some(token) = from {
-            action.with_continuation_token(token);
+        match from {
+            Begin::First => {}
+            Begin::Token(token) => action.with_continuation_token(token),
+            Begin::Behind(key) => action.with_start_after(key),
         }
         let answer = self.send("GET", action, &[], None)?;
         if answer.status() != 200 {
@@ -147,6 +149,23 @@ impl S3 {
         }
         Ok(self.put_as(PROBE, &[PROBE_TEXT], Mode::New)? == Put::Exists)
     }
+}
+
+/// In a bucket that is not there nothing is listed, as in a directory that is not there.
+fn no_bucket(mut failure: Failure) -> Failure {
+    if failure.text.contains("NoSuchBucket") {
+        failure.kind = Kind::Missing;
+    }
+    failure
+}
+
+/// Where a piece of a listing begins.
+enum Begin<'a> {
+    First,
+    /// Where the piece before it said that it goes on.
+    Token(&'a str),
+    /// After a key, wherever the piece before it ended.
+    Behind(&'a str),
 }
 
 fn digest(parts: &[&[u8]]) -> String {
@@ -180,7 +199,7 @@ impl Store for S3 {
     }
 
     fn prepare(&self) -> Attempt<()> {
-        let page = self.list_from(&self.key(""), None)?;
+        let page = self.list_from(&self.key(""), Begin::First)?;
         let free = |name: &str| name.starts_with("keys/") || name.starts_with("tmp/");
         match page.entries.iter().find(|(name, _)| !free(name)) {
             None => Ok(()),
@@ -206,12 +225,14 @@ impl Store for S3 {
     }
 
     fn list(&self, dir: &str, from: Option<&str>) -> Attempt<Page> {
-        let dir = if dir.is_empty() { String::new() } else { format!("{dir}/") };
-        self.list_from(&self.key(&dir), from)
+        self.list_from(&self.key(&format!("{dir}/")), from.map_or(Begin::First, Begin::Token))
+            .map_err(no_bucket)
     }
 
-    fn lists_everything(&self) -> bool {
-        true
+    fn list_behind(&self, path: &str) -> Option<Attempt<Page>> {
+        let key = self.key(path);
+        let begin = if path.is_empty() { Begin::First } else { Begin::Behind(&key) };
+        Some(self.list_from(&self.key(""), begin).map_err(no_bucket))
     }
 
     fn stat(&self, path: &str) -> Attempt<Option<Stat>> {

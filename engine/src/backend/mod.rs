@@ -172,8 +172,8 @@ pub trait Backend: Send + Sync {
     fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>>;
     /// All objects of an area with their sizes.
     fn list(&self, area: Area) -> Result<Vec<(ObjectName, u64)>>;
-    /// The listings of several areas, each begun after the one before it or all at one moment: in one request where the
-    /// store can.
+    /// The listings of several areas, each begun after the one before it or all at one moment: in as few requests as the
+    /// store can, if the areas are in the order of their names.
     fn list_many(&self, areas: &[Area]) -> Result<Vec<Vec<(ObjectName, u64)>>> {
         areas.iter().map(|area| self.list(*area)).collect()
     }

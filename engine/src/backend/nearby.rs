@@ -132,7 +132,7 @@ impl Nearby {
     }
 
     /// Removes copies of what the store has no more, once.
-    fn sweep(&self, area: Area, listed: &[(ObjectName, u64)]) {
+    pub(crate) fn sweep(&self, area: Area, listed: &[(ObjectName, u64)]) {
         if !self.keeps(area) || !lock(&self.swept).insert(area) {
             return;
         }
