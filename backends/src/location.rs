@@ -41,6 +41,24 @@ pub enum Location {
 const FOREIGN: [&str; 7] = ["http", "https", "b2", "azure", "gs", "ssh", "swift"];
 
 impl Location {
+    /// True if both are one place, whoever logs in there.
+    pub fn is_at(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Rest(a), Self::Rest(b)) => {
+                let place = |url: &Url| {
+                    (
+                        url.scheme().to_owned(),
+                        url.host_str().map(str::to_owned),
+                        url.port(),
+                        url.path().to_owned(),
+                    )
+                };
+                place(a) == place(b)
+            }
+            _ => self == other,
+        }
+    }
+
     /// What was typed. The error is a sentence for people and never repeats a password.
     pub fn parse(place: &OsStr) -> Result<Self, String> {
         let bytes = place.as_bytes();

@@ -70,16 +70,17 @@ impl Opened {
 /// The store at a location. The error is a sentence about what was typed or set.
 pub fn open(location: &Location, settings: Settings<'_>) -> Result<Opened, String> {
     let Settings { mut options, variables, authorities, notice } = settings;
-    if let Location::Local(path) = location {
-        options.done("a local directory")?;
-        return Ok(Opened::Local(Arc::new(Local::new(path))));
-    }
     let mut patience = Patience::default();
     if let Some(seconds) = options.take_as("retry-seconds")? {
         patience.total = Duration::from_secs(seconds);
     }
     if let Some(millis) = options.take_as("retry-first-ms")? {
         patience.first = Duration::from_millis(millis);
+    }
+    if let Location::Local(path) = location {
+        // How long is tried again is said of all repositories of a command, and here nothing is.
+        options.done("a local directory")?;
+        return Ok(Opened::Local(Arc::new(Local::new(path))));
     }
     let pem = match authorities {
         Some(file) => Some(std::fs::read(&file).map_err(|e| format!("cannot read {}: {e}", file.display()))?),
@@ -155,7 +156,7 @@ fn s3_config(
         region,
         lookup,
         storage_class: options.take("s3.storage-class"),
-        credentials: credentials::find(variables)?,
+        credentials: credentials::find(options.take("s3.profile").as_deref(), variables)?,
         connections: connections(options.take_as("s3.connections")?),
     })
 }

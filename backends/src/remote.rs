@@ -6,7 +6,7 @@
 
 use crate::retry::Patience;
 use crate::store::{Attempt, Failure, Kind, Mode, Page, Part, Store};
-use bulla_engine::backend::{Backend, BackendError, Capabilities, Put, Result, Stat};
+use bulla_engine::backend::{Backend, BackendError, Capabilities, Put, Result, Retention, Stat};
 use bulla_engine::format::{Area, ObjectName};
 use std::io;
 use std::sync::OnceLock;
@@ -251,6 +251,15 @@ impl<S: Store> Backend for Remote<S> {
     fn delete(&self, name: &ObjectName) -> Result<()> {
         let object = name.to_string();
         self.until_done("delete", &object, |_| self.store.delete(&object))
+    }
+
+    fn locks_objects(&self) -> Result<bool> {
+        self.until_done("ask of", "object lock", |_| self.store.locks_objects())
+    }
+
+    fn retain(&self, name: &ObjectName, retention: Retention) -> Result<()> {
+        let object = name.to_string();
+        self.until_done("retain", &object, |_| self.store.retain(&object, retention))
     }
 
     fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {

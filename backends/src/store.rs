@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-pub use bulla_engine::backend::{Put, Stat};
+pub use bulla_engine::backend::{LockMode, Put, Retention, Stat};
 
 /// Whether a put may replace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +118,14 @@ pub trait Store: Send + Sync {
     fn stat(&self, path: &str) -> Attempt<Option<Stat>>;
     /// Removes; what is absent is removed already.
     fn delete(&self, path: &str) -> Attempt<()>;
+    /// True if deletes hide and free nothing.
+    fn locks_objects(&self) -> Attempt<bool> {
+        Ok(false)
+    }
+    /// Extends an object's retention; one that lasts longer stays.
+    fn retain(&self, _path: &str, _: Retention) -> Attempt<()> {
+        Err(Failure::last("this kind of store has no object lock"))
+    }
     /// True if [`Mode::New`] is exact: of several writers at once one is told [`Put::Created`]. May ask the store.
     fn exact(&self) -> Attempt<bool>;
     /// Operations that are worth having under way at once.

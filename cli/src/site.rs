@@ -72,7 +72,7 @@ impl<'a> Site<'a> {
     fn open_one(&self, name: &str, fresh: bool) -> Outcome<Repository> {
         let destination = self.destination(name)?;
         let location = location(destination)?;
-        let store = self.context.store_at(&location, &[])?.backend();
+        let store = self.context.store_at(&location, &destination.options)?.backend();
         let found = Repository::find(self.context.limited(store))?;
         let secret = crate::secret::of_destination(self.context, destination)?;
         let mut env = self.env.clone();

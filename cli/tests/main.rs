@@ -8,6 +8,7 @@ mod codes;
 mod config;
 mod content;
 mod copy;
+mod destinations;
 mod fidelity;
 mod find;
 mod full;

@@ -241,6 +241,17 @@ impl S3 {
         out
     }
 
+    /// Until when an object in the locked bucket is retained, and who is bound.
+    pub(crate) fn retention(&self, key: &str) -> Option<(i64, String)> {
+        let (bucket, credentials) = (bucket_at(self.port, LOCKED), Credentials::new(KEY, SECRET));
+        let action = bucket.get_object(Some(&credentials), key);
+        let (status, text) = ask("GET", action, &[("retention", "")], &[], None);
+        let within = |tag: &str| Some(text.split_once(&format!("<{tag}>"))?.1.split_once('<')?.0.to_owned());
+        assert!(matches!(status, 200 | 404), "{status} {text}");
+        let until: jiff::Timestamp = within("RetainUntilDate")?.parse().unwrap();
+        Some((until.as_second(), within("Mode")?))
+    }
+
     /// Asks, as who may do everything, for one version to be deleted.
     pub(crate) fn delete_version(&self, version: &Version) -> u16 {
         let (bucket, credentials) = (bucket_at(self.port, LOCKED), Credentials::new(KEY, SECRET));
@@ -296,7 +307,7 @@ fn make_bucket(bucket: &Bucket) -> bool {
 /// `rclone serve restic`, as a server of its own.
 pub(crate) struct RestServer {
     _running: Running,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl RestServer {

@@ -6,9 +6,10 @@
 //! is refused there. (MD5 is against faults, not against people; of those the repository's own seals take care.)
 
 pub mod credentials;
+mod lock;
 
 use crate::http::{Answer, Ask, Http, date, range};
-use crate::store::{Attempt, Failure, Kind, Mode, Page, Part, Put, Stat, Store, contested};
+use crate::store::{Attempt, Failure, Kind, Mode, Page, Part, Put, Retention, Stat, Store, contested};
 use base64::Engine as _;
 use md5::{Digest, Md5};
 use rusty_s3::actions::{ListObjectsV2, S3Action};
@@ -93,10 +94,25 @@ impl S3 {
     fn send<'a, A: S3Action<'a>>(
         &self,
         method: &'static str,
-        mut action: A,
+        action: A,
         headers: &'a [(&'a str, &'a str)],
         body: Option<&[&[u8]]>,
     ) -> Attempt<Answer> {
+        self.send_with(method, action, None, headers, body)
+    }
+
+    /// The same of one of an object's or bucket's properties.
+    fn send_with<'a, A: S3Action<'a>>(
+        &self,
+        method: &'static str,
+        mut action: A,
+        property: Option<&'static str>,
+        headers: &'a [(&'a str, &'a str)],
+        body: Option<&[&[u8]]>,
+    ) -> Attempt<Answer> {
+        if let Some(property) = property {
+            action.query_mut().insert(property, "");
+        }
         for (name, value) in headers {
             action.headers_mut().insert(*name, *value);
         }
@@ -257,6 +273,14 @@ impl Store for S3 {
             200 | 202 | 204 | 404 => Ok(()),
             _ => Err(explain(answer.complaint())),
         }
+    }
+
+    fn locks_objects(&self) -> Attempt<bool> {
+        self.bucket_locks()
+    }
+
+    fn retain(&self, path: &str, retention: Retention) -> Attempt<()> {
+        self.put_retention(path, retention)
     }
 
     fn exact(&self) -> Attempt<bool> {
