@@ -121,12 +121,12 @@ impl<'a> Context<'a> {
         bulla_backends::open(location, settings).map_err(Failure::Usage)
     }
 
-    /// Options that name the URL of no store that was opened: nobody heeded them.
+    /// Options that name the URL of no store that was opened, without that URL, which may hold a password: nobody heeded them.
     pub(crate) fn idle_options(&self) -> impl Iterator<Item = &str> {
         let heeded = self.heeded.load(Ordering::Relaxed);
-        let idle = move |(at, word): (usize, &'a String)| {
-            let named = matches!(place_of(word), Ok((Some(_), _)));
-            (named && heeded & bit(at) == 0).then_some(word.as_str())
+        let idle = move |(at, word): (usize, &'a String)| match place_of(word) {
+            Ok((Some(_), option)) if heeded & bit(at) == 0 => Some(option),
+            _ => None,
         };
         self.global.option.iter().enumerate().filter_map(idle)
     }

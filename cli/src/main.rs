@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     if outcome.is_ok() {
         for option in context.idle_options() {
             ui.warn(&format!(
-                "-o {option} is for no repository of this command: write its URL as it is given"
+                "-o URL#{option} is for no repository of this command: write its URL as it is given"
             ));
         }
     }

@@ -1,7 +1,7 @@
 //! Repositories in several places in one command, each with its own credentials and options.
 
 use crate::home::Home;
-use crate::remote::servers::{S3, SECRET};
+use crate::remote::servers::{KEY, RestServer, S3, SECRET, ports, shows_a_secret};
 use crate::ssh::Ssh;
 
 /// All of a bucket.
@@ -128,7 +128,7 @@ fn patience_reaches_every_end() {
 fn a_locked_bucket_is_told_of_and_locked_anew() {
     let Some(server) = S3::seaweed() else { return };
     let mut home = Home::empty();
-    home.set("AWS_ACCESS_KEY_ID", crate::remote::servers::KEY);
+    home.set("AWS_ACCESS_KEY_ID", KEY);
     home.set("AWS_SECRET_ACCESS_KEY", SECRET);
     let url = server.locked();
     home.set("BULLA_REPOSITORY", &url);
@@ -168,4 +168,117 @@ fn a_locked_bucket_is_told_of_and_locked_anew() {
     assert!((now + 39 * 86_400..now + 41 * 86_400).contains(&config), "{config}");
     home.write("jobs.toml", job("worm = { mode = \"always\", keep = \"40d\" }").as_bytes());
     home.bulla("config check --config jobs.toml").ends(2).prints("governance");
+}
+
+/// A certificate that nobody knows is trusted if it is named, as a word, in the environment, or in that of AWS's tools.
+#[test]
+fn a_store_behind_tls_is_reached_with_the_authority_that_is_named() {
+    let Some((server, authority, port)) = S3::seaweed_with_tls() else { return };
+    let url = server.url().replace("s3:http:", "s3:https:");
+    let url = url.replace(&format!(":{}/", server.port), &format!(":{port}/"));
+    let mut home = Home::empty();
+    home.set("AWS_ACCESS_KEY_ID", KEY);
+    home.set("AWS_SECRET_ACCESS_KEY", SECRET);
+    home.set("BULLA_REPOSITORY", &url);
+    home.bulla("init --key-file-out key").ends(1).says("--cacert");
+    let authority = authority.to_str().unwrap();
+    std::fs::remove_file(home.path("key")).ok();
+    home.bulla(&format!("init --key-file-out key --cacert {authority}")).ok();
+    home.set("BULLA_KEY_FILE", "key");
+    home.bulla("snapshots").ends(1).says("TLS");
+    home.bulla(&format!("snapshots --cacert {authority}")).ends(0).prints("no snapshots");
+    for name in ["BULLA_CACERT", "AWS_CA_BUNDLE"] {
+        home.set(name, authority);
+        home.bulla("snapshots").ends(0).prints("no snapshots");
+        home.unset(name);
+    }
+    home.bulla("snapshots --cacert key").ends(2).says("--cacert");
+}
+
+/// What a `rest:` URL holds is a secret: whatever is done with it, and whatever goes wrong.
+#[test]
+fn the_password_of_a_rest_url_shows_nowhere() {
+    let Some(server) = RestServer::start(false) else { return };
+    let url = server.url();
+    let mut home = Home::empty();
+    home.write("src/letter", b"Dear Sumer,\n");
+    home.set("BULLA_REPOSITORY", &url);
+    let said = |line: &str, code: i32| {
+        let ran = home.bulla(line).ends(code);
+        assert!(!shows_a_secret(&ran.out) && !shows_a_secret(&ran.err), "{line}\n{}\n{}", ran.out, ran.err);
+        (ran.out, ran.err)
+    };
+    let init = said("init --key-file-out key", 0);
+    assert!(init.1.contains("not exact") && init.1.contains("--assume-dead"), "{init:?}");
+    let config = format!(
+        "[destination.far]\nurl = \"{url}\"\nkey = {{ file = \"{}\" }}\n\
+         [job.letters]\nsource = {{ paths = [\"{}\"] }}\nto = [\"far\"]\n",
+        home.shown("key"),
+        home.shown("src"),
+    );
+    home.write("jobs.toml", config.as_bytes());
+    let key = "--key-file key";
+    for line in [
+        "backup src -vv",
+        "backup src --json",
+        "snapshots",
+        "snapshots --json",
+        "ls latest",
+        "find letter",
+        "check --read-data",
+        "restore latest -t back -vv",
+        "forget latest~1 --now --yes",
+        "prune",
+        "key list",
+        "key list --json",
+        "rescue-kit kit",
+        "repair parity",
+        "config check --config jobs.toml",
+        "config show --config jobs.toml",
+        "config show --origin --config jobs.toml",
+        "run letters --config jobs.toml",
+    ] {
+        said(&format!("{line} {key}"), 0);
+    }
+    for line in
+        ["status --config jobs.toml", "compliance --config jobs.toml", "drill letters --config jobs.toml"]
+    {
+        let ran = home.bulla(line);
+        assert!(!shows_a_secret(&ran.out) && !shows_a_secret(&ran.err), "{line}\n{}\n{}", ran.out, ran.err);
+    }
+    for entry in std::fs::read_dir(home.path("kit")).unwrap() {
+        let path = entry.unwrap().path();
+        assert!(path.is_dir() || !shows_a_secret(&String::from_utf8_lossy(&std::fs::read(&path).unwrap())));
+    }
+    said(&format!("init {key}"), 1);
+    said(&format!("restore latest -t back --option rest.x=1 {key}"), 2);
+    said(&format!("snapshots -r {url}?x=1 {key}"), 2);
+    said(&format!("snapshots -r {} {key}", url.replace("rest:http:", "rest:ftp:")), 2);
+    said(&format!("snapshots -r {} {key}", url.replace("rest:", "")), 2);
+    said(&format!("snapshots -r {} {key}", url.replace(SECRET, &format!("{SECRET}-not"))), 1);
+    let [nobody] = ports();
+    let gone = format!("rest:http://{KEY}:{SECRET}@127.0.0.1:{nobody}/");
+    said(&format!("snapshots -r {gone} -o retry-seconds=1 {key}"), 1);
+    said(&format!("backup src --copy-to {gone} -o retry-seconds=1 {key}"), 3);
+    said(&format!("copy --from-repo {gone} --from-key-file key -o retry-seconds=1 {key}"), 1);
+    said(&format!("snapshots -o {gone}#retry-seconds=1 {key}"), 0);
+}
+
+#[test]
+fn packs_have_the_size_that_init_was_told() {
+    let mut home = Home::empty();
+    home.write("src/file", &crate::content::noise(1, 6 << 20));
+    for (name, size, packs) in [("small", "--pack-size 1M", 5..8), ("usual", "", 1..2)] {
+        home.set("BULLA_REPOSITORY", name);
+        home.bulla(&format!("init --key-file-out {name}.key {size}")).ok();
+        home.bulla(&format!("backup src --key-file {name}.key")).ok();
+        let sizes: Vec<u64> = std::fs::read_dir(home.path(&format!("{name}/packs")))
+            .unwrap()
+            .map(|e| e.unwrap().metadata().unwrap().len())
+            .collect();
+        assert!(packs.contains(&sizes.len()), "{name}: {sizes:?}");
+        assert!(name != "small" || sizes.iter().all(|s| *s < 3 << 20), "{sizes:?}");
+    }
+    home.bulla("init -r none --key-file-out none.key --pack-size 1K").ends(2).says("is not from");
+    home.bulla("init -r none --key-file-out none.key --pack-size 1G").ends(2).says("is not from");
 }

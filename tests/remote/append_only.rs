@@ -390,7 +390,8 @@ fn what_living_snapshots_need_is_retained_and_nothing_else() {
     let plain = store_as(KEY, &server.url(), &[]);
     plain.prepare().unwrap();
     let plain = plain.backend();
-    two_backups(&plain, dir.path());
+    let third = tempfile::tempdir().unwrap();
+    two_backups(&plain, third.path());
     match retain::run(&open(plain.clone(), 6).unwrap(), longer, false, &Silent) {
         Err(Error::Refused(text)) => assert!(text.contains("object lock"), "{text}"),
         other => panic!("{other:?}"),

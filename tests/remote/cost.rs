@@ -41,7 +41,7 @@ fn tree(dir: &Path) {
     }
 }
 
-fn assert_at_most(proxy: &Proxy, what: &str, most: usize) {
+fn assert_at_most(proxy: &Proxy, what: &str, most: usize) -> Vec<String> {
     let requests = proxy.requests();
     println!("{what:<42} {:>3} requests", requests.len());
     assert!(
@@ -50,6 +50,7 @@ fn assert_at_most(proxy: &Proxy, what: &str, most: usize) {
         requests.len(),
         requests.join("\n")
     );
+    requests
 }
 
 #[test]
@@ -98,9 +99,17 @@ fn verbs_cost_requests_by_the_pack_and_not_by_the_file() {
 
     let whole = target.path().join("whole");
     let repository = open(&far(), here(7));
+    let rehearsal = RestoreOptions { dry_run: true, ..RestoreOptions::default() };
+    let would = restore::run(&repository, &last, b"", &whole, &rehearsal, &Silent).unwrap();
+    let of_packs = |requests: &[String]| requests.iter().filter(|r| r.contains("/packs/")).count() as u64;
+    assert_eq!(of_packs(&proxy.requests()), 0, "a dry run fetches no content");
+    let repository = open(&far(), here(7));
     let report = restore::run(&repository, &last, b"", &whole, &RestoreOptions::default(), &Silent).unwrap();
     assert_eq!(report.files_restored, 2000);
-    assert_at_most(&proxy, "restore of 2,000 files", 24);
+    let requests = assert_at_most(&proxy, "restore of 2,000 files", 24);
+    assert_eq!(of_packs(&requests), would.requests_to_make, "what the dry run said");
+    assert_eq!(would.packs_to_fetch, 6);
+    assert!((40 << 20..42 << 20).contains(&would.bytes_to_fetch), "{}", would.bytes_to_fetch);
 
     let repository = open(&far(), here(8));
     crate::support::forget(&repository, &first.id, true, "test").unwrap();
@@ -134,6 +143,35 @@ fn a_backup_without_a_change_over_more_than_a_page_of_packs_takes_fewer_than_15_
     let report = back_up(&through(&proxy, &server, &url), 3);
     assert_eq!(report.statistics.data_chunks_new, 0);
     assert_at_most(&proxy, &format!("backup without a change, {objects} objects"), 14);
+}
+
+/// As many connections are open at once as were asked for, and no more.
+#[test]
+fn connections_are_as_many_as_the_option_says() {
+    let Some(server) = S3::seaweed() else { return };
+    let (url, dir) = (server.url(), tempfile::tempdir().unwrap());
+    store(&url).prepare().unwrap();
+    Repository::init(store(&url).backend(), &small(), &secret(), env(1)).unwrap();
+    for n in 0..20 {
+        std::fs::write(dir.path().join(n.to_string()), noise(&n.to_string(), 300_000)).unwrap();
+    }
+    let link = Link { round_trip: Duration::from_millis(20), rate: 0 };
+    let most = |connections: u64, seed| {
+        let proxy = Proxy::new(server.port, link);
+        let far = url.replace(&format!(":{}/", server.port), &format!(":{}/", proxy.port));
+        let far = store_with(&far, &[&format!("s3.connections={connections}")]).backend();
+        let repository = Repository::open(far.clone(), &secret(), env(seed)).unwrap();
+        std::fs::write(dir.path().join("new"), noise(&seed.to_string(), 1_000_000)).unwrap();
+        let report = backup::run(&repository, source(dir.path()), &options(), &Silent).unwrap();
+        let target = tempfile::tempdir().unwrap();
+        let whole = RestoreOptions::default();
+        restore::run(&repository, &report.snapshot.unwrap(), b"", &target.path().join("t"), &whole, &Silent)
+            .unwrap();
+        proxy.at_once()
+    };
+    assert_eq!(most(1, 2), 1);
+    let five = most(5, 3);
+    assert!((2..=5).contains(&five), "{five}");
 }
 
 /// The link of the test, or `BULLA_LINK=MILLISECONDS,MEGABYTES` (a second): round trip and rate.

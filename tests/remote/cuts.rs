@@ -20,7 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Random cuts of a usual run.
-const CUTS: usize = 2_500;
+const CUTS: usize = 5_000;
 
 fn wanted() -> usize {
     std::env::var("BULLA_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(CUTS)

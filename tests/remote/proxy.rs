@@ -58,7 +58,8 @@ struct State {
     up: Lane,
     back: Lane,
     requests: Mutex<Vec<String>>,
-    connections: AtomicU64,
+    open: AtomicU64,
+    most: AtomicU64,
 }
 
 /// A listener in front of a server.
@@ -89,14 +90,16 @@ impl Proxy {
             up: lane(),
             back: lane(),
             requests: Mutex::default(),
-            connections: AtomicU64::new(0),
+            open: AtomicU64::new(0),
+            most: AtomicU64::new(0),
         });
         let shared = state.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let state = shared.clone();
                 if !state.down.load(Ordering::SeqCst) {
-                    state.connections.fetch_add(1, Ordering::SeqCst);
+                    let open = state.open.fetch_add(1, Ordering::SeqCst) + 1;
+                    state.most.fetch_max(open, Ordering::SeqCst);
                     std::thread::spawn(move || serve(&state, client));
                 }
             }
@@ -130,9 +133,9 @@ impl Proxy {
         std::mem::take(&mut *self.lane(way).cuts.lock().unwrap()).passed
     }
 
-    /// How many connections there were.
-    pub(crate) fn connections(&self) -> u64 {
-        self.state.connections.load(Ordering::SeqCst)
+    /// The most connections that were open at once.
+    pub(crate) fn at_once(&self) -> u64 {
+        self.state.most.load(Ordering::SeqCst)
     }
 
     /// The network is gone, or there again.
@@ -147,6 +150,11 @@ impl Proxy {
 }
 
 fn serve(state: &Arc<State>, client: TcpStream) {
+    pass(state, client);
+    state.open.fetch_sub(1, Ordering::SeqCst);
+}
+
+fn pass(state: &Arc<State>, client: TcpStream) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", state.target)) else { return };
     for stream in [&client, &server] {
         stream.set_nodelay(true).unwrap();

@@ -3,7 +3,7 @@
 //! `backends/install-servers` puts those that are no Debian packages where they are found here. A server that is not there
 //! fails the test where `CI=true` is set, and is said and passed over elsewhere.
 
-use bulla_backends::http::{Ask, Http};
+use bulla_backends::http::{Ask, Http, Timeouts};
 use bulla_backends::location::Location;
 use bulla_backends::open::{Opened, Settings, open};
 use bulla_backends::settings::{Options, Variables};
@@ -287,7 +287,10 @@ fn ask<'a, A: S3Action<'a>>(
     headers.iter().for_each(|(name, value)| action.headers_mut().insert(*name, *value));
     let (url, parts) = (action.sign(Duration::from_secs(60)), body.map(|b| [b]));
     let body = parts.as_ref().map(|p| p.as_slice());
-    let answer = Http::new(None, 1).unwrap().send(&Ask { method, url: url.as_str(), headers, body }).unwrap();
+    let answer = Http::new(None, 1, Timeouts::default())
+        .unwrap()
+        .send(&Ask { method, url: url.as_str(), headers, body })
+        .unwrap();
     (answer.status(), String::from_utf8(answer.body(1 << 20).unwrap()).unwrap())
 }
 
@@ -299,7 +302,7 @@ fn bucket_at(port: u16, name: &str) -> Bucket {
 fn make_bucket(bucket: &Bucket) -> bool {
     let credentials = Credentials::new(KEY, SECRET);
     let url = bucket.create_bucket(&credentials).sign(Duration::from_secs(60));
-    let http = Http::new(None, 1).unwrap();
+    let http = Http::new(None, 1, Timeouts::default()).unwrap();
     let ask = Ask { method: "PUT", url: url.as_str(), headers: &[], body: Some(&[]) };
     http.send(&ask).is_ok_and(|answer| answer.status() == 200)
 }

@@ -86,6 +86,12 @@ impl S3 {
         if self.config.prefix.is_empty() { path.to_owned() } else { format!("{}/{path}", self.config.prefix) }
     }
 
+    /// The URL that reads an object.
+    #[cfg(test)]
+    pub(crate) fn signed(&self, path: &str) -> Url {
+        self.bucket.get_object(self.credentials(), &self.key(path)).sign(SIGNED_FOR)
+    }
+
     fn credentials(&self) -> Option<&Credentials> {
         self.config.credentials.as_ref()
     }
