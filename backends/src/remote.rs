@@ -9,8 +9,8 @@ use crate::store::{Attempt, Failure, Kind, Mode, Page, Part, Store};
 use bulla_engine::backend::{Backend, BackendError, Capabilities, Put, Result, Retention, Stat};
 use bulla_engine::format::{Area, ObjectName};
 use std::io;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 /// Called when an attempt failed and another will be made: what, and in how many seconds.
@@ -23,12 +23,26 @@ pub struct Remote<S> {
     notice: Option<Notice>,
     exact: OnceLock<bool>,
     attempts: AtomicU64,
+    /// Attempts that may begin now, so that there are never more at once than the store has connections.
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+/// An attempt's place among those under way; given back when it is dropped.
+struct Turn<'a>(&'a Mutex<usize>, &'a Condvar);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.1.notify_one();
+    }
 }
 
 impl<S: Store> Remote<S> {
     /// A backend over `store`.
     pub fn new(store: S, patience: Patience, notice: Option<Notice>) -> Self {
-        Self { store, patience, notice, exact: OnceLock::new(), attempts: AtomicU64::new(0) }
+        let (free, freed) = (Mutex::new(store.connections().max(1)), Condvar::new());
+        Self { store, patience, notice, exact: OnceLock::new(), attempts: AtomicU64::new(0), free, freed }
     }
 
     /// Makes what an empty repository needs before its first put.
@@ -41,6 +55,13 @@ impl<S: Store> Remote<S> {
         self.attempts.load(Ordering::Relaxed)
     }
 
+    fn turn(&self) -> Turn<'_> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Turn(&self.free, &self.freed)
+    }
+
     /// Tries until it is done, it cannot be done, or patience ends. `call` is told how many attempts failed before.
     fn until_done<T>(
         &self,
@@ -51,10 +72,12 @@ impl<S: Store> Remote<S> {
         let (mut failures, mut since) = (0, None);
         loop {
             self.attempts.fetch_add(1, Ordering::Relaxed);
+            let turn = self.turn();
             let failure = match call(failures) {
                 Ok(done) => return Ok(done),
                 Err(failure) => failure,
             };
+            drop(turn);
             failures += 1;
             let Kind::Passing { after } = failure.kind else {
                 return Err(self.error(verb, object, failures, failure));
@@ -272,7 +295,6 @@ mod tests {
     use super::*;
     use bulla_engine::format::{PackName, RunId};
     use proptest::prelude::*;
-    use std::sync::Mutex;
 
     /// A store of names alone, which lists in pages.
     struct Pages {
