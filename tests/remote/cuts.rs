@@ -28,9 +28,9 @@ fn wanted() -> usize {
 
 /// The store at `url`, whose server listens at `port`, through a proxy. As little waiting as may be: what is tested is what
 /// follows a cut, not how long it takes.
-pub(crate) fn through(proxy: &Proxy, port: u16, url: &str, patience: u64) -> Arc<dyn Backend> {
+fn through(proxy: &Proxy, port: u16, url: &str) -> Arc<dyn Backend> {
     let url = url.replace(&format!(":{port}/"), &format!(":{}/", proxy.port));
-    store_with(&url, &["retry-first-ms=0", &format!("retry-seconds={patience}")]).backend()
+    store_with(&url, &["retry-first-ms=0", "retry-seconds=60"]).backend()
 }
 
 /// What is done to a small object.
@@ -68,7 +68,7 @@ impl Act {
 /// Cuts once after each number of bytes that pass one way. Gives how many cuts there were.
 fn at_every_byte(act: Act, way: Way, name: &ObjectName, url: &str, port: u16) -> u64 {
     let (proxy, near) = (Proxy::new(port, NEAR), store(url).backend());
-    let far = through(&proxy, port, url, 60);
+    let far = through(&proxy, port, url);
     near.put(name, &[BYTES]).unwrap();
     // The first time it may ask more than later, and it connects.
     let mut length = 0;
@@ -77,12 +77,16 @@ fn at_every_byte(act: Act, way: Way, name: &ObjectName, url: &str, port: u16) ->
         act.perform(&*far, &*near, name, "uncut");
         length = proxy.passed(way);
     }
-    for at in 0..length {
+    // A server may use a byte more or less from one answer to the next: the end is where nothing is left to cut.
+    for at in 0.. {
         proxy.cut_once(way, at);
         act.perform(&*far, &*near, name, &format!("{act:?} {way:?} cut after {at} bytes"));
-        assert_eq!(proxy.cuts(way), [at], "{act:?} {way:?}");
+        if proxy.cuts(way).is_empty() {
+            assert!(at.abs_diff(length) < 16, "{act:?} {way:?}: {at} cuts in {length} bytes");
+            return at;
+        }
     }
-    length
+    0
 }
 
 /// All acts, both ways, side by side.
@@ -157,7 +161,7 @@ impl Cut<'_> {
         let proxy = Proxy::new(self.server.port, NEAR);
         proxy.cut(way, self.seed, 5_000);
         let open = |url: &&str| {
-            Repository::open(through(&proxy, self.server.port, url, 60), &secret(), env(self.seed + 10))
+            Repository::open(through(&proxy, self.server.port, url), &secret(), env(self.seed + 10))
         };
         let opened: Result<Vec<Repository>> = urls.iter().map(open).collect();
         let done = opened.and_then(|opened| act(&opened));

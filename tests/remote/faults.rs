@@ -2,7 +2,6 @@
 //!
 //! `BULLA_GONE` is for how many seconds; the long run is in `LEDGER.md`. Connections that are cut: [`super::cuts`].
 
-use super::cuts::through;
 use super::proxy::{NEAR, Proxy, Way};
 use super::servers::{S3, shows_a_secret, store_with};
 use crate::support::{contents, env, noise, on_disk, options, secret, small, source};
@@ -23,7 +22,8 @@ fn a_backup_outlives_a_network_that_is_gone() {
     direct.prepare().unwrap();
     let proxy = Proxy::new(server.port, NEAR);
     let gone = std::env::var("BULLA_GONE").ok().and_then(|n| n.parse().ok()).unwrap_or(GONE);
-    let store = through(&proxy, server.port, &url, gone + 60);
+    let far = url.replace(&format!(":{}/", server.port), &format!(":{}/", proxy.port));
+    let store = store_with(&far, &["retry-first-ms=20", &format!("retry-seconds={}", gone + 60)]).backend();
     let repository = Repository::init(store, &small(), &secret(), env(1)).unwrap().repository;
     let dir = tempfile::tempdir().unwrap();
     for n in 0..40 {
