@@ -234,15 +234,13 @@ mod tests {
         let plain = asked(place, &[], &[]);
         assert!(scope(&plain).starts_with("KEY/") && scope(&plain).ends_with("/us-east-1/s3/aws4_request"));
         assert_eq!(value(&plain, "X-Amz-Security-Token"), None);
-        let regions: [(&[&str], &[(&str, &str)], &str); 3] = [
-            (&["s3.region=eu-north-1"], &[("AWS_REGION", "x")], "eu-north-1"),
-            (&[], &[("AWS_REGION", "eu-west-3"), ("AWS_DEFAULT_REGION", "x")], "eu-west-3"),
-            (&[], &[("AWS_DEFAULT_REGION", "ap-south-2")], "ap-south-2"),
-        ];
-        for (options, variables, region) in regions {
+        let is_in = |options: &[&str], variables: &[(&str, &str)], region: &str| {
             let url = asked(place, options, variables);
             assert!(scope(&url).ends_with(&format!("/{region}/s3/aws4_request")), "{url}");
-        }
+        };
+        is_in(&["s3.region=eu-north-1"], &[("AWS_REGION", "x")], "eu-north-1");
+        is_in(&[], &[("AWS_REGION", "eu-west-3"), ("AWS_DEFAULT_REGION", "x")], "eu-west-3");
+        is_in(&[], &[("AWS_DEFAULT_REGION", "ap-south-2")], "ap-south-2");
         let url = asked(place, &[], &[("AWS_SESSION_TOKEN", "a/token+of=an hour")]);
         assert_eq!(value(&url, "X-Amz-Security-Token").as_deref(), Some("a/token+of=an hour"));
     }

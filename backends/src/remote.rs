@@ -28,6 +28,9 @@ pub struct Remote<S> {
     freed: Condvar,
 }
 
+/// Of several areas, the names and sizes in each.
+type Listings = Vec<Vec<(ObjectName, u64)>>;
+
 /// An attempt's place among those under way; given back when it is dropped.
 struct Turn<'a>(&'a Mutex<usize>, &'a Condvar);
 
@@ -138,7 +141,7 @@ impl<S: Store> Remote<S> {
     /// The listings of areas that are in the order of their names, out of the listing of everything. Where that takes more
     /// than one request, what lies between the areas is passed over. `None` from a store that cannot, or that keeps another
     /// order than that of paths.
-    fn list_together(&self, areas: &[Area]) -> Result<Option<Vec<Vec<(ObjectName, u64)>>>> {
+    fn list_together(&self, areas: &[Area]) -> Result<Option<Listings>> {
         let mut out = vec![Vec::new(); areas.len()];
         let mut behind = String::new();
         loop {
