@@ -115,7 +115,8 @@ fn those_that_live_commit_while_others_are_waited_for() {
     let back_up = |place: &mut Place| {
         let repository = place.open().unwrap();
         let reader = Box::new(Counted(data, read.clone()));
-        let source = Sources::Stream(StreamSource { name: b"dump".to_vec(), reader, commit: None, holes: Vec::new() });
+        let source =
+            Sources::Stream(StreamSource { name: b"dump".to_vec(), reader, commit: None, holes: Vec::new() });
         let report = backup::run(&repository, source, &options(), &Silent).unwrap();
         (place.made, place.repository) = (report.snapshot, Some(repository));
         ended.lock().unwrap().push(place.name);

@@ -10,10 +10,21 @@ use ureq::http::{Request, Response};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, SendBody};
 
-/// To find the server, to reach it, and to agree on keys.
-const CONNECT: Duration = Duration::from_secs(30);
-/// Without a byte in either direction a connection is dead.
-const SILENCE: Duration = Duration::from_secs(60);
+/// How long a server may say nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To find the server, to reach it, and to agree on keys; each.
+    pub connect: Duration,
+    /// Without a byte in either direction a connection is dead after this.
+    pub silence: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(30), silence: Duration::from_secs(60) }
+    }
+}
+
 /// Memory that is taken before a byte has come.
 const ROOM: u64 = 16 << 20;
 /// The most that is read of an answer that says what went wrong.
@@ -43,7 +54,7 @@ pub struct Answer {
 
 impl Http {
     /// A client that trusts the certificates in `authorities` (PEM) instead of the usual ones, if given.
-    pub fn new(authorities: Option<&[u8]>, connections: usize) -> Result<Self, String> {
+    pub fn new(authorities: Option<&[u8]>, connections: usize, timeouts: Timeouts) -> Result<Self, String> {
         let roots = match authorities {
             None => RootCerts::WebPki,
             Some(pem) => RootCerts::new_with_certs(&certificates(pem)?),
@@ -57,10 +68,10 @@ impl Http {
             .max_idle_connections(connections)
             // Servers close what was idle for long just when it is used again.
             .max_idle_age(Duration::from_secs(10))
-            .timeout_resolve(Some(CONNECT))
-            .timeout_connect(Some(CONNECT))
-            .timeout_per_read(Some(SILENCE))
-            .timeout_per_write(Some(SILENCE))
+            .timeout_resolve(Some(timeouts.connect))
+            .timeout_connect(Some(timeouts.connect))
+            .timeout_per_read(Some(timeouts.silence))
+            .timeout_per_write(Some(timeouts.silence))
             .input_buffer_size(256 << 10)
             .output_buffer_size(256 << 10)
             .user_agent(concat!("bulla/", env!("CARGO_PKG_VERSION")))
@@ -207,7 +218,8 @@ impl Answer {
     /// The failure that the status stands for, with what the body says of it.
     pub fn complaint(self) -> Failure {
         let status = self.status();
-        let after = self.header("retry-after").and_then(|s| s.trim().parse().ok()).map(Duration::from_secs);
+        let sent = self.header("date").and_then(date);
+        let after = self.header("retry-after").and_then(|s| wait(s, sent));
         let reason = self.response.status().canonical_reason().unwrap_or_default();
         let mut text = format!("{status} {reason}").trim_end().to_owned();
         let mut body = Vec::new();
@@ -265,6 +277,15 @@ pub fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     Some(rest.split_once("</")?.0)
 }
 
+/// How long a `Retry-After` says to wait: seconds, or a date (RFC 9110, 10.2.3), which counts from when the answer was sent.
+fn wait(text: &str, sent: Option<i64>) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let sent = sent.unwrap_or_else(|| jiff::Timestamp::now().as_second());
+    u64::try_from(date(text.trim())?.saturating_sub(sent)).ok().map(Duration::from_secs)
+}
+
 /// Seconds since 1970 of an HTTP date (RFC 9110, 5.6.7).
 pub fn date(text: &str) -> Option<i64> {
     Some(jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_second())
@@ -314,6 +335,10 @@ mod tests {
         assert_eq!((range_in("bytes 3-4/*"), range_in("bytes */5")), (Some((3, None)), None));
         assert_eq!(date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
         assert_eq!(date("yesterday"), None);
+        let at = |text: &str| wait(text, date("Sun, 06 Nov 1994 08:49:30 GMT")).map(|d| d.as_secs());
+        assert_eq!([at("7"), at("Sun, 06 Nov 1994 08:49:37 GMT"), at("soon")], [Some(7), Some(7), None]);
+        assert_eq!(at("Sun, 06 Nov 1994 08:49:00 GMT"), None, "that is over");
+        assert!(wait("Tue, 31 Dec 2999 23:59:59 GMT", None) > Some(Duration::from_secs(1 << 30)));
         assert_eq!(element("<E><Code>NoSuchKey</Code></E>", "Code"), Some("NoSuchKey"));
     }
 }

@@ -41,6 +41,14 @@ pub enum Location {
 const FOREIGN: [&str; 7] = ["http", "https", "b2", "azure", "gs", "ssh", "swift"];
 
 impl Location {
+    /// True if both are one place, whoever logs in there.
+    pub fn is_at(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Rest(a), Self::Rest(b)) => a.origin() == b.origin() && a.path() == b.path(),
+            _ => self == other,
+        }
+    }
+
     /// What was typed. The error is a sentence for people and never repeats a password.
     pub fn parse(place: &OsStr) -> Result<Self, String> {
         let bytes = place.as_bytes();
@@ -213,6 +221,13 @@ mod tests {
         let rest = |url: &str| Ok(Location::Rest(url.parse().unwrap()));
         assert_eq!(at("rest:http://h:8000/a"), rest("http://h:8000/a/"));
         assert_eq!(at("rest:https://u:p@h/"), rest("https://u:p@h/"));
+        let is_at = |a: &str, b: &str| at(a).unwrap().is_at(&at(b).unwrap());
+        assert!(
+            is_at("rest:https://h/a", "rest:https://u:p@h:443/a/") && is_at("s3:h/b/p/", "s3:https://h/b/p")
+        );
+        assert!(
+            !is_at("rest:https://h/a", "rest:https://h/b") && !is_at("rest:https://h/", "rest:http://h/")
+        );
         assert!(at("rest:ftp://h/").is_err() && at("rest:h").is_err());
         assert_eq!(at("rclone:b2:bucket/x"), Ok(Location::Rclone("b2:bucket/x".into())));
     }

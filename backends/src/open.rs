@@ -1,6 +1,6 @@
 //! From a location and what the user set to a backend. Nothing is asked of the store yet.
 
-use crate::http::Http;
+use crate::http::{Http, Timeouts};
 use crate::location::Location;
 use crate::rclone::{self, Rclone};
 use crate::remote::{Notice, Remote};
@@ -70,10 +70,6 @@ impl Opened {
 /// The store at a location. The error is a sentence about what was typed or set.
 pub fn open(location: &Location, settings: Settings<'_>) -> Result<Opened, String> {
     let Settings { mut options, variables, authorities, notice } = settings;
-    if let Location::Local(path) = location {
-        options.done("a local directory")?;
-        return Ok(Opened::Local(Arc::new(Local::new(path))));
-    }
     let mut patience = Patience::default();
     if let Some(seconds) = options.take_as("retry-seconds")? {
         patience.total = Duration::from_secs(seconds);
@@ -81,11 +77,20 @@ pub fn open(location: &Location, settings: Settings<'_>) -> Result<Opened, Strin
     if let Some(millis) = options.take_as("retry-first-ms")? {
         patience.first = Duration::from_millis(millis);
     }
-    let pem = match authorities {
+    if let Location::Local(path) = location {
+        // How long is tried again is said of all repositories of a command, and here nothing is.
+        options.done("a local directory")?;
+        return Ok(Opened::Local(Arc::new(Local::new(path))));
+    }
+    // AWS's own tools call it so.
+    let bundle = || variables.get("AWS_CA_BUNDLE").filter(|_| matches!(location, Location::S3 { .. }));
+    let pem = match authorities.or_else(|| bundle().map(PathBuf::from)) {
         Some(file) => Some(std::fs::read(&file).map_err(|e| format!("cannot read {}: {e}", file.display()))?),
         None => None,
     };
-    let http = |connections| Http::new(pem.as_deref(), connections).map_err(|e| format!("--cacert: {e}"));
+    let http = |connections| {
+        Http::new(pem.as_deref(), connections, Timeouts::default()).map_err(|e| format!("--cacert: {e}"))
+    };
     fn finish<S: Store + 'static>(store: S, patience: Patience, notice: Option<Notice>) -> Opened {
         Opened::Remote(Arc::new(Remote::new(store, patience, notice)))
     }
@@ -155,7 +160,7 @@ fn s3_config(
         region,
         lookup,
         storage_class: options.take("s3.storage-class"),
-        credentials: credentials::find(variables)?,
+        credentials: credentials::find(options.take("s3.profile").as_deref(), variables)?,
         connections: connections(options.take_as("s3.connections")?),
     })
 }
@@ -172,4 +177,71 @@ fn with_login(mut url: Url, variables: &Variables<'_>) -> Url {
         let _ = url.set_password(Some(&password));
     }
     url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+
+    /// The URL that would be asked for a pack.
+    fn asked(place: &str, options: &[&str], variables: &[(&str, &str)]) -> Url {
+        let get = |name: &str| {
+            variables
+                .iter()
+                .chain(&[("AWS_ACCESS_KEY_ID", "KEY"), ("AWS_SECRET_ACCESS_KEY", "SECRET")])
+                .find(|(n, _)| *n == name)
+                .map(|(_, value)| (*value).to_owned())
+        };
+        let Ok(Location::S3 { endpoint, bucket, prefix }) = Location::parse(OsStr::new(place)) else {
+            panic!("{place}")
+        };
+        let mut options = Options::parse(options).unwrap();
+        let config = s3_config(&endpoint, &bucket, &prefix, &mut options, &Variables::new(&get)).unwrap();
+        options.done("s3:").unwrap();
+        let http = Http::new(None, 1, Timeouts::default()).unwrap();
+        S3::new(http, config).unwrap().signed("packs/x")
+    }
+
+    fn value(url: &Url, name: &str) -> Option<String> {
+        url.query_pairs().find(|(n, _)| n == name).map(|(_, value)| value.into_owned())
+    }
+
+    #[test]
+    fn the_bucket_is_in_the_host_or_in_the_path() {
+        let at = |place: &str, options: &[&str]| {
+            let mut url = asked(place, options, &[]);
+            url.set_query(None);
+            url.to_string()
+        };
+        let aws = "s3:https://s3.eu-central-1.amazonaws.com/backups/host1";
+        assert_eq!(at(aws, &[]), "https://backups.s3.eu-central-1.amazonaws.com/host1/packs/x");
+        assert_eq!(
+            at(aws, &["s3.bucket-lookup=path"]),
+            "https://s3.eu-central-1.amazonaws.com/backups/host1/packs/x"
+        );
+        let dotted = "s3:https://s3.amazonaws.com/back.ups";
+        assert_eq!(at(dotted, &[]), "https://s3.amazonaws.com/back.ups/packs/x", "no certificate fits a dot");
+        let own = "s3:https://s3.example.com:9000/backups/host1";
+        assert_eq!(at(own, &[]), "https://s3.example.com:9000/backups/host1/packs/x");
+        assert_eq!(at(own, &["s3.bucket-lookup=dns"]), "https://backups.s3.example.com:9000/host1/packs/x");
+    }
+
+    #[test]
+    fn a_signature_names_region_and_session() {
+        let place = "s3:https://s3.example.com/backups";
+        let scope = |url: &Url| value(url, "X-Amz-Credential").unwrap();
+        let plain = asked(place, &[], &[]);
+        assert!(scope(&plain).starts_with("KEY/") && scope(&plain).ends_with("/us-east-1/s3/aws4_request"));
+        assert_eq!(value(&plain, "X-Amz-Security-Token"), None);
+        let is_in = |options: &[&str], variables: &[(&str, &str)], region: &str| {
+            let url = asked(place, options, variables);
+            assert!(scope(&url).ends_with(&format!("/{region}/s3/aws4_request")), "{url}");
+        };
+        is_in(&["s3.region=eu-north-1"], &[("AWS_REGION", "x")], "eu-north-1");
+        is_in(&[], &[("AWS_REGION", "eu-west-3"), ("AWS_DEFAULT_REGION", "x")], "eu-west-3");
+        is_in(&[], &[("AWS_DEFAULT_REGION", "ap-south-2")], "ap-south-2");
+        let url = asked(place, &[], &[("AWS_SESSION_TOKEN", "a/token+of=an hour")]);
+        assert_eq!(value(&url, "X-Amz-Security-Token").as_deref(), Some("a/token+of=an hour"));
+    }
 }

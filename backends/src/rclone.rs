@@ -1,7 +1,7 @@
 //! Whatever rclone reaches, through a server that it is made to be: `rclone serve restic` on the loopback interface, with
 //! a password of this process's own. (restic talks to it over pipes, in HTTP/2; a port needs no second HTTP library.)
 
-use crate::http::Http;
+use crate::http::{Http, Timeouts};
 use crate::rest::Rest;
 use crate::store::{Attempt, Failure, Mode, Page, Part, Put, Stat, Store};
 use std::io::{BufRead, BufReader};
@@ -95,7 +95,8 @@ impl Rclone {
         let ready = listen(&mut shell, ended.clone()).and_then(|port| {
             let url = format!("http://{USER}:{password}@127.0.0.1:{port}/");
             let url: Url = url.parse().map_err(|_| Failure::last("rclone's address makes no sense"))?;
-            let http = Http::new(None, self.config.connections).map_err(Failure::last)?;
+            let http =
+                Http::new(None, self.config.connections, Timeouts::default()).map_err(Failure::last)?;
             Ok(Arc::new(Rest::new(http, url, Some(self.place()), self.config.connections)))
         });
         match ready {

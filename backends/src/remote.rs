@@ -5,12 +5,12 @@
 //! name writes different bytes: each is sealed with a nonce of its own.
 
 use crate::retry::Patience;
-use crate::store::{Attempt, Failure, Kind, Mode, Part, Store};
-use bulla_engine::backend::{Backend, BackendError, Capabilities, Put, Result, Stat};
+use crate::store::{Attempt, Failure, Kind, Mode, Page, Part, Store};
+use bulla_engine::backend::{Backend, BackendError, Capabilities, Put, Result, Retention, Stat};
 use bulla_engine::format::{Area, ObjectName};
 use std::io;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 /// Called when an attempt failed and another will be made: what, and in how many seconds.
@@ -23,12 +23,29 @@ pub struct Remote<S> {
     notice: Option<Notice>,
     exact: OnceLock<bool>,
     attempts: AtomicU64,
+    /// Attempts that may begin now, so that there are never more at once than the store has connections.
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+/// Of several areas, the names and sizes in each.
+type Listings = Vec<Vec<(ObjectName, u64)>>;
+
+/// An attempt's place among those under way; given back when it is dropped.
+struct Turn<'a>(&'a Mutex<usize>, &'a Condvar);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.1.notify_one();
+    }
 }
 
 impl<S: Store> Remote<S> {
     /// A backend over `store`.
     pub fn new(store: S, patience: Patience, notice: Option<Notice>) -> Self {
-        Self { store, patience, notice, exact: OnceLock::new(), attempts: AtomicU64::new(0) }
+        let (free, freed) = (Mutex::new(store.connections().max(1)), Condvar::new());
+        Self { store, patience, notice, exact: OnceLock::new(), attempts: AtomicU64::new(0), free, freed }
     }
 
     /// Makes what an empty repository needs before its first put.
@@ -41,6 +58,13 @@ impl<S: Store> Remote<S> {
         self.attempts.load(Ordering::Relaxed)
     }
 
+    fn turn(&self) -> Turn<'_> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Turn(&self.free, &self.freed)
+    }
+
     /// Tries until it is done, it cannot be done, or patience ends. `call` is told how many attempts failed before.
     fn until_done<T>(
         &self,
@@ -51,10 +75,12 @@ impl<S: Store> Remote<S> {
         let (mut failures, mut since) = (0, None);
         loop {
             self.attempts.fetch_add(1, Ordering::Relaxed);
+            let turn = self.turn();
             let failure = match call(failures) {
                 Ok(done) => return Ok(done),
                 Err(failure) => failure,
             };
+            drop(turn);
             failures += 1;
             let Kind::Passing { after } = failure.kind else {
                 return Err(self.error(verb, object, failures, failure));
@@ -109,6 +135,37 @@ impl<S: Store> Remote<S> {
                 Err(BackendError::Short { object, place: place(), wanted, size })
             }
             _ => read,
+        }
+    }
+
+    /// The listings of areas that are in the order of their names, out of the listing of everything. Where that takes more
+    /// than one request, what lies between the areas is passed over. `None` from a store that cannot, or that keeps another
+    /// order than that of paths.
+    fn list_together(&self, areas: &[Area]) -> Result<Option<Listings>> {
+        let mut out = vec![Vec::new(); areas.len()];
+        let mut behind = String::new();
+        loop {
+            let page =
+                self.until_done("list", "everything", |_| self.store.list_behind(&behind).transpose())?;
+            let Some(Page { entries, next }) = page else { return Ok(None) };
+            for (path, size) in &entries {
+                let Some(name) = ObjectName::parse(path) else { continue };
+                let wanted = areas.iter().zip(&mut out).find(|(area, _)| **area == name.area());
+                if let Some((_, listed)) = wanted {
+                    listed.push((name, *size));
+                }
+            }
+            if next.is_none() {
+                return Ok(Some(out));
+            }
+            let ordered = entries.is_sorted() && entries.first().is_some_and(|(first, _)| *first > behind);
+            let Some((last, _)) = entries.last().filter(|_| ordered) else { return Ok(None) };
+            let reached = last.split_once('/').map_or(last.as_str(), |(dir, _)| dir);
+            behind = match areas.iter().map(|area| area.dir()).find(|dir| *dir >= reached) {
+                None => return Ok(Some(out)),
+                Some(dir) if dir == reached => last.clone(),
+                Some(dir) => format!("{dir}/"),
+            };
         }
     }
 
@@ -202,17 +259,12 @@ impl<S: Store> Backend for Remote<S> {
         }
     }
 
-    /// A store that lists everything at once does so if that is one page; of more the areas wanted may be a small part.
     fn list_many(&self, areas: &[Area]) -> Result<Vec<Vec<(ObjectName, u64)>>> {
-        if areas.len() > 1 && self.store.lists_everything() {
-            let page = self.until_done("list", "everything", |_| self.store.list("", None))?;
-            if page.next.is_none() {
-                let named =
-                    page.entries.iter().filter_map(|(path, size)| Some((ObjectName::parse(path)?, *size)));
-                let named: Vec<(ObjectName, u64)> = named.collect();
-                let of = |area: &Area| named.iter().filter(|(n, _)| n.area() == *area).copied().collect();
-                return Ok(areas.iter().map(of).collect());
-            }
+        if areas.len() > 1
+            && areas.is_sorted_by_key(|area| area.dir())
+            && let Some(all) = self.list_together(areas)?
+        {
+            return Ok(all);
         }
         areas.iter().map(|area| self.list(*area)).collect()
     }
@@ -227,7 +279,140 @@ impl<S: Store> Backend for Remote<S> {
         self.until_done("delete", &object, |_| self.store.delete(&object))
     }
 
+    fn locks_objects(&self) -> Result<bool> {
+        self.until_done("ask of", "object lock", |_| self.store.locks_objects())
+    }
+
+    fn retain(&self, name: &ObjectName, retention: Retention) -> Result<()> {
+        let object = name.to_string();
+        self.until_done("retain", &object, |_| self.store.retain(&object, retention))
+    }
+
     fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
         self.write("write", name, parts, Mode::Replace).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bulla_engine::format::{PackName, RunId};
+    use proptest::prelude::*;
+
+    /// A store of names alone, which lists in pages.
+    struct Pages {
+        names: Vec<String>,
+        page: usize,
+        asked: Mutex<u64>,
+    }
+
+    impl Pages {
+        fn piece(&self, mut names: Vec<String>) -> Page {
+            *self.asked.lock().unwrap() += 1;
+            let more = names.len() > self.page;
+            names.truncate(self.page);
+            let next = names.last().filter(|_| more).cloned();
+            Page { entries: names.into_iter().map(|n| (n, 1)).collect(), next }
+        }
+    }
+
+    impl Store for Pages {
+        fn list(&self, dir: &str, from: Option<&str>) -> Attempt<Page> {
+            let within = |n: &&String| n.starts_with(&format!("{dir}/"));
+            let short = self.names.iter().filter(within).map(|n| n[dir.len() + 1..].to_owned());
+            Ok(self.piece(short.filter(|n| from.is_none_or(|f| n.as_str() > f)).collect()))
+        }
+        fn list_behind(&self, path: &str) -> Option<Attempt<Page>> {
+            Some(Ok(self.piece(self.names.iter().filter(|n| n.as_str() > path).cloned().collect())))
+        }
+        fn place(&self) -> String {
+            "a test".into()
+        }
+        fn connections(&self) -> usize {
+            1
+        }
+        fn prepare(&self) -> Attempt<()> {
+            Err(Failure::last("not asked"))
+        }
+        fn put(&self, _: &str, _: &[&[u8]], _: Mode) -> Attempt<Put> {
+            Err(Failure::last("not asked"))
+        }
+        fn get(&self, _: &str, _: Part) -> Attempt<Vec<u8>> {
+            Err(Failure::last("not asked"))
+        }
+        fn stat(&self, _: &str) -> Attempt<Option<Stat>> {
+            Err(Failure::last("not asked"))
+        }
+        fn delete(&self, _: &str) -> Attempt<()> {
+            Err(Failure::last("not asked"))
+        }
+        fn exact(&self) -> Attempt<bool> {
+            Ok(true)
+        }
+    }
+
+    /// So many objects of five areas, and a stranger.
+    fn store(counts: [u8; 5], page: usize) -> Remote<Pages> {
+        let mut names = vec!["readme".to_owned()];
+        for (area, count) in counts.into_iter().enumerate() {
+            names.extend((0..count).map(|n| {
+                let (run, pack) = (RunId::new([n; 16]), PackName::new([n; 32]));
+                match area {
+                    0 => ObjectName::Death(run),
+                    1 => ObjectName::Meta(pack),
+                    2 => ObjectName::Pack(pack),
+                    3 => ObjectName::Verdict(run),
+                    _ => ObjectName::Forget(run),
+                }
+                .to_string()
+            }));
+        }
+        names.sort();
+        Remote::new(Pages { names, page, asked: Mutex::new(0) }, Patience::default(), None)
+    }
+
+    proptest! {
+        #[test]
+        fn listings_together_are_those_of_each_area(
+            counts in any::<[u8; 5]>(),
+            page in 2usize..300,
+            wanted in proptest::sample::subsequence(
+                vec![Area::Forgets, Area::Deaths, Area::Meta, Area::Packs, Area::Parity, Area::Verdicts], 1..6),
+            disorder in any::<bool>(),
+        ) {
+            let mut remote = store(counts, page);
+            if disorder {
+                remote.store.names.reverse();
+            }
+            let each: Vec<_> = wanted.iter().map(|area| {
+                let within = |n: &&String| n.starts_with(&format!("{}/", area.dir()));
+                let mut names: Vec<_> =
+                    remote.store.names.iter().filter(within).map(|n| (ObjectName::parse(n).unwrap(), 1)).collect();
+                names.sort();
+                names
+            }).collect();
+            if disorder {
+                // Such a store lists by area in its own way, which is not what is tested.
+                let together = remote.list_together(&wanted).unwrap();
+                prop_assert!(together.is_none() || remote.store.names.len() <= page);
+            } else {
+                prop_assert_eq!(remote.list_many(&wanted).unwrap(), each);
+            }
+        }
+    }
+
+    /// Of 250 packs in pages of 100, a backup's look needs all and the list of snapshots none.
+    #[test]
+    fn what_lies_between_is_passed_over() {
+        let remote = store([3, 0, 250, 3, 3], 100);
+        let asked = |areas: &[Area]| {
+            *remote.store.asked.lock().unwrap() = 0;
+            remote.list_many(areas).unwrap();
+            *remote.store.asked.lock().unwrap()
+        };
+        assert_eq!(asked(&[Area::Forgets, Area::Deaths, Area::Verdicts]), 2);
+        assert_eq!(asked(&[Area::Meta, Area::Packs, Area::Verdicts]), 3);
+        assert_eq!(asked(&[Area::Forgets, Area::Deaths]), 1);
+        assert_eq!(asked(&[Area::Verdicts, Area::Forgets]), 2, "in another order each by itself");
     }
 }

@@ -202,6 +202,7 @@ impl Store for Rest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::Timeouts;
     use bulla_engine::format::Area;
 
     #[test]
@@ -214,7 +215,7 @@ mod tests {
 
     #[test]
     fn passwords_are_sent_and_not_shown() {
-        let http = Http::new(None, 1).unwrap();
+        let http = Http::new(None, 1, Timeouts::default()).unwrap();
         let rest = Rest::new(http, "http://me:p%40ss@h:8000/x/".parse().unwrap(), None, 1);
         assert_eq!(rest.place(), "rest:http://me@h:8000/x/");
         assert_eq!(rest.authorization.as_deref(), Some("Basic bWU6cEBzcw=="));

@@ -41,6 +41,11 @@ impl Options {
         Ok(Self { left, known: Vec::new() })
     }
 
+    /// Takes over others, which win.
+    pub fn replace(&mut self, others: Self) {
+        self.left.extend(others.left);
+    }
+
     /// The value of an option of this kind of store.
     pub fn take(&mut self, key: &'static str) -> Option<String> {
         self.known.push(key);
@@ -56,8 +61,8 @@ impl Options {
     /// Whatever nobody took is said, with what there is.
     pub fn done(self, kind: &str) -> Result<(), String> {
         let Some(key) = self.left.into_keys().next() else { return Ok(()) };
-        if self.known.is_empty() {
-            return Err(format!("there is no option {key:?}: {kind} has none"));
+        if self.known.iter().all(|key| !key.contains('.')) {
+            return Err(format!("there is no option {key:?}: {kind} has none of its own"));
         }
         Err(format!("there is no option {key:?} for {kind}; there are {}", self.known.join(", ")))
     }
@@ -81,6 +86,12 @@ mod tests {
         options.done("s3").unwrap();
         assert!(Options::parse(["a"]).is_err() && Options::parse(["a=1", "a=2"]).is_err());
         assert!(Options::parse(["n=x"]).unwrap().take_as::<u8>("n").is_err());
-        assert!(Options::parse(["n=x"]).unwrap().done("a local directory").unwrap_err().contains("has none"));
+        assert!(
+            Options::parse(["n=x"])
+                .unwrap()
+                .done("a local directory")
+                .unwrap_err()
+                .contains("has none of its own")
+        );
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-pub use bulla_engine::backend::{Put, Stat};
+pub use bulla_engine::backend::{LockMode, Put, Retention, Stat};
 
 /// Whether a put may replace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,14 +109,23 @@ pub trait Store: Send + Sync {
     fn get(&self, path: &str, part: Part) -> Attempt<Vec<u8>>;
     /// Lists a directory, from the place where the page before ended. An absent directory is empty.
     fn list(&self, dir: &str, from: Option<&str>) -> Attempt<Page>;
-    /// True if the directory "" lists everything, with paths for names.
-    fn lists_everything(&self) -> bool {
-        false
+    /// A piece of the listing of everything, with paths for names, that begins behind `path`; `None` from a store that takes
+    /// a request for each directory.
+    fn list_behind(&self, _path: &str) -> Option<Attempt<Page>> {
+        None
     }
     /// Size and time, or `None`.
     fn stat(&self, path: &str) -> Attempt<Option<Stat>>;
     /// Removes; what is absent is removed already.
     fn delete(&self, path: &str) -> Attempt<()>;
+    /// True if deletes hide and free nothing.
+    fn locks_objects(&self) -> Attempt<bool> {
+        Ok(false)
+    }
+    /// Extends an object's retention; one that lasts longer stays.
+    fn retain(&self, _path: &str, _: Retention) -> Attempt<()> {
+        Err(Failure::last("this kind of store has no object lock"))
+    }
     /// True if [`Mode::New`] is exact: of several writers at once one is told [`Put::Created`]. May ask the store.
     fn exact(&self) -> Attempt<bool>;
     /// Operations that are worth having under way at once.

@@ -1,9 +1,11 @@
 //! Answers that servers give when they have troubles, from a server that reads a script: what is tried again, when, and what
 //! the caller is told in the end.
 
+use bulla_backends::http::{Ask, Http, Timeouts};
 use bulla_backends::location::Location;
 use bulla_backends::open::{Settings, open};
 use bulla_backends::settings::{Options, Variables};
+use bulla_backends::store::Kind;
 use bulla_engine::backend::{Backend, BackendError, Put};
 use bulla_engine::format::{Area, ObjectName, PackName, RunId};
 use std::ffi::OsStr;
@@ -190,6 +192,58 @@ fn a_store_that_asks_for_patience_gets_it() {
     server.store().get(&pack(), 5).unwrap();
     let asked = server.asked.lock().unwrap();
     assert!(asked[1].0 - asked[0].0 >= Duration::from_secs(1));
+}
+
+/// As a date it counts from when the answer was sent, by the store's own clock.
+#[test]
+fn a_store_that_says_until_when_it_wants_patience_gets_it() {
+    let until = "Date: Sun, 06 Nov 1994 08:49:36 GMT\r\nRetry-After: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+    let server = Scripted::new(vec![say("503 Slow Down", until, ""), ok("hello")]);
+    server.store().get(&pack(), 5).unwrap();
+    let asked = server.asked.lock().unwrap();
+    assert!(asked[1].0 - asked[0].0 >= Duration::from_secs(1));
+}
+
+/// A server that takes a connection and then says this and no more. What is sent to it is read, or not.
+fn silent(says: &'static str, reads: bool) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            if reads {
+                request(&mut BufReader::new(stream.try_clone().unwrap()));
+            }
+            let _ = stream.write_all(says.as_bytes());
+            kept.push(stream);
+        }
+    });
+    format!("http://127.0.0.1:{port}/")
+}
+
+/// In whatever phase a server falls silent, an attempt ends, and another may be made.
+#[test]
+fn a_server_that_falls_silent_is_waited_for_so_long_and_no_longer() {
+    let silence = Duration::from_millis(300);
+    let http = Http::new(None, 1, Timeouts { connect: silence, silence }).unwrap();
+    let large = vec![0; 64 << 20];
+    let cases = [
+        ("accepted and silent", "", true, None),
+        ("in the head", "HTTP/1.1 200 OK\r\nContent-Le", true, None),
+        ("after the head", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true, None),
+        ("in the body", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab", true, None),
+        ("takes no bytes", "", false, Some(&large)),
+    ];
+    for (what, says, reads, body) in cases {
+        let (url, begun) = (silent(says, reads), Instant::now());
+        let parts = body.map(|b: &Vec<u8>| [b.as_slice()]);
+        let method = if parts.is_some() { "PUT" } else { "GET" };
+        let ask = Ask { method, url: &url, headers: &[], body: parts.as_ref().map(|p| p.as_slice()) };
+        let failure = http.send(&ask).and_then(|answer| answer.body(99)).unwrap_err();
+        assert!(matches!(failure.kind, Kind::Passing { after: None }), "{what}: {failure:?}");
+        let took = begun.elapsed();
+        assert!(took >= silence && took < Duration::from_secs(20), "{what}: {took:?}");
+    }
 }
 
 #[test]

@@ -63,8 +63,9 @@ pub(crate) struct Global {
     /// Trust the certificates in this file (PEM), and no others, when the repository is reached by HTTPS [BULLA_CACERT]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) cacert: Option<PathBuf>,
-    /// An option of the repository's kind of store; a wrong one names those there are
-    #[arg(short, long, global = true, value_name = "KEY=VALUE")]
+    /// An option of the repository's kind of store, or with URL# before it of the one at that URL; a wrong one names those
+    /// there are
+    #[arg(short, long, global = true, value_name = "[URL#]KEY=VALUE")]
     pub(crate) option: Vec<String>,
     /// Print results only, no progress
     #[arg(short, long, global = true, conflicts_with = "verbose")]

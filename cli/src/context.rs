@@ -15,6 +15,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Everything a command is given besides its own arguments.
 pub(crate) struct Context<'a> {
@@ -25,6 +26,8 @@ pub(crate) struct Context<'a> {
     width: Option<u16>,
     /// Copies of a distant store's metadata may be used.
     copies: bool,
+    /// Which of the options that name a place were for a repository that was opened: bit by bit.
+    heeded: &'a AtomicU64,
 }
 
 /// An environment variable that is set and not empty.
@@ -34,8 +37,8 @@ pub(crate) fn variable(name: &str) -> Option<OsString> {
 
 impl<'a> Context<'a> {
     /// The context of one run.
-    pub(crate) fn new(ui: &'a Ui, global: &'a Global) -> Self {
-        Self { ui, global, width: None, copies: true }
+    pub(crate) fn new(ui: &'a Ui, global: &'a Global, heeded: &'a AtomicU64) -> Self {
+        Self { ui, global, width: None, copies: true, heeded }
     }
 
     /// The same with another number of worker threads.
@@ -100,14 +103,39 @@ impl<'a> Context<'a> {
 
     /// The store, which is asked nothing yet.
     pub(crate) fn store(&self) -> Outcome<Opened> {
-        self.store_at(&self.location()?, &self.global.option)
+        self.store_with(&self.location()?, true, &[])
     }
 
-    /// Another store, with options of its own.
-    pub(crate) fn store_at(&self, location: &Location, options: &[String]) -> Outcome<Opened> {
+    /// Another store than that of `-r`, with options of its own.
+    pub(crate) fn store_at(&self, location: &Location, own: &[String]) -> Outcome<Opened> {
+        self.store_with(location, false, own)
+    }
+
+    /// `-o KEY=VALUE` is for the store of `-r` (`first`), and for all stores if it belongs to no kind of them; what is said
+    /// where a store is described comes after that, and `-o URL#KEY=VALUE` last.
+    fn store_with(&self, location: &Location, first: bool, own: &[String]) -> Outcome<Opened> {
+        let (mut general, mut named) = (Vec::new(), Vec::new());
+        for (at, word) in self.global.option.iter().enumerate() {
+            match place_of(word)? {
+                (Some(place), option) if place.is_at(location) => {
+                    self.heeded.fetch_or(bit(at), Ordering::Relaxed);
+                    named.push(option);
+                }
+                (Some(_), _) => {}
+                (None, option) => {
+                    let key = option.split('=').next().unwrap_or_default();
+                    general.extend((first || !key.contains('.')).then_some(option));
+                }
+            }
+        }
+        let own: Vec<&str> = own.iter().map(String::as_str).collect();
+        let mut options = Options::default();
+        for words in [general, own, named] {
+            options.replace(Options::parse(words).map_err(Failure::Usage)?);
+        }
         let get = |name: &str| variable(name).and_then(|v| v.into_string().ok());
         let settings = Settings {
-            options: Options::parse(options).map_err(Failure::Usage)?,
+            options,
             variables: Variables::new(&get),
             authorities: self.authorities(),
             notice: Some(self.ui.notice()),
@@ -118,6 +146,16 @@ impl<'a> Context<'a> {
     /// The file of certificates to trust instead of the usual ones: option, then `BULLA_CACERT`.
     pub(crate) fn authorities(&self) -> Option<PathBuf> {
         self.global.cacert.clone().or_else(|| variable("BULLA_CACERT").map(PathBuf::from))
+    }
+
+    /// Options that name the URL of no store that was opened, without that URL, which may hold a password: nobody heeded them.
+    pub(crate) fn idle_options(&self) -> impl Iterator<Item = &str> {
+        let heeded = self.heeded.load(Ordering::Relaxed);
+        let idle = move |(at, word): (usize, &'a String)| match place_of(word) {
+            Ok((Some(_), option)) if heeded & bit(at) == 0 => Some(option),
+            _ => None,
+        };
+        self.global.option.iter().enumerate().filter_map(idle)
     }
 
     /// The same store, no faster than asked for.
@@ -133,10 +171,10 @@ impl<'a> Context<'a> {
         self.open_after(|_, _| ())
     }
 
-    /// The same; `ready` is called when the secret is read and nothing of the repository is.
+    /// The same; `ready` is called when the secret is read and no object of the repository is.
     pub(crate) fn open_after(&self, ready: impl FnOnce(&Location, &Env)) -> Outcome<Repository> {
         let location = self.location()?;
-        let store = self.store_at(&location, &self.global.option)?.backend();
+        let store = self.store_with(&location, true, &[])?.backend();
         let secret = |env: &Env| {
             let secret = crate::secret::current(self)?;
             ready(&location, env);
@@ -151,14 +189,11 @@ impl<'a> Context<'a> {
         store: Arc<dyn Backend>,
         secret: impl FnOnce(&Env) -> Outcome<S>,
     ) -> Outcome<Repository> {
-        if !Repository::exists(&*store)? {
-            let place = store.describe().place;
-            return Err(bulla_engine::Error::NoRepository { place }.into());
-        }
+        let found = Repository::find(self.limited(store))?;
         // Before the secret is: then this process may be confined.
         let env = self.env();
         let secret = secret(&env)?;
-        Ok(Repository::open(self.limited(store), secret.borrow(), env)?)
+        Ok(found.open(secret.borrow(), env)?)
     }
 
     /// Opens the repository that another one is made or filled from.
@@ -228,6 +263,19 @@ fn state_place(variable: &dyn Fn(&str) -> Option<OsString>, root: bool) -> Optio
         .or_else(|| Some(PathBuf::from(variable("XDG_STATE_HOME")?).join("bulla")))
         .or_else(|| root.then(|| PathBuf::from(STATE_OF_ROOT)))
         .or_else(|| Some(PathBuf::from(variable("HOME")?).join(".local/state/bulla")))
+}
+
+/// The bit of an option; those past the 64th share one.
+fn bit(at: usize) -> u64 {
+    1 << at.min(63)
+}
+
+/// The store that `URL#KEY=VALUE` names, and the option.
+fn place_of(word: &str) -> Outcome<(Option<Location>, &str)> {
+    let head = word.split('=').next().unwrap_or_default();
+    let Some((place, _)) = head.rsplit_once('#') else { return Ok((None, word)) };
+    let location = Location::parse(place.as_ref()).map_err(|e| Failure::Usage(format!("-o: {e}")))?;
+    Ok((Some(location), word.get(place.len() + 1..).unwrap_or_default()))
 }
 
 /// systemd lists several directories with colons; the first is ours.

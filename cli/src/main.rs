@@ -27,8 +27,16 @@ fn main() -> ExitCode {
         Err(said) => return exit::usage(&said),
     };
     let ui = ui::Ui::new(&cli.global);
-    let context = context::Context::new(&ui, &cli.global);
+    let heeded = std::sync::atomic::AtomicU64::new(0);
+    let context = context::Context::new(&ui, &cli.global, &heeded);
     let outcome = commands::run(&context, &cli.command);
+    if outcome.is_ok() {
+        for option in context.idle_options() {
+            ui.warn(&format!(
+                "-o URL#{option} is for no repository of this command: write its URL as it is given"
+            ));
+        }
+    }
     exit::finish(&ui, outcome)
 }
 

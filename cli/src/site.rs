@@ -66,11 +66,8 @@ impl<'a> Site<'a> {
     fn open_one(&self, name: &str, fresh: bool, key: Option<&Path>) -> Outcome<Repository> {
         let destination = self.destination(name)?;
         let location = location(destination)?;
-        let store = self.context.store_at(&location, &[])?.backend();
-        if !Repository::exists(&*store)? {
-            let place = store.describe().place;
-            return Err(bulla_engine::Error::NoRepository { place }.into());
-        }
+        let store = self.context.store_at(&location, &destination.options)?.backend();
+        let found = Repository::find(self.context.limited(store))?;
         let secret = match key {
             Some(file) => crate::secret::of_file(self.context, file)?,
             None => crate::secret::of_destination(self.context, destination)?,
@@ -79,7 +76,7 @@ impl<'a> Site<'a> {
         env.cache = self.context.cache_dir();
         // Copies of a distant store's metadata prove nothing of the store.
         env.fresh = fresh;
-        Ok(Repository::open(self.context.limited(store), &secret, env)?)
+        Ok(found.open(&secret, env)?)
     }
 }
 

@@ -9,6 +9,7 @@ mod config;
 mod content;
 mod copy;
 mod databases;
+mod destinations;
 mod drills;
 mod fidelity;
 mod find;

@@ -20,6 +20,7 @@ pub mod prune;
 pub mod repair;
 pub mod repository;
 pub mod restore;
+pub mod retain;
 pub mod retention;
 pub mod source;
 

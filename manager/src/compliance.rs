@@ -6,6 +6,7 @@
 
 use crate::config::{Config, Job, Length, Media};
 use crate::status::{Facts, Holding, JobStatus};
+use bulla_engine::backend::LockMode;
 use bulla_engine::forget::job_of;
 use bulla_engine::format::snapshot::Snapshot;
 
@@ -127,7 +128,9 @@ pub fn judge(
                     name: &to.value,
                     media: destination.media.as_ref().map(|at| at.value),
                     site: destination.site.as_ref().map(|at| &at.value),
-                    append_only: destination.append_only,
+                    // What is locked for everybody can be deleted from nowhere.
+                    append_only: destination.append_only
+                        || destination.worm.as_ref().is_some_and(|w| w.value.mode == LockMode::Compliance),
                     age: now.saturating_sub(at),
                 });
             }

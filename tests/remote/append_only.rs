@@ -17,6 +17,7 @@ use bulla_engine::observer::Silent;
 use bulla_engine::prune::{self, MaxUnused, PruneOptions};
 use bulla_engine::repository::Repository;
 use bulla_engine::restore::{self, RestoreOptions};
+use bulla_engine::retain::{self, LockMode, Retention};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -324,4 +325,79 @@ fn in_a_bucket_with_object_lock_whatever_is_deleted_comes_back() {
     }
     sound(&store, &taken, "after everything was deleted");
     restores(&store, &taken[0].0, dir.path());
+}
+
+/// An object's lock begins with its put. What snapshots need is locked anew, what only a forgotten one needs is not, and
+/// nobody can end the lock of either before its time.
+#[test]
+fn what_living_snapshots_need_is_retained_and_nothing_else() {
+    const DAY: i64 = 24 * 3600;
+    let Some(server) = S3::seaweed() else { return };
+    let opened = store(&server.locked());
+    opened.prepare().unwrap();
+    let store = opened.backend();
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let taken = two_backups(&store, dir.path());
+    let packs = || -> Vec<ObjectName> {
+        [Area::Packs, Area::Meta].iter().flat_map(|a| store.list(*a).unwrap()).map(|(n, _)| n).collect()
+    };
+    let needed = packs();
+    std::fs::write(other.path().join("passing"), noise("passing", 300_000)).unwrap();
+    let repository = open(store.clone(), 3).unwrap();
+    let gone = backup(&repository, other.path()).unwrap().snapshot.unwrap();
+    crate::support::forget(&repository, &gone.id, true, "test").unwrap();
+    let passing: Vec<ObjectName> = packs().into_iter().filter(|n| !needed.contains(n)).collect();
+    assert!(needed.len() > 3 && passing.len() > 1);
+
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64;
+    let retained = |name: &ObjectName| server.retention(&format!("a/{name}")).unwrap();
+    assert!(needed.iter().all(|n| retained(n).0 < now + 2 * DAY), "the bucket's own day");
+    let until = now + 35 * DAY;
+    let longer = Retention { mode: LockMode::Compliance, until };
+    let repository = open(store.clone(), 4).unwrap();
+    let would = retain::run(&repository, longer, true, &Silent).unwrap();
+    assert!(needed.iter().all(|n| retained(n).0 < now + 2 * DAY), "a dry run changes nothing");
+    let report = retain::run(&repository, longer, false, &Silent).unwrap();
+    assert_eq!((report.objects, report.bytes, report.packs), (would.objects, would.bytes, would.packs));
+    assert_eq!((report.snapshots, report.packs, report.lost_chunks), (2, needed.len() as u64, 0));
+    assert!(needed.iter().all(|n| retained(n) == (until, "COMPLIANCE".to_owned())));
+    assert!(passing.iter().all(|n| retained(n).0 < now + 2 * DAY), "what nobody needs was locked");
+    for area in [Area::Config, Area::Keys, Area::Index, Area::Clients] {
+        let listed = store.list(area).unwrap();
+        assert!(!listed.is_empty() && listed.iter().all(|(n, _)| retained(n).0 == until), "{area:?}");
+    }
+    for (name, _) in store.list(Area::Verdicts).unwrap() {
+        let alive = taken.iter().any(|(s, _)| name == ObjectName::Verdict(s.id));
+        assert_eq!(retained(&name).0 == until, alive, "{name}");
+    }
+    let is_needed = |v: &&Version| needed.iter().any(|n| v.key == format!("a/{n}"));
+    let versions = server.versions();
+    assert_eq!(versions.iter().filter(is_needed).count(), needed.len());
+    for version in versions.iter().filter(is_needed) {
+        assert_eq!(server.delete_version(version), 403, "{version:?}");
+    }
+    // To ask for less changes nothing and is no failure.
+    let shorter = Retention { mode: LockMode::Compliance, until: now + 2 * DAY };
+    retain::run(&repository, shorter, false, &Silent).unwrap();
+    assert!(needed.iter().all(|n| retained(n).0 == until));
+
+    // A prune hides what only the forgotten one needed, and says that this frees nothing.
+    let report = prune::run(&open(store.clone(), 5).unwrap(), &prune_all(), &Silent).unwrap();
+    assert!(report.hidden && report.deleted >= passing.len() as u64);
+    assert!(needed.iter().all(|n| retained(n).0 == until));
+    sound(&store, &taken, "after a prune");
+    // Where there is no object lock it is refused, and a prune frees.
+    let plain = store_as(KEY, &server.url(), &[]);
+    plain.prepare().unwrap();
+    let plain = plain.backend();
+    let third = tempfile::tempdir().unwrap();
+    two_backups(&plain, third.path());
+    match retain::run(&open(plain.clone(), 6).unwrap(), longer, false, &Silent) {
+        Err(Error::Refused(text)) => assert!(text.contains("object lock"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+    let first = open(plain.clone(), 7).unwrap().snapshots().unwrap().remove(0);
+    crate::support::forget(&open(plain.clone(), 7).unwrap(), &first.id, true, "test").unwrap();
+    let report = prune::run(&open(plain, 8).unwrap(), &prune_all(), &Silent).unwrap();
+    assert!(report.deleted > 0 && !report.hidden);
 }

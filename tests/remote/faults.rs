@@ -1,88 +1,17 @@
-//! A network that breaks: connections cut at bytes all over whole verbs, and a network that is gone for a while. No
-//! snapshot that was acknowledged may be lost, and none may be half there.
+//! A network that is gone: for a while, which a backup outlives, and for good, which ends it with an error that helps.
 //!
-//! `BULLA_CUTS` is the number of cuts; the long run's figure is in `LEDGER.md`.
+//! `BULLA_GONE` is for how many seconds; the long run is in `LEDGER.md`. Connections that are cut: [`super::cuts`].
 
 use super::proxy::{NEAR, Proxy, Way};
 use super::servers::{S3, shows_a_secret, store_with};
 use crate::support::{contents, env, noise, on_disk, options, secret, small, source};
-use bulla_engine::backend::Backend;
 use bulla_engine::backup;
-use bulla_engine::check::{self, CheckOptions, ReadData};
 use bulla_engine::observer::Silent;
 use bulla_engine::repository::Repository;
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-/// Cuts of a usual run.
-const CUTS: u64 = 600;
-
-fn wanted() -> u64 {
-    std::env::var("BULLA_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(CUTS)
-}
-
-/// The same bucket and prefix through a proxy.
-fn through(proxy: &Proxy, server: &S3, url: &str) -> Arc<dyn Backend> {
-    let url = url.replace(&format!(":{}/", server.port), &format!(":{}/", proxy.port));
-    // As little waiting as may be: what is tested is what follows a cut, not how long it takes.
-    store_with(&url, &["retry-first-ms=0", "retry-seconds=60"]).backend()
-}
-
-fn change(dir: &Path, round: u64) {
-    std::fs::write(dir.join("changing"), noise(&format!("round {round}"), 1_000)).unwrap();
-    std::fs::write(dir.join(format!("new-{}", round % 7)), round.to_string()).unwrap();
-}
-
-/// Backups of one repository; with more the listings grow beyond what passes between two cuts.
-const ROUNDS: u64 = 12;
-
-/// Backups through a network that is cut all the time, each time at other bytes. Every one of them is acknowledged, since
-/// the network always comes back, and every one restores.
-#[test]
-fn connections_cut_at_every_byte_lose_nothing() {
-    let Some(server) = S3::seaweed() else { return };
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("first"), noise("first", 9_000)).unwrap();
-    let (mut cuts, mut round) = (0, 0);
-    while cuts < wanted() {
-        let url = server.url();
-        let direct = super::servers::store(&url);
-        direct.prepare().unwrap();
-        Repository::init(direct.backend(), &small(), &secret(), env(round)).unwrap();
-        let mut taken = Vec::new();
-        for _ in 0..ROUNDS {
-            round += 1;
-            change(dir.path(), round);
-            let way = if round.is_multiple_of(2) { Way::There } else { Way::Back };
-            let proxy = Proxy::new(server.port, NEAR);
-            proxy.cut(way, round, 5_000);
-            let store = through(&proxy, &server, &url);
-            let done = Repository::open(store, &secret(), env(round + 10))
-                .and_then(|r| backup::run(&r, source(dir.path()), &options(), &Silent));
-            let report = done.unwrap_or_else(|e| panic!("round {round}: {e}"));
-            cuts += proxy.cuts();
-            taken.push((report.snapshot.unwrap().id, on_disk(dir.path())));
-        }
-        verify(&direct.backend(), &taken);
-    }
-    println!("{cuts} cuts in {round} backups");
-}
-
-/// All that were acknowledged are there, restore, and the repository is sound.
-fn verify(store: &Arc<dyn Backend>, taken: &[(bulla_engine::format::RunId, BTreeMap<String, String>)]) {
-    let repository = Repository::open(store.clone(), &secret(), env(5)).unwrap();
-    let snapshots = repository.snapshots().unwrap();
-    assert_eq!(snapshots.len(), taken.len(), "each backup is one snapshot");
-    for (id, expected) in taken {
-        let snapshot = snapshots.iter().find(|s| s.id == *id).expect("an acknowledged snapshot");
-        assert_eq!(&contents(&repository, snapshot).unwrap(), expected);
-    }
-    let options = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
-    let report = check::run(&repository, &options, &Silent).unwrap();
-    assert!(report.findings.is_empty(), "{:?}", report.findings);
-}
+/// Seconds without a network in a usual run.
+const GONE: u64 = 4;
 
 /// The network goes away in the middle of a backup and comes back: the backup goes on.
 #[test]
@@ -92,7 +21,9 @@ fn a_backup_outlives_a_network_that_is_gone() {
     let direct = super::servers::store(&url);
     direct.prepare().unwrap();
     let proxy = Proxy::new(server.port, NEAR);
-    let store = through(&proxy, &server, &url);
+    let gone = std::env::var("BULLA_GONE").ok().and_then(|n| n.parse().ok()).unwrap_or(GONE);
+    let far = url.replace(&format!(":{}/", server.port), &format!(":{}/", proxy.port));
+    let store = store_with(&far, &["retry-first-ms=20", &format!("retry-seconds={}", gone + 60)]).backend();
     let repository = Repository::init(store, &small(), &secret(), env(1)).unwrap().repository;
     let dir = tempfile::tempdir().unwrap();
     for n in 0..40 {
@@ -106,8 +37,9 @@ fn a_backup_outlives_a_network_that_is_gone() {
             std::thread::sleep(Duration::from_millis(5));
         }
         proxy.set_down(true);
-        std::thread::sleep(Duration::from_secs(4));
+        std::thread::sleep(Duration::from_secs(gone));
         assert!(!backup.is_finished(), "it did not wait");
+        println!("{gone} seconds without a network");
         proxy.set_down(false);
         backup.join().unwrap().unwrap()
     });

@@ -3,6 +3,7 @@
 mod append_only;
 mod conformance;
 mod cost;
+mod cuts;
 mod faults;
 pub(crate) mod proxy;
 pub(crate) mod servers;

@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -26,7 +26,10 @@ struct Cuts {
     left: Option<u64>,
     most: u64,
     state: u64,
-    made: u64,
+    /// Bytes that have passed, over all connections.
+    passed: u64,
+    /// After how many bytes it was cut.
+    made: Vec<u64>,
 }
 
 impl Cuts {
@@ -55,6 +58,8 @@ struct State {
     up: Lane,
     back: Lane,
     requests: Mutex<Vec<String>>,
+    open: AtomicU64,
+    most: AtomicU64,
 }
 
 /// A listener in front of a server.
@@ -85,12 +90,16 @@ impl Proxy {
             up: lane(),
             back: lane(),
             requests: Mutex::default(),
+            open: AtomicU64::new(0),
+            most: AtomicU64::new(0),
         });
         let shared = state.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let state = shared.clone();
                 if !state.down.load(Ordering::SeqCst) {
+                    let open = state.open.fetch_add(1, Ordering::SeqCst) + 1;
+                    state.most.fetch_max(open, Ordering::SeqCst);
                     std::thread::spawn(move || serve(&state, client));
                 }
             }
@@ -100,24 +109,33 @@ impl Proxy {
 
     /// Cuts connections after gaps of up to `most` bytes, which follow from `seed`.
     pub(crate) fn cut(&self, way: Way, seed: u64, most: u64) {
-        let mut cuts = Cuts { left: None, most, state: seed, made: 0 };
+        let mut cuts = Cuts { most, state: seed, ..Cuts::default() };
         cuts.left = Some(cuts.gap());
         *self.lane(way).cuts.lock().unwrap() = cuts;
     }
 
     /// Cuts the connection that carries byte `at` from now on, once.
     pub(crate) fn cut_once(&self, way: Way, at: u64) {
-        *self.lane(way).cuts.lock().unwrap() = Cuts { left: Some(at), most: u64::MAX, state: 0, made: 0 };
+        *self.lane(way).cuts.lock().unwrap() = Cuts { left: Some(at), most: u64::MAX, ..Cuts::default() };
     }
 
     fn lane(&self, way: Way) -> &Lane {
         if way == Way::There { &self.state.up } else { &self.state.back }
     }
 
-    /// Stops cutting; how often it was done.
-    pub(crate) fn cuts(&self) -> u64 {
-        let made = |lane: &Lane| std::mem::take(&mut *lane.cuts.lock().unwrap()).made;
-        made(&self.state.up) + made(&self.state.back)
+    /// Stops cutting; after how many bytes it was done each time.
+    pub(crate) fn cuts(&self, way: Way) -> Vec<u64> {
+        std::mem::take(&mut *self.lane(way).cuts.lock().unwrap()).made
+    }
+
+    /// Begins to count bytes anew; how many have passed.
+    pub(crate) fn passed(&self, way: Way) -> u64 {
+        std::mem::take(&mut *self.lane(way).cuts.lock().unwrap()).passed
+    }
+
+    /// The most connections that were open at once.
+    pub(crate) fn at_once(&self) -> u64 {
+        self.state.most.load(Ordering::SeqCst)
     }
 
     /// The network is gone, or there again.
@@ -132,6 +150,11 @@ impl Proxy {
 }
 
 fn serve(state: &Arc<State>, client: TcpStream) {
+    pass(state, client);
+    state.open.fetch_sub(1, Ordering::SeqCst);
+}
+
+fn pass(state: &Arc<State>, client: TcpStream) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", state.target)) else { return };
     for stream in [&client, &server] {
         stream.set_nodelay(true).unwrap();
@@ -219,13 +242,16 @@ impl Lane {
     /// How many of the next `n` bytes pass before a cut, if one falls among them.
     fn cut(&self, n: u64) -> Option<usize> {
         let mut cuts = self.cuts.lock().unwrap();
-        let left = cuts.left?;
-        if left >= n {
-            cuts.left = Some(left - n);
+        let left = cuts.left.filter(|left| *left < n);
+        let Some(left) = left else {
+            cuts.left = cuts.left.map(|left| left - n);
+            cuts.passed += n;
             return None;
-        }
+        };
         cuts.left = Some(cuts.gap());
-        cuts.made += 1;
+        cuts.passed += left;
+        let at = cuts.passed;
+        cuts.made.push(at);
         Some(left as usize)
     }
 }

@@ -3,7 +3,7 @@
 //! `backends/install-servers` puts those that are no Debian packages where they are found here. A server that is not there
 //! fails the test where `CI=true` is set, and is said and passed over elsewhere.
 
-use bulla_backends::http::{Ask, Http};
+use bulla_backends::http::{Ask, Http, Timeouts};
 use bulla_backends::location::Location;
 use bulla_backends::open::{Opened, Settings, open};
 use bulla_backends::settings::{Options, Variables};
@@ -241,6 +241,17 @@ impl S3 {
         out
     }
 
+    /// Until when an object in the locked bucket is retained, and who is bound.
+    pub(crate) fn retention(&self, key: &str) -> Option<(i64, String)> {
+        let (bucket, credentials) = (bucket_at(self.port, LOCKED), Credentials::new(KEY, SECRET));
+        let action = bucket.get_object(Some(&credentials), key);
+        let (status, text) = ask("GET", action, &[("retention", "")], &[], None);
+        let within = |tag: &str| Some(text.split_once(&format!("<{tag}>"))?.1.split_once('<')?.0.to_owned());
+        assert!(matches!(status, 200 | 404), "{status} {text}");
+        let until: jiff::Timestamp = within("RetainUntilDate")?.parse().unwrap();
+        Some((until.as_second(), within("Mode")?))
+    }
+
     /// Asks, as who may do everything, for one version to be deleted.
     pub(crate) fn delete_version(&self, version: &Version) -> u16 {
         let (bucket, credentials) = (bucket_at(self.port, LOCKED), Credentials::new(KEY, SECRET));
@@ -276,7 +287,10 @@ fn ask<'a, A: S3Action<'a>>(
     headers.iter().for_each(|(name, value)| action.headers_mut().insert(*name, *value));
     let (url, parts) = (action.sign(Duration::from_secs(60)), body.map(|b| [b]));
     let body = parts.as_ref().map(|p| p.as_slice());
-    let answer = Http::new(None, 1).unwrap().send(&Ask { method, url: url.as_str(), headers, body }).unwrap();
+    let answer = Http::new(None, 1, Timeouts::default())
+        .unwrap()
+        .send(&Ask { method, url: url.as_str(), headers, body })
+        .unwrap();
     (answer.status(), String::from_utf8(answer.body(1 << 20).unwrap()).unwrap())
 }
 
@@ -288,7 +302,7 @@ fn bucket_at(port: u16, name: &str) -> Bucket {
 fn make_bucket(bucket: &Bucket) -> bool {
     let credentials = Credentials::new(KEY, SECRET);
     let url = bucket.create_bucket(&credentials).sign(Duration::from_secs(60));
-    let http = Http::new(None, 1).unwrap();
+    let http = Http::new(None, 1, Timeouts::default()).unwrap();
     let ask = Ask { method: "PUT", url: url.as_str(), headers: &[], body: Some(&[]) };
     http.send(&ask).is_ok_and(|answer| answer.status() == 200)
 }
@@ -296,7 +310,7 @@ fn make_bucket(bucket: &Bucket) -> bool {
 /// `rclone serve restic`, as a server of its own.
 pub(crate) struct RestServer {
     _running: Running,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl RestServer {

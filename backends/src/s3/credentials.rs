@@ -6,8 +6,16 @@ use crate::settings::Variables;
 use rusty_s3::Credentials;
 use std::path::PathBuf;
 
-/// The credentials, or why there are none. An access key of `-` asks as nobody (public buckets, proxies that sign).
-pub fn find(variables: &Variables<'_>) -> Result<Option<Credentials>, String> {
+/// The credentials, or why there are none. A profile that was named is taken from the shared credentials file, whatever the
+/// variables hold. An access key of `-` asks as nobody (public buckets, proxies that sign).
+pub fn find(profile: Option<&str>, variables: &Variables<'_>) -> Result<Option<Credentials>, String> {
+    match profile {
+        Some(profile) => of_profile(profile, variables).map(Some),
+        None => of_variables(variables),
+    }
+}
+
+fn of_variables(variables: &Variables<'_>) -> Result<Option<Credentials>, String> {
     let variable = |name: &str| variables.get(name);
     if variable("AWS_ACCESS_KEY_ID").is_some_and(|key| key == "-") {
         return Ok(None);
@@ -20,6 +28,13 @@ pub fn find(variables: &Variables<'_>) -> Result<Option<Credentials>, String> {
         (None, Some(_)) => return Err("AWS_SECRET_ACCESS_KEY is set and AWS_ACCESS_KEY_ID is not".into()),
         (None, None) => {}
     }
+    let profile = variable("AWS_PROFILE").unwrap_or_else(|| "default".into());
+    of_profile(&profile, variables).map(Some)
+}
+
+/// What the shared credentials file has under a name.
+fn of_profile(profile: &str, variables: &Variables<'_>) -> Result<Credentials, String> {
+    let variable = |name: &str| variables.get(name);
     let named = variable("AWS_SHARED_CREDENTIALS_FILE").map(PathBuf::from);
     let usual = variable("HOME").map(|home| PathBuf::from(home).join(".aws/credentials"));
     let none =
@@ -30,9 +45,8 @@ pub fn find(variables: &Variables<'_>) -> Result<Option<Credentials>, String> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(none.into()),
         Err(e) => return Err(format!("cannot read {}: {e}", file.display())),
     };
-    let profile = variable("AWS_PROFILE").unwrap_or_else(|| "default".into());
     let missing = || format!("{} has no keys for the profile {profile:?}", file.display());
-    from_file(&text, &profile).map(Some).ok_or_else(missing)
+    from_file(&text, profile).ok_or_else(missing)
 }
 
 fn make(key: String, secret: String, token: Option<String>) -> Credentials {
@@ -66,11 +80,17 @@ mod tests {
     use super::*;
     use std::collections::HashMap;
 
-    fn with(pairs: &[(&str, &str)]) -> Result<Option<(String, String, Option<String>)>, String> {
+    type Found = Result<Option<(String, String, Option<String>)>, String>;
+
+    fn with(pairs: &[(&str, &str)]) -> Found {
+        asked(None, pairs)
+    }
+
+    fn asked(profile: Option<&str>, pairs: &[(&str, &str)]) -> Found {
         let map: HashMap<String, String> =
             pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
         let get = |name: &str| map.get(name).cloned();
-        let found = find(&Variables::new(&get))?;
+        let found = find(profile, &Variables::new(&get))?;
         Ok(found.map(|c| (c.key().into(), c.secret().into(), c.token().map(str::to_owned))))
     }
 
@@ -93,6 +113,24 @@ mod tests {
         assert!(with(&[("AWS_ACCESS_KEY_ID", "X")]).unwrap_err().contains("AWS_SECRET_ACCESS_KEY is not"));
         assert!(with(&[]).unwrap_err().contains("no S3 credentials"));
         assert_eq!(with(&[("AWS_ACCESS_KEY_ID", "-")]), Ok(None));
+    }
+
+    /// Also beside variables for another store; and the file is looked for where AWS's tools have it.
+    #[test]
+    fn a_profile_that_is_named_comes_from_the_file_in_the_home() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir(home.path().join(".aws")).unwrap();
+        let text = "[default]\naws_access_key_id=A\naws_secret_access_key=B\n[b2]\naws_access_key_id=C\n\
+                    aws_secret_access_key=D\n";
+        std::fs::write(home.path().join(".aws/credentials"), text).unwrap();
+        let home = ("HOME", home.path().to_str().unwrap());
+        let some = |a: &str, b: &str| Ok(Some((a.into(), b.into(), None)));
+        assert_eq!(with(&[home]), some("A", "B"));
+        let keys =
+            [home, ("AWS_ACCESS_KEY_ID", "X"), ("AWS_SECRET_ACCESS_KEY", "Y"), ("AWS_PROFILE", "default")];
+        assert_eq!(asked(Some("b2"), &keys), some("C", "D"));
+        assert!(asked(Some("none"), &keys).unwrap_err().contains("\"none\""));
+        assert!(asked(Some("b2"), &[]).unwrap_err().contains("no S3 credentials"));
     }
 
     /// What a panic or a log line could show.

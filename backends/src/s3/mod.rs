@@ -6,9 +6,10 @@
 //! is refused there. (MD5 is against faults, not against people; of those the repository's own seals take care.)
 
 pub mod credentials;
+mod lock;
 
 use crate::http::{Answer, Ask, Http, date, range};
-use crate::store::{Attempt, Failure, Kind, Mode, Page, Part, Put, Stat, Store, contested};
+use crate::store::{Attempt, Failure, Kind, Mode, Page, Part, Put, Retention, Stat, Store, contested};
 use base64::Engine as _;
 use md5::{Digest, Md5};
 use rusty_s3::actions::{ListObjectsV2, S3Action};
@@ -85,6 +86,12 @@ impl S3 {
         if self.config.prefix.is_empty() { path.to_owned() } else { format!("{}/{path}", self.config.prefix) }
     }
 
+    /// The URL that reads an object.
+    #[cfg(test)]
+    pub(crate) fn signed(&self, path: &str) -> Url {
+        self.bucket.get_object(self.credentials(), &self.key(path)).sign(SIGNED_FOR)
+    }
+
     fn credentials(&self) -> Option<&Credentials> {
         self.config.credentials.as_ref()
     }
@@ -93,10 +100,25 @@ impl S3 {
     fn send<'a, A: S3Action<'a>>(
         &self,
         method: &'static str,
-        mut action: A,
+        action: A,
         headers: &'a [(&'a str, &'a str)],
         body: Option<&[&[u8]]>,
     ) -> Attempt<Answer> {
+        self.send_with(method, action, None, headers, body)
+    }
+
+    /// The same of one of an object's or bucket's properties.
+    fn send_with<'a, A: S3Action<'a>>(
+        &self,
+        method: &'static str,
+        mut action: A,
+        property: Option<&'static str>,
+        headers: &'a [(&'a str, &'a str)],
+        body: Option<&[&[u8]]>,
+    ) -> Attempt<Answer> {
+        if let Some(property) = property {
+            action.query_mut().insert(property, "");
+        }
         for (name, value) in headers {
             action.headers_mut().insert(*name, *value);
         }
@@ -121,11 +143,13 @@ impl S3 {
         }
     }
 
-    fn list_from(&self, prefix: &str, from: Option<&str>) -> Attempt<Page> {
+    fn list_from(&self, prefix: &str, from: Begin<'_>) -> Attempt<Page> {
         let mut action = ListObjectsV2::new(&self.bucket, self.credentials());
         action.with_prefix(prefix);
-        if let Some(token) = from {
-            action.with_continuation_token(token);
+        match from {
+            Begin::First => {}
+            Begin::Token(token) => action.with_continuation_token(token),
+            Begin::Behind(key) => action.with_start_after(key),
         }
         let answer = self.send("GET", action, &[], None)?;
         if answer.status() != 200 {
@@ -147,6 +171,23 @@ impl S3 {
         }
         Ok(self.put_as(PROBE, &[PROBE_TEXT], Mode::New)? == Put::Exists)
     }
+}
+
+/// In a bucket that is not there nothing is listed, as in a directory that is not there.
+fn no_bucket(mut failure: Failure) -> Failure {
+    if failure.text.contains("NoSuchBucket") {
+        failure.kind = Kind::Missing;
+    }
+    failure
+}
+
+/// Where a piece of a listing begins.
+enum Begin<'a> {
+    First,
+    /// Where the piece before it said that it goes on.
+    Token(&'a str),
+    /// After a key, wherever the piece before it ended.
+    Behind(&'a str),
 }
 
 fn digest(parts: &[&[u8]]) -> String {
@@ -180,7 +221,7 @@ impl Store for S3 {
     }
 
     fn prepare(&self) -> Attempt<()> {
-        let page = self.list_from(&self.key(""), None)?;
+        let page = self.list_from(&self.key(""), Begin::First)?;
         let free = |name: &str| name.starts_with("keys/") || name.starts_with("tmp/");
         match page.entries.iter().find(|(name, _)| !free(name)) {
             None => Ok(()),
@@ -206,12 +247,14 @@ impl Store for S3 {
     }
 
     fn list(&self, dir: &str, from: Option<&str>) -> Attempt<Page> {
-        let dir = if dir.is_empty() { String::new() } else { format!("{dir}/") };
-        self.list_from(&self.key(&dir), from)
+        self.list_from(&self.key(&format!("{dir}/")), from.map_or(Begin::First, Begin::Token))
+            .map_err(no_bucket)
     }
 
-    fn lists_everything(&self) -> bool {
-        true
+    fn list_behind(&self, path: &str) -> Option<Attempt<Page>> {
+        let key = self.key(path);
+        let begin = if path.is_empty() { Begin::First } else { Begin::Behind(&key) };
+        Some(self.list_from(&self.key(""), begin).map_err(no_bucket))
     }
 
     fn stat(&self, path: &str) -> Attempt<Option<Stat>> {
@@ -236,6 +279,14 @@ impl Store for S3 {
             200 | 202 | 204 | 404 => Ok(()),
             _ => Err(explain(answer.complaint())),
         }
+    }
+
+    fn locks_objects(&self) -> Attempt<bool> {
+        self.bucket_locks()
+    }
+
+    fn retain(&self, path: &str, retention: Retention) -> Attempt<()> {
+        self.put_retention(path, retention)
     }
 
     fn exact(&self) -> Attempt<bool> {

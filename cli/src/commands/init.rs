@@ -143,6 +143,12 @@ pub(crate) fn create(context: &Context<'_>, opened: Opened, args: &Args) -> Outc
     }
     let made = made?;
     let repository = made.repository;
+    if !repository.backend().conditional_put()? {
+        context.ui.note(
+            "put-if-absent is not exact in this store: nothing is lost by it, but a run that died stays in the way of a \
+             prune until it is named with `prune --assume-dead`; and never run init twice here at the same moment",
+        );
+    }
     if let Some(file) = &mut recovery_file {
         let what =
             format!("bulla recovery key of repository {}: keep it apart from the backup", repository.id());

@@ -24,6 +24,7 @@ mod prune;
 mod repair;
 mod rescue_kit;
 mod restore;
+mod retain;
 mod retention;
 mod run;
 mod runbook;
@@ -45,7 +46,7 @@ use std::path::PathBuf;
 /// The words, in the groups of `bulla --help`.
 pub(crate) const GROUPS: &[(&str, &[&str])] = &[
     ("Back up and restore", &["init", "backup", "snapshots", "ls", "find", "cat", "restore", "copy"]),
-    ("Keep it safe", &["check", "repair", "key", "rescue-kit"]),
+    ("Keep it safe", &["check", "repair", "retain", "key", "rescue-kit"]),
     ("Let go of the old", &["forget", "prune", "undelete", "protect", "unprotect"]),
     (
         "Keep promises",
@@ -124,6 +125,8 @@ pub(crate) enum Command {
     Daemon(daemon::Args),
     /// Put right what is damaged
     Repair(repair::Args),
+    /// Keep what snapshots need locked, in a bucket with object lock
+    Retain(retain::Args),
     /// List, add, change and remove the keys of a repository
     Key(key::Args),
     /// Write what it takes to restore without bulla
@@ -166,6 +169,7 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Outcome {
         Command::Schedule(args) => schedule::run(context, args),
         Command::Daemon(args) => daemon::run(context, args),
         Command::Repair(args) => repair::run(context, args),
+        Command::Retain(args) => retain::run(context, args),
         Command::Key(args) => key::run(context, args),
         Command::RescueKit(args) => rescue_kit::run(context, args),
         Command::Version(args) => version::run(context, args),

@@ -52,18 +52,19 @@ pub(super) fn all<'s>(context: &Context<'_>, secrets: &'s [Secret]) -> Outcome<V
     let mut out = Vec::new();
     for (number, (location, options)) in locations.iter().zip(options).enumerate() {
         let Some(secret) = secrets.get(number).or(secrets.first()) else { continue };
-        let store = context.store_at(location, &options)?.backend();
+        let opened =
+            if locations.len() == 1 { context.store() } else { context.store_at(location, &options) };
+        let store = opened?.backend();
         let near = matches!(location, Location::Local(_));
         out.push(Place { near, store, secret, number, repository: None, made: None, failure: None });
     }
     Ok(out)
 }
 
-/// The options for each location. Of several each gets those of its kind of store.
+/// The options for each of several locations, but for those that name one: each gets those of its kind of store.
 fn options(typed: &[String], locations: &[Location]) -> Outcome<Vec<Vec<String>>> {
-    if locations.len() == 1 {
-        return Ok(vec![typed.to_vec()]);
-    }
+    let named = |word: &&String| word.split('=').next().is_some_and(|head| head.contains('#'));
+    let typed: Vec<&String> = typed.iter().filter(|word| !named(word)).collect();
     let fits = |option: &String, location: &Location| {
         let kind = match location {
             Location::Local(_) => return false,
@@ -74,11 +75,14 @@ fn options(typed: &[String], locations: &[Location]) -> Outcome<Vec<Vec<String>>
         };
         option.starts_with(kind) || option.starts_with("retry-")
     };
-    if let Some(option) = typed.iter().find(|option| !locations.iter().any(|at| fits(option, at))) {
+    if let (2.., Some(option)) =
+        (locations.len(), typed.iter().find(|option| !locations.iter().any(|at| fits(option, at))))
+    {
         return Err(Failure::Usage(format!("-o {option}: none of the repositories has such an option")));
     }
     let of = |location: &Location| {
-        let mut own: Vec<String> = typed.iter().filter(|option| fits(option, location)).cloned().collect();
+        let mut own: Vec<String> =
+            typed.iter().filter(|option| fits(option, location)).map(|option| (*option).clone()).collect();
         let patient = own.iter().any(|option| option.starts_with("retry-seconds="));
         if !patient && !matches!(location, Location::Local(_)) {
             own.push(PATIENCE.into());
@@ -198,6 +202,8 @@ mod tests {
         let given = options(&typed(&["retry-seconds=5"]), &three).unwrap();
         assert_eq!(given, [vec![], typed(&["retry-seconds=5"]), typed(&["retry-seconds=5"])]);
         assert!(matches!(options(&typed(&["sftp.command=x"]), &three), Err(Failure::Usage(_))));
-        assert_eq!(options(&typed(&["anything=1"]), &at(&["/srv"])).unwrap(), [typed(&["anything=1"])]);
+        // What names one of them is for that one, and not looked at here.
+        let given = options(&typed(&["sftp:host:/r#sftp.command=x"]), &three).unwrap();
+        assert!(given.iter().flatten().all(|option| option == PATIENCE), "{given:?}");
     }
 }

@@ -61,7 +61,7 @@ fn max_unused(text: &str) -> Result<Unused, String> {
 }
 
 /// Seconds of a time such as `7d`, `12h` or `0`.
-fn patience(text: &str) -> Result<i64, String> {
+pub(super) fn patience(text: &str) -> Result<i64, String> {
     let bad = || format!("{text:?} is not a time like 7d, 12h or 0");
     let (number, unit) = match text.strip_suffix('d') {
         Some(n) => (n, 24 * 3600),
@@ -135,6 +135,8 @@ struct Summary {
     packs_partly_needed: usize,
     packs_deleted: u64,
     bytes_deleted: u64,
+    /// Deleted and not freed: object lock keeps it.
+    hidden: bool,
     chunks_copied: u64,
     bytes_stored: u64,
     bytes_unused: u64,
@@ -158,6 +160,7 @@ fn tell_json(context: &Context<'_>, report: &PruneReport, dry_run: bool) -> Outc
         packs_partly_needed: report.plan.repack.len(),
         packs_deleted: report.deleted,
         bytes_deleted: report.deleted_bytes,
+        hidden: report.hidden,
         chunks_copied: report.copied,
         bytes_stored: report.stored_bytes,
         bytes_unused: report.plan.unused(),
@@ -206,8 +209,15 @@ fn tell(context: &Context<'_>, report: &PruneReport, dry_run: bool) -> Outcome<(
             0 => String::new(),
             n => format!("; {} copied first ({})", count(n, "chunk"), size(report.stored_bytes)),
         };
-        let n = count(report.deleted, "pack");
-        out.line(format_args!("{n} {would} deleted ({}){copied}", size(report.deleted_bytes)))?;
+        let (n, bytes) = (count(report.deleted, "pack"), size(report.deleted_bytes));
+        if report.hidden {
+            out.line(format_args!(
+                "{n} {would} hidden by delete markers{copied}: object lock keeps their {bytes}, not freed until their \
+                 retention ends and a rule of the bucket removes old versions"
+            ))?;
+        } else {
+            out.line(format_args!("{n} {would} deleted ({bytes}){copied}"))?;
+        }
     } else {
         out.line("nothing to delete")?;
     }

@@ -52,7 +52,7 @@ struct Written {
 /// Writes the kit.
 pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     let store = context.store()?.backend();
-    let id = Repository::identify(&*store)?.to_string();
+    let id = Repository::find(store.clone())?.identify()?.to_string();
     let slots = keys::list_in(&*store)?;
     let kinds: Vec<SlotKind> = slots.iter().filter_map(|slot| slot.kind).collect();
     let (lay, dir) = match context.directory()? {

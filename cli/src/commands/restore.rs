@@ -234,10 +234,19 @@ fn tell(context: &Context<'_>, args: &Args, from: &str, r: &RestoreReport, took:
             error_count: r.failed + r.metadata_failed + r.unreadable,
             damaged_count: r.damaged.len() as u64,
             dry_run: args.dry_run,
+            packs_to_fetch: r.packs_to_fetch,
+            bytes_to_fetch: r.bytes_to_fetch,
+            requests_to_make: r.requests_to_make,
         });
     }
     if args.dry_run {
-        return context.ui.line("dry run: nothing was written");
+        // What a store that charges for requests and traffic will charge for.
+        return context.ui.line(format_args!(
+            "dry run: nothing was written; {} would be fetched from {} in {}",
+            size(r.bytes_to_fetch),
+            count(r.packs_to_fetch, "pack"),
+            count(r.requests_to_make, "request"),
+        ));
     }
     context.ui.line(summary(args, from, r, took))
 }

@@ -277,6 +277,10 @@ pub(crate) struct RestoreSummary {
     pub(crate) error_count: u64,
     pub(crate) damaged_count: u64,
     pub(crate) dry_run: bool,
+    /// A dry run: what content would be fetched for.
+    pub(crate) packs_to_fetch: u64,
+    pub(crate) bytes_to_fetch: u64,
+    pub(crate) requests_to_make: u64,
 }
 
 /// A line of a restore's plan.

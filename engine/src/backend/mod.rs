@@ -49,6 +49,24 @@ pub struct Capabilities {
     pub connections: usize,
 }
 
+/// Who is bound by an object's retention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    /// All but those who may bypass it.
+    Governance,
+    /// Everybody, the owner of the account as well.
+    Compliance,
+}
+
+/// Until when an object can neither be deleted nor replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Who is bound.
+    pub mode: LockMode,
+    /// Its end: seconds since 1970, by the store's clock.
+    pub until: i64,
+}
+
 /// What a store says about an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
@@ -172,8 +190,8 @@ pub trait Backend: Send + Sync {
     fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>>;
     /// All objects of an area with their sizes.
     fn list(&self, area: Area) -> Result<Vec<(ObjectName, u64)>>;
-    /// The listings of several areas, each begun after the one before it or all at one moment: in one request where the
-    /// store can.
+    /// The listings of several areas, each begun after the one before it or all at one moment: in as few requests as the
+    /// store can, if the areas are in the order of their names.
     fn list_many(&self, areas: &[Area]) -> Result<Vec<Vec<(ObjectName, u64)>>> {
         areas.iter().map(|area| self.list(*area)).collect()
     }
@@ -191,6 +209,21 @@ pub trait Backend: Send + Sync {
     /// who reads after a crash, gets the old bytes or the new ones: never to delete and put, since damaged bytes may be
     /// the only ones, and a pack that is missing for a moment looks lost to others. Durable when it returns.
     fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()>;
+    /// True if the store keeps what is deleted until its retention ends, so that a delete hides and frees nothing. May ask
+    /// the store, which may not let everybody know: then it is false.
+    fn locks_objects(&self) -> Result<bool> {
+        Ok(false)
+    }
+    /// Extends an object's retention. One that lasts longer stays as it is.
+    fn retain(&self, name: &ObjectName, _: Retention) -> Result<()> {
+        let source = std::io::Error::new(std::io::ErrorKind::Unsupported, "this store has no object lock");
+        Err(BackendError::Io {
+            verb: "retain",
+            object: name.to_string(),
+            place: self.describe().place,
+            source,
+        })
+    }
     /// Gives back (`false`) or takes again (`true`) the space kept aside so that a prune can run on a full store. A
     /// store without such a limit keeps none.
     fn reserve(&self, _keep: bool) -> Result<()> {

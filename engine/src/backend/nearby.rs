@@ -6,7 +6,7 @@
 //! damaged goes and is fetched again. A copy holds what the store holds, sealed. A cache that cannot be written costs
 //! time, never correctness.
 
-use super::{Backend, BackendError, Capabilities, Put, Result, Stat};
+use super::{Backend, BackendError, Capabilities, Put, Result, Retention, Stat};
 use bulla_repo_format::{Area, ObjectName};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -132,7 +132,7 @@ impl Nearby {
     }
 
     /// Removes copies of what the store has no more, once.
-    fn sweep(&self, area: Area, listed: &[(ObjectName, u64)]) {
+    pub(crate) fn sweep(&self, area: Area, listed: &[(ObjectName, u64)]) {
         if !self.keeps(area) || !lock(&self.swept).insert(area) {
             return;
         }
@@ -229,6 +229,12 @@ impl Backend for Nearby {
     fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
         self.forget(name);
         self.inner.heal(name, parts)
+    }
+    fn locks_objects(&self) -> Result<bool> {
+        self.inner.locks_objects()
+    }
+    fn retain(&self, name: &ObjectName, retention: Retention) -> Result<()> {
+        self.inner.retain(name, retention)
     }
     fn reserve(&self, keep: bool) -> Result<()> {
         self.inner.reserve(keep)

@@ -1,7 +1,7 @@
 //! A store at a limited rate: each transfer waits until the bytes so far, its own among them, fit the rate. Transfers are
 //! whole objects or ranges, so the rate holds over a few of them, not within one.
 
-use super::{Backend, Capabilities, Put, Result, Stat};
+use super::{Backend, Capabilities, Put, Result, Retention, Stat};
 use bulla_repo_format::{Area, ObjectName};
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -103,6 +103,12 @@ impl Backend for Throttle {
     fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
         Self::wait(self.up.as_ref(), sum(parts));
         self.inner.heal(name, parts)
+    }
+    fn locks_objects(&self) -> Result<bool> {
+        self.inner.locks_objects()
+    }
+    fn retain(&self, name: &ObjectName, retention: Retention) -> Result<()> {
+        self.inner.retain(name, retention)
     }
     fn reserve(&self, keep: bool) -> Result<()> {
         self.inner.reserve(keep)

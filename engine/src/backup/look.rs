@@ -32,7 +32,7 @@ impl Looked {
         observer: &dyn Observer,
     ) -> Result<Self> {
         // Packs come after the runs that list them: the other way round those put in between would look lost.
-        let areas = [Area::Index, Area::Marks, Area::Announcements, Area::Packs, Area::Meta];
+        let areas = [Area::Index, Area::Marks, Area::Meta, Area::Packs, Area::Announcements];
         let mut listed = repository.backend().list_many(&areas)?.into_iter();
         let mut next = || listed.next().unwrap_or_default();
         let index = repository.open_index_of(index_names_in(next()))?;
@@ -44,12 +44,12 @@ impl Looked {
         let damaged = marks.iter().filter(|m| m.damaged).flat_map(|m| m.victims.iter().copied()).collect();
         let mut all: HashSet<PackName> = marks.into_iter().flat_map(|m| m.victims).collect();
         all.extend(excluded);
+        let packs = [next(), next()].concat();
         let announced = next().into_iter().filter_map(|(name, _)| match name {
             ObjectName::Announcement(other, number) if Some(other) != own => Some((other, number)),
             _ => None,
         });
         let announced = announced.collect();
-        let packs = [next(), next()].concat();
         Ok(Self { index, announced, excluded: all, damaged, packs })
     }
 
@@ -59,7 +59,7 @@ impl Looked {
         if gaps.lost.is_empty() {
             return Ok(gaps);
         }
-        let listed = repository.backend().list_many(&[Area::Packs, Area::Meta])?;
+        let listed = repository.backend().list_many(&[Area::Meta, Area::Packs])?;
         gaps::find(listed.concat(), &self.index, &self.damaged)
     }
 

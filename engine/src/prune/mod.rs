@@ -6,6 +6,7 @@
 //! the store with a time of the store, and only decide *when* something may go, never whether it is needed.
 
 mod condemn;
+mod needed;
 mod plan;
 mod reach;
 mod survey;
@@ -13,6 +14,7 @@ mod sweep;
 pub(crate) mod unlisted;
 
 pub(crate) use condemn::condemn;
+pub(crate) use needed::packs_needed;
 pub use plan::{MaxUnused, PackUse, Plan};
 
 use crate::backend::{BackendError, Put};
@@ -90,6 +92,8 @@ pub struct PruneReport {
     pub merged: Merged,
     /// The store was full: only what needed no copy was deleted.
     pub without_copies: bool,
+    /// The store keeps what is deleted until its retention ends: it is hidden, and nothing is freed before.
+    pub hidden: bool,
 }
 
 /// Attempts before a prune gives up against others that prune meanwhile.
@@ -111,7 +115,7 @@ pub fn run(repository: &Repository, options: &PruneOptions, observer: &dyn Obser
     };
     // A store without its reserve counts as full: copies would eat what the objects that free space need.
     let taken = repository.backend().reserve(true).map_err(Error::from);
-    let report = match taken.and_then(|()| collect(true)) {
+    let mut report = match taken.and_then(|()| collect(true)) {
         Err(Error::Backend(BackendError::NoSpace { .. })) => {
             observer
                 .event(&Event::Notice("the store is full; using its reserve to delete what needs no copy"));
@@ -120,6 +124,7 @@ pub fn run(repository: &Repository, options: &PruneOptions, observer: &dyn Obser
         }
         other => other?,
     };
+    report.hidden = report.deleted > 0 && repository.backend().locks_objects()?;
     if let Err(e) = repository.backend().reserve(true) {
         observer.event(&Event::Warning(&format!("the reserve for a full store could not be kept: {e}")));
     }

@@ -103,7 +103,7 @@ impl Repository {
         Config::open(&sealed, 0, &ring_key)?;
         let client = config.keyring.client_key(&config.keyring.client_id(&env.machine));
         let (slot, label) = (SlotId::new([0; 16]), options.label.clone());
-        let backend = super::open::with_copies(backend, &env, &config.repo);
+        let backend = super::open::with_copies(backend, &env, &config.repo, &[]);
         let mut repository =
             Self { backend, config, client, slot, label, ring_key, env, records: Mutex::default() };
 

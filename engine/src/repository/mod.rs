@@ -20,6 +20,7 @@ pub(crate) mod upload;
 pub use bulla_repo_format::slot::SlotSecret;
 pub use init::{InitOptions, Initialised};
 pub use ledger::Ledger;
+pub use open::Found;
 pub use snapshots::SnapshotFilter;
 
 use crate::backend::{Backend, Put};

@@ -130,12 +130,12 @@ impl Repository {
 
     /// Snapshots that are alive, with their heads, oldest first; and the verdicts that could not be read.
     pub(crate) fn read_snapshots(&self) -> Result<Listed> {
-        let areas = [Area::Deaths, Area::Verdicts, Area::Forgets];
+        let areas = [Area::Forgets, Area::Deaths, Area::Verdicts];
         let mut listed = self.backend().list_many(&areas)?.into_iter().map(runs_in);
         let mut next = || listed.next().unwrap_or_default();
+        let forgets = next();
         let gone: HashSet<RunId> = next().into_iter().collect();
         let verdicts: BTreeSet<RunId> = next().into_iter().collect();
-        let forgets = next();
         let (mut alive, mut failed) = (Vec::new(), Vec::new());
         for &run in &verdicts {
             if gone.contains(&run) {

@@ -150,6 +150,7 @@ pub fn run(
     if let Some(ready) = &options.ready {
         ready();
     }
+    let mut estimate = execute::Estimate::default();
     let mut gather = Gather::new(&context, snapshot, scope, root.as_ref().map(SafeDir::handle), fresh);
     loop {
         context.tally.check_interrupt()?;
@@ -162,6 +163,7 @@ pub fn run(
             }
             _ => {
                 gather.finish_directories(&mut wave)?;
+                execute::estimate(&context, &wave, &mut estimate)?;
                 wave.planned(&mut |line| observer.event(&Event::Planned(line)));
             }
         }
@@ -171,7 +173,9 @@ pub fn run(
     }
     drop(gather);
     let Context { tally, .. } = context;
-    let report = tally.report();
+    let mut report = tally.report();
+    report.packs_to_fetch = estimate.packs.len() as u64;
+    (report.bytes_to_fetch, report.requests_to_make) = (estimate.bytes, estimate.requests);
     if report.owners_not_restored > 0 && options.ownership != Ownership::None && !options.dry_run {
         let n = report.owners_not_restored;
         let text = format!("the owners of {n} entries were not restored: only the superuser can do that");

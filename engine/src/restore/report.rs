@@ -45,6 +45,12 @@ macro_rules! counts {
         #[derive(Debug, Clone, Default)]
         pub struct RestoreReport {
             $($(#[$doc])* pub $name: u64,)*
+            /// A dry run: packs that content would be fetched from.
+            pub packs_to_fetch: u64,
+            /// A dry run: bytes that would be fetched of them.
+            pub bytes_to_fetch: u64,
+            /// A dry run: requests that would take. Metadata was read already.
+            pub requests_to_make: u64,
             /// What the repository could not give; not empty means that the restore is incomplete.
             pub damaged: Vec<Damage>,
         }

@@ -25,6 +25,7 @@ pub use value::{Backoff, Length};
 
 use crate::policy::Compliance;
 use crate::schedule::{Every, Schedule};
+use bulla_engine::backend::LockMode;
 use bulla_engine::retention::Policy;
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet};
@@ -100,6 +101,8 @@ pub enum Media {
 pub struct Destination {
     /// Its URL, as for `--repo`.
     pub url: At<String>,
+    /// Options of its kind of store, as for `-o`.
+    pub options: Vec<String>,
     /// What opens it: a key file.
     pub key: Option<At<SecretRef>>,
     /// Or a password.
@@ -110,6 +113,17 @@ pub struct Destination {
     pub site: Option<At<String>>,
     /// True if what this machine may do there cannot delete.
     pub append_only: bool,
+    /// What each run locks there anew.
+    pub worm: Option<At<Worm>>,
+}
+
+/// What a store with object lock keeps against everybody, from each run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Worm {
+    /// Who is bound.
+    pub mode: LockMode,
+    /// For how long.
+    pub keep: Length,
 }
 
 /// What is kept how long.

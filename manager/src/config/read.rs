@@ -6,9 +6,10 @@ use super::mistake::{Mistake, Place};
 use super::section::{At, Section, Source};
 use super::{
     Class, Config, Destination, Drill, File, Hook, HookAt, Host, Job, JobSource, Length, Media, Missed, Read,
-    Retention, Retry, SecretRef, Verify, rules,
+    Retention, Retry, SecretRef, Verify, Worm, rules,
 };
 use crate::policy::{Compliance, Preset, place};
+use bulla_engine::backend::LockMode;
 use bulla_engine::retention::Unit;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
@@ -164,6 +165,8 @@ impl FromStr for Zone {
 fn destination(s: &mut Section<'_>) -> Option<Destination> {
     let url = s.text("url", "The repository: a path, or an s3:, sftp:, rest: or rclone: URL");
     let url = s.require("url", url, "\"/mnt/backup/bulla\"");
+    let options = s.texts("options", "Options of its kind of store, as for -o: [\"s3.profile=b2\"]");
+    let options = options.unwrap_or_default().into_iter().map(|at| at.value).collect();
     let key = secret(s, "key", "Where the key file is");
     let password = secret(s, "password", "Where the password is");
     if !s.has("key") && !s.has("password") {
@@ -175,7 +178,17 @@ fn destination(s: &mut Section<'_>) -> Option<Destination> {
     let media = s.word("media", "What it lies on", &media);
     let site = s.text("site", "Where that stands");
     let append_only = s.flag("append_only", "This machine cannot delete there").is_some_and(|at| at.value);
-    Some(Destination { url: url?, key, password, media, site, append_only })
+    let worm = s.table("worm", "What each run locks there anew, in a bucket with object lock", worm);
+    Some(Destination { url: url?, options, key, password, media, site, append_only, worm })
+}
+
+fn worm(s: &mut Section<'_>) -> Option<Worm> {
+    let modes = [("governance", LockMode::Governance), ("compliance", LockMode::Compliance)];
+    let mode =
+        s.word("mode", "Who is bound: governance but for who may bypass it, compliance everybody", &modes);
+    let keep = s.parsed("keep", "For how long from each run on, like 35d");
+    let (mode, keep) = (s.require("mode", mode, "\"governance\""), s.require("keep", keep, "\"35d\""));
+    Some(Worm { mode: mode?.value, keep: keep?.value })
 }
 
 /// Where a secret is.

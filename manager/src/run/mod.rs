@@ -23,6 +23,7 @@ use bulla_engine::format::tree::Timestamp;
 use bulla_engine::format::{ObjectName, RunId};
 use bulla_engine::prune::{self, PruneOptions};
 use bulla_engine::repository::Repository;
+use bulla_engine::retain;
 use bulla_engine::retention::Candidate;
 use jiff::tz::TimeZone;
 use keep::Judged;
@@ -76,7 +77,8 @@ pub fn run(world: &dyn World, config: &Config, name: &str, job: &Job) -> Report 
     let mut outcome = Outcome::of(record.outcome);
     let sound = |p: &&Place| p.made.is_some() && !matches!(p.outcome, Outcome::Held | Outcome::Damage);
     for place in places.iter().filter(sound) {
-        if let Err(trouble) = run.promise(place).and_then(|()| run.let_go(place, &record)) {
+        let done = [run.promise(place).and_then(|()| run.let_go(place, &record)), run.retain(place)];
+        for trouble in done.into_iter().filter_map(Result::err) {
             outcome = outcome.and(trouble.outcome);
             run.remain(place, &record, &trouble);
             troubles.push((Some(place.name.clone()), trouble));
@@ -111,6 +113,24 @@ impl Run<'_> {
             reason: String::new(),
         };
         self.job.to.iter().map(place).collect()
+    }
+
+    /// Extends the retention of all that snapshots need, where that is wanted: last, so that what a prune has moved and what
+    /// went on record is locked, too.
+    fn retain(&self, place: &Place) -> Result<(), Trouble> {
+        let worm = self.config.destinations.get(&place.name).and_then(|d| d.value.worm.as_ref());
+        let (Some(worm), Some(repository)) = (worm, &place.repository) else { return Ok(()) };
+        let until = now(self.world).saturating_add(worm.value.keep.seconds());
+        let retention = retain::Retention { mode: worm.value.mode, until };
+        let report = retain::run(repository, retention, false, self.world.observer());
+        let report = report.map_err(|e| self.judge(e))?;
+        let what = format!("{} objects in {} for {}", report.objects, place.name, worm.value.keep);
+        self.world.step("lock", &what);
+        if report.lost_chunks > 0 {
+            let why = format!("{} chunks that snapshots refer to cannot be found", report.lost_chunks);
+            return Err(Trouble::new(Outcome::Damage, why));
+        }
+        Ok(())
     }
 
     /// The snapshots of this job and host.
@@ -316,7 +336,12 @@ impl Run<'_> {
             return Ok(());
         }
         let report = prune::run(repository, &PruneOptions::default(), self.world.observer())?;
-        let freed = Pruned { ended: report.died, packs: report.deleted, bytes: report.deleted_bytes };
+        let freed = Pruned {
+            ended: report.died,
+            packs: report.deleted,
+            // What object lock keeps is not freed.
+            bytes: if report.hidden { 0 } else { report.deleted_bytes },
+        };
         self.world.step("prune", &format!("{} packs, {} bytes of {place} freed", freed.packs, freed.bytes));
         repository.record(&Fact::Pruned(freed))
     }

@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 impl Repository {
     /// The packs that are there, with their sizes.
     pub fn present_packs(&self) -> Result<BTreeMap<(PackName, PackKind), u64>> {
-        let listed = self.backend().list_many(&[Area::Packs, Area::Meta])?;
+        let listed = self.backend().list_many(&[Area::Meta, Area::Packs])?;
         Ok(listed.into_iter().flat_map(packs_in).collect())
     }
 }

@@ -16,12 +16,13 @@ use crate::error::Result;
 use crate::repository::chunks::ChunkReader;
 use crate::repository::index::{PackRef, Place};
 use crate::repository::pack::{PackReader, SPAN};
+use bulla_repo_format::PackName;
 use bulla_repo_format::frame::Expander;
 use bulla_repo_format::keys::{ChunkKind, IdKey};
 use bulla_repo_format::pack::PackKind;
 use bulla_repo_format::tree::{ChunkRef, EntryKind};
 use rustix::fd::OwnedFd;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -75,16 +76,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Restores the content of a wave's files.
 pub(super) fn content(context: &Context<'_>, root: &SafeDir, wave: &Wave) -> Result<()> {
-    let (sources, pieces, lost) = locate(context, wave)?;
-    let mut apart: Vec<bool> = wave.items.iter().map(|i| i.action == Action::Rewrite).collect();
-    for piece in &lost {
-        if let Some(a) = apart.get_mut(piece.file as usize) {
-            *a = true;
-        }
-    }
-    let frames =
-        |pack: u32, range: Range<u64>| sources.get(pack as usize).map_or(0..0, |s| s.reader.frames_of(range));
-    let schedule = Schedule::new(pieces, &wave.refs, apart, frames);
+    let (sources, schedule, lost) = plan(context, wave)?;
     let mut progress: HashMap<u32, Mutex<Progress>> = HashMap::new();
     for piece in schedule.pieces.iter().chain(&lost) {
         if !schedule.whole.get(piece.file as usize).copied().unwrap_or(false) {
@@ -104,9 +96,7 @@ pub(super) fn content(context: &Context<'_>, root: &SafeDir, wave: &Wave) -> Res
         lost: Mutex::new((lost, Vec::new())),
     };
     let start = || fetch.worker(root);
-    // Nearby each frame is a request of its own, and so the work of one worker; at a distance a request carries more.
-    let limit = if context.repository.backend().describe().local { 0 } else { SPAN };
-    let spans = spans(&fetch.schedule.jobs, limit, |job| fetch.sealed_len(job));
+    let spans = spans(&fetch.schedule.jobs, span_limit(context), |job| fetch.sealed_len(job));
     let jobs = super::each(context, spans.len(), start, |worker, number| {
         context.tally.check_interrupt()?;
         spans.get(number).map_or(Ok(()), |span| fetch.span(worker, span.clone()))
@@ -116,6 +106,52 @@ pub(super) fn content(context: &Context<'_>, root: &SafeDir, wave: &Wave) -> Res
         fetch.discard_incomplete(root);
     }
     done
+}
+
+/// Packs, the order in which they are fetched, and what no pack has.
+fn plan<'r>(context: &Context<'r>, wave: &Wave) -> Result<(Vec<Source<'r>>, Schedule, Vec<Piece>)> {
+    let (sources, pieces, lost) = locate(context, wave)?;
+    let mut apart: Vec<bool> = wave.items.iter().map(|i| i.action == Action::Rewrite).collect();
+    for piece in &lost {
+        if let Some(a) = apart.get_mut(piece.file as usize) {
+            *a = true;
+        }
+    }
+    let frames =
+        |pack: u32, range: Range<u64>| sources.get(pack as usize).map_or(0..0, |s| s.reader.frames_of(range));
+    let schedule = Schedule::new(pieces, &wave.refs, apart, frames);
+    Ok((sources, schedule, lost))
+}
+
+fn sealed_len(sources: &[Source<'_>], job: &Job) -> u64 {
+    let frames = sources.get(job.pack as usize).map_or(&[][..], |s| s.reader.frames());
+    frames.get(job.frame as usize).map_or(0, |f| f.sealed.into())
+}
+
+/// Nearby each frame is a request of its own, and so the work of one worker; at a distance a request carries more.
+fn span_limit(context: &Context<'_>) -> u64 {
+    if context.repository.backend().describe().local { 0 } else { SPAN }
+}
+
+/// Adds what the content of a wave's files would have to be fetched for; of files too long for a wave, their lengths.
+pub(in super::super) fn estimate(context: &Context<'_>, wave: &Wave, out: &mut Estimate) -> Result<()> {
+    let (sources, schedule, _) = plan(context, wave)?;
+    let job = |job: &Job| sealed_len(&sources, job);
+    out.requests += spans(&schedule.jobs, span_limit(context), job).len() as u64;
+    out.bytes += schedule.jobs.iter().map(job).sum::<u64>();
+    let used = schedule.jobs.iter().filter_map(|job| sources.get(job.pack as usize));
+    out.packs.extend(used.map(|s| s.reader.pack().name));
+    let long = wave.items.iter().filter(|i| matches!(i.action, Action::Create | Action::Replace));
+    out.bytes += long.filter(|i| i.long().is_some()).map(|i| i.entry.size()).sum::<u64>();
+    Ok(())
+}
+
+/// What a restore would fetch.
+#[derive(Default)]
+pub(in super::super) struct Estimate {
+    pub(in super::super) packs: HashSet<PackName>,
+    pub(in super::super) bytes: u64,
+    pub(in super::super) requests: u64,
 }
 
 /// A first place for every reference wanted; places in packs already needed come first.
@@ -226,8 +262,7 @@ impl<'c, 'r> Fetch<'c, 'r> {
     }
 
     fn sealed_len(&self, job: &Job) -> u64 {
-        let frames = self.sources.get(job.pack as usize).map_or(&[][..], |s| s.reader.frames());
-        frames.get(job.frame as usize).map_or(0, |f| f.sealed.into())
+        sealed_len(&self.sources, job)
     }
 
     /// Fetches consecutive frames of a pack in one request, then decodes each and writes what it holds.

@@ -8,6 +8,7 @@ pub(super) mod finish;
 pub(super) mod long;
 mod write;
 
+pub(super) use fetch::{Estimate, estimate};
 pub(super) use write::extents;
 
 use super::Context;
