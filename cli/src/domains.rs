@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 /// Device mapper on RAID on partitions, and a loop device on that, is not deeper than this.
 const DEPTH: usize = 16;
 
+/// Something that is asked of the system.
+type Question<Of, Answer> = Box<dyn Fn(&Of) -> Answer>;
+
 /// What is asked about; tests give other answers than this machine.
 pub(crate) struct Surroundings {
     /// `/proc/self/mountinfo`.
@@ -26,11 +29,11 @@ pub(crate) struct Surroundings {
     /// Names of this machine.
     names: Vec<String>,
     /// The device number that a path lies on.
-    device: Box<dyn Fn(&Path) -> Option<u64>>,
+    device: Question<Path, Option<u64>>,
     /// The host that ssh would connect to for a name.
-    ssh: Box<dyn Fn(&str) -> String>,
+    ssh: Question<str, String>,
     /// The addresses of a name; none if nobody knows it.
-    addresses: Box<dyn Fn(&str) -> Vec<IpAddr>>,
+    addresses: Question<str, Vec<IpAddr>>,
     /// True for an address of this machine.
     own: Box<dyn Fn(IpAddr) -> bool>,
 }
@@ -375,9 +378,9 @@ mod tests {
             on.sort_by_key(|d| format!("{d:?}"));
             on
         };
-        assert_eq!(on("/on-sda/x"), [a.clone()]);
-        assert_eq!(on("/volume"), [b.clone()]);
-        assert_eq!(on("/loop"), [b.clone()], "the disk of its file");
+        assert_eq!(on("/on-sda/x"), std::slice::from_ref(&a));
+        assert_eq!(on("/volume"), std::slice::from_ref(&b));
+        assert_eq!(on("/loop"), std::slice::from_ref(&b), "the disk of its file");
         let mut both = vec![b.clone(), a.clone()];
         both.sort_by_key(|d| format!("{d:?}"));
         assert_eq!(on("/raid"), both);
