@@ -2,7 +2,7 @@
 //!
 //! Kept true: a record that was lost only ever proves less. A time in the future proves nothing.
 
-use bulla_repo_format::ledger::{Fact, JobRun, Level, Lock, Record, Refused};
+use bulla_repo_format::ledger::{Drill, DrillKind, Fact, JobRun, Level, Lock, Record, Refused};
 use bulla_repo_format::{ClientId, PackName, RunId};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -34,6 +34,8 @@ pub struct Evidence {
     levels: HashMap<RunId, Level>,
     sound: HashSet<RunId>,
     suspicious: HashSet<RunId>,
+    /// Snapshots of which a restore was tried last and failed.
+    unrestored: HashSet<RunId>,
     waivers: Vec<Lifted>,
     /// Whether the last word of a client about a job is that its source looks wrong.
     held: HashMap<(Whose, ClientId), bool>,
@@ -61,14 +63,7 @@ impl Evidence {
                     }
                 }
                 Fact::Run(run) => all.take_run(run, record.client),
-                Fact::Drill(drill) if drill.outcome == 0 => {
-                    use bulla_repo_format::ledger::DrillKind::{Application, Full, Sample};
-                    let level = match drill.kind {
-                        Sample | Full => Level::Restored,
-                        Application => Level::Application,
-                    };
-                    all.reach(drill.snapshot, level);
-                }
+                Fact::Drill(drill) => all.take_drill(drill),
                 Fact::Waiver(waiver) => all.waivers.push(Lifted {
                     whose: (waiver.host.clone(), waiver.job.clone()),
                     from: at,
@@ -82,10 +77,28 @@ impl Evidence {
                 Fact::Lock(lock) => {
                     all.locks.entry((lock.host.clone(), lock.job.clone())).or_default().push(lock.clone());
                 }
-                Fact::Drill(_) | Fact::Forgotten(_) | Fact::Pruned(_) | Fact::Other(_) => {}
+                Fact::Forgotten(_) | Fact::Pruned(_) | Fact::Other(_) => {}
             }
         }
         all
+    }
+
+    /// What could not be restored proves nothing, however well its packs read back, until it was restored after all. That a
+    /// restore is slow, or the source holds something else now, says nothing of the snapshot; nor does a key that does not
+    /// fit.
+    fn take_drill(&mut self, drill: &Drill) {
+        if drill.outcome == 0 {
+            let level = match drill.kind {
+                DrillKind::Sample | DrillKind::Full => Level::Restored,
+                DrillKind::Application => Level::Application,
+            };
+            self.reach(drill.snapshot, level);
+        }
+        if drill.key.is_none() && drill.wrong.is_empty() {
+            self.unrestored.remove(&drill.snapshot);
+        } else if drill.key.is_none() {
+            self.unrestored.insert(drill.snapshot);
+        }
     }
 
     fn take_run(&mut self, run: &JobRun, client: ClientId) {
@@ -182,10 +195,10 @@ impl Evidence {
         self.proven_at(id).is_some_and(counts)
     }
 
-    /// True if the run that made it is on record, and found nothing wrong with its source. A run that died before it could
-    /// say so is none.
+    /// True if the run that made it is on record and found nothing wrong with its source, and no restore of it has failed
+    /// since. A run that died before it could say so is none.
     pub fn is_sound(&self, id: &RunId) -> bool {
-        self.sound.contains(id) && !self.suspicious.contains(id)
+        self.sound.contains(id) && !self.suspicious.contains(id) && !self.unrestored.contains(id)
     }
 
     /// True if the newest backup of a job looks wrong: until somebody has looked, nothing older goes.

@@ -69,6 +69,11 @@ fn tried(start: &str, kind: DrillKind, outcome: u64) -> Fact {
         phases: [0; 4],
         rto: 1,
         rpo: 1,
+        config: [0; 32],
+        key: None,
+        diverged: Vec::new(),
+        late: Vec::new(),
+        numbers: Vec::new(),
     })
 }
 
@@ -85,7 +90,8 @@ fn facts(of: &[Fact]) -> Facts {
     let records: Vec<Record> = of.iter().enumerate().map(record).collect();
     let evidence = Evidence::of(&records);
     let ledger = Ledger { records, ..Ledger::default() };
-    let holding = Holding { snapshots: Vec::new(), ledger, evidence, explained: Default::default() };
+    let holding =
+        Holding { snapshots: Vec::new(), ledger, evidence, unrepaired: 0, explained: Default::default() };
     Facts { holdings: [("disk".to_owned(), Ok(holding))].into() }
 }
 

@@ -187,7 +187,8 @@ fn drill(
     let options = Options { sample, application, from: None, seed: None, scratch, keep: false, key: None };
     let report = drill::drill(m, &m.config, job, m.job(job), &options).map_err(|t| t.why).unwrap();
     if report.outcome != Outcome::Done {
-        let (from, wrong) = (&report.drill.destination, report.drill.wrong.join(" | "));
+        let d = &report.drill;
+        let (from, wrong) = (&d.destination, [&d.wrong[..], &d.diverged, &d.late].concat().join(" | "));
         let _ = writeln!(told, "day {day:02} drill  {job} from {from}: {}", without_ids(&wrong));
     }
 }

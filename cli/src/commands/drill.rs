@@ -245,6 +245,7 @@ struct Document<'a> {
     live_same: u64,
     live_diverged: &'a [String],
     wrong: &'a [String],
+    late: &'a [String],
     milliseconds: [u64; 4],
     rto_seconds: u64,
     rto_measured: bool,
@@ -280,6 +281,7 @@ fn document(context: &Context<'_>, report: &Report) -> Outcome<()> {
         live_same: report.live,
         live_diverged: &d.diverged,
         wrong: &d.wrong,
+        late: &d.late,
         milliseconds: d.phases,
         rto_seconds: d.rto,
         rto_measured: d.files == d.files_all,
@@ -313,6 +315,9 @@ fn tell(context: &Context<'_>, report: &Report) -> Outcome<()> {
     }
     for wrong in &d.wrong {
         out.line(format_args!("WRONG {}", escape(wrong.as_bytes())))?;
+    }
+    for late in &d.late {
+        out.line(format_args!("LATE {}", escape(late.as_bytes())))?;
     }
     for diverged in &d.diverged {
         out.line(format_args!("DIVERGED {diverged}: one of the two is bad"))?;

@@ -69,8 +69,6 @@ pub struct Report {
     pub equal: u64,
     /// Files of the source that are as they were backed up, and hold what was restored; those that do not are in the record.
     pub live: u64,
-    /// What came too late, in a sentence each.
-    pub late: Vec<String>,
     /// Where what was restored still is, if it was to be kept.
     pub kept: Option<PathBuf>,
 }
@@ -112,13 +110,13 @@ pub fn drill(
             blank.wrong = vec![format!("the restore broke off: {}", world.judge(&e).why)];
             let drill = attempt.record(blank)?;
             let kept = scratch.end();
-            return Ok(Report { drill, outcome: Outcome::Drill, equal: 0, live: 0, late: Vec::new(), kept });
+            return Ok(Report { drill, outcome: Outcome::Drill, equal: 0, live: 0, kept });
         }
     };
-    let (drill, late, outcome) = attempt.judge(blank, measured);
+    let (drill, outcome) = attempt.judge(blank, measured);
     let drill = attempt.record(drill)?;
     let kept = scratch.end();
-    Ok(Report { drill, outcome, equal, live, late, kept })
+    Ok(Report { drill, outcome, equal, live, kept })
 }
 
 fn millis(since: Instant) -> u64 {
@@ -237,6 +235,7 @@ impl Attempt<'_> {
             config: self.config.digest(self.name),
             key,
             diverged: Vec::new(),
+            late: Vec::new(),
             numbers: Vec::new(),
         }
     }
@@ -252,11 +251,11 @@ impl Attempt<'_> {
         let mut drill = self.blank(from, &snapshot, seed, Some(label));
         drill.wrong = vec![trouble.why.clone()];
         let (drill, outcome) = (self.record(drill)?, Outcome::Drill);
-        Ok(Report { drill, outcome, equal: 0, live: 0, late: Vec::new(), kept: None })
+        Ok(Report { drill, outcome, equal: 0, live: 0, kept: None })
     }
 
     /// How it ended. What differs between source and snapshot is wrong with one of the two, and nobody knows which: it is held.
-    fn judge(&self, blank: Drill, m: Measured) -> (Drill, Vec<String>, Outcome) {
+    fn judge(&self, blank: Drill, m: Measured) -> (Drill, Outcome) {
         let rto = reckon(&m);
         let late = self.late(rto, blank.rpo, self.options.sample.is_none());
         let outcome = match (m.wrong.is_empty() && late.is_empty(), m.diverged.is_empty()) {
@@ -265,7 +264,6 @@ impl Attempt<'_> {
             (false, _) => Outcome::Drill,
         };
         let (mut wrong, mut diverged) = (m.wrong, m.diverged);
-        wrong.extend(late.iter().cloned());
         wrong.truncate(NAMED);
         diverged.truncate(NAMED);
         let drill = Drill {
@@ -278,10 +276,11 @@ impl Attempt<'_> {
             phases: m.phases,
             rto,
             diverged,
+            late,
             numbers: m.numbers,
             ..blank
         };
-        (drill, late, outcome)
+        (drill, outcome)
     }
 
     /// Puts the drill on record in every destination that takes it: one is enough, since any tells of all.

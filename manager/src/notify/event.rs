@@ -163,7 +163,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn finding(rule: &'static str, place: Option<&str>, outcome: Outcome) -> Finding {
-        Finding { rule, place: place.map(str::to_owned), outcome, what: format!("{rule}!"), fix: "f".into() }
+        Finding {
+            rule,
+            place: place.map(str::to_owned),
+            outcome,
+            what: format!("{rule}!"),
+            fix: "f".into(),
+            evidence: None,
+        }
     }
 
     fn told(events: &[Event]) -> Vec<(&str, Kind, bool, u64)> {

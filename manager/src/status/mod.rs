@@ -403,8 +403,7 @@ impl Judge<'_> {
                 let Some((_, last)) = drills.iter().rfind(of).filter(|(_, d)| d.outcome != 0) else {
                     continue;
                 };
-                let diverged = last.diverged.first().filter(|_| last.wrong.is_empty());
-                let why = diverged.or_else(|| last.wrong.first());
+                let why = last.wrong.first().or_else(|| last.diverged.first()).or_else(|| last.late.first());
                 let why = why.cloned().unwrap_or_else(|| "it took too long".to_owned());
                 let key = if other { " --key FILE" } else { "" };
                 let with = last.key.as_ref().map_or_else(String::new, |label| format!(" with {label}"));

@@ -181,6 +181,8 @@ pub struct Drill {
     pub key: Option<String>,
     /// Files of the source that nothing was done to since the snapshot and that hold something else, in words.
     pub diverged: Vec<String>,
+    /// What came too late for what was promised, in words: that says nothing of what was restored.
+    pub late: Vec<String>,
     /// Numbers that the command gave, each with its name, in decimal.
     pub numbers: Vec<(String, String)>,
 }
@@ -432,6 +434,7 @@ impl Drill {
             (17, Some(Value::bytes(self.config))),
             (18, self.key.as_deref().map(Value::text)),
             (19, texts(&self.diverged)),
+            (21, texts(&self.late)),
             (20, Some(Value::Array(self.numbers.iter().map(pair).collect()))),
         ]
     }
@@ -463,6 +466,7 @@ impl Drill {
             config: f.array(17)?,
             key: f.optional(18, Fields::text)?,
             diverged: read_texts(f, 19)?,
+            late: read_texts(f, 21)?,
             numbers: f.list(20)?.into_iter().map(read_pair).collect::<Result<_>>()?,
         })
     }

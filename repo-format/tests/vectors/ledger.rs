@@ -64,6 +64,7 @@ fn drill() -> Drill {
         rpo: 3600,
         config: [0x64; 32],
         key: Some("recovery key".into()),
+        late: vec!["the restore takes 2h, and may take 1h".into()],
         diverged: vec!["/srv/b: BLAKE3 00 in the source, 01 in the snapshot".into()],
         numbers: vec![("rows".into(), "18402113".into())],
     }

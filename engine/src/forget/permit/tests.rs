@@ -3,7 +3,9 @@
 //! judgement's.
 
 use super::*;
-use bulla_repo_format::ledger::{Fact, JobCopy, JobRun, Level, Lock, Record, Verified, Waiver};
+use bulla_repo_format::ledger::{
+    Drill, DrillKind, Fact, JobCopy, JobRun, Level, Lock, Record, Verified, Waiver,
+};
 use bulla_repo_format::tree::Timestamp;
 use bulla_repo_format::{ClientId, PackName};
 use proptest::prelude::*;
@@ -235,6 +237,33 @@ impl World {
 }
 
 impl World {
+    fn drill(&mut self, snapshot: RunId, wrong: &[&str]) {
+        let start = Timestamp { seconds: self.now(), nanos: 0 };
+        self.record(Fact::Drill(Drill {
+            job: "job0".into(),
+            host: "host".into(),
+            destination: "disk".into(),
+            snapshot,
+            kind: DrillKind::Full,
+            seed: [0; 32],
+            start,
+            outcome: if wrong.is_empty() { 0 } else { 8 },
+            files: 1,
+            files_all: 1,
+            bytes: 1,
+            bytes_all: 1,
+            wrong: wrong.iter().map(|w| (*w).to_owned()).collect(),
+            phases: [0; 4],
+            rto: 1,
+            rpo: 1,
+            config: [0; 32],
+            key: None,
+            diverged: Vec::new(),
+            late: Vec::new(),
+            numbers: Vec::new(),
+        }));
+    }
+
     /// Every day that a lock speaks of can still be gone back to, or one soon after it.
     fn locks_hold(&self, job: &str, staying: &[&(Facts, bool)]) {
         for (_, min, unit, since) in self.locks.iter().filter(|(j, ..)| j == job) {
@@ -326,6 +355,15 @@ fn each_rule_refuses_and_says_why() {
     world.step(&Step::Died { job: 0 });
     world.step(&Step::Read(0, true));
     assert_eq!(ask(world, 1), 0, "nor what nobody accounts for");
+    let mut world = usual();
+    let proof = world.alive[4].0.id;
+    world.drill(proof, &["differs"]);
+    assert_eq!(ask(world, 1), 0, "nor what could not be restored");
+    let mut world = usual();
+    let proof = world.alive[4].0.id;
+    world.drill(proof, &["differs"]);
+    world.drill(proof, &[]);
+    assert_eq!(ask(world, 1), 1, "until it was");
     let held = [backup(true, true), Step::Read(1, true)];
     assert_eq!(ask(with(&held), 1), 0, "nothing goes while the newest looks wrong");
     let looked = [backup(true, true), Step::Wait(DAY), backup(true, false), Step::Read(0, true)];
