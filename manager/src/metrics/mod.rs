@@ -1,4 +1,4 @@
-//! How jobs stand, as text for Prometheus, and rules that alert on it. Pure, but for [`write`].
+//! How jobs stand, as text for Prometheus, and rules that alert on it. Pure, but for [`write()`].
 //!
 //! Kept true: what is not known has no sample; times are times and no ages, wherever an alert needs them, so that it fires
 //! also when nobody writes the file any more. The label is `backup_job`, since `job` is what Prometheus calls its targets.
