@@ -279,7 +279,8 @@ impl Judge<'_> {
                 let same = other.snapshots.iter().find(|s| Some(s.id) == copy.snapshot);
                 back |= same.is_some_and(|s| starts.contains(&s.start));
             }
-            if !back && !(over && self.lets_go(place)) {
+            let explained = back || over && self.lets_go(place);
+            if !explained {
                 lost.push(id.short());
             }
         }

@@ -84,6 +84,27 @@ fn twisted(key: u64, value: Value) -> Vec<u8> {
     Value::Map(record).encode()
 }
 
+fn refused() -> Refused {
+    Refused {
+        job: "home".into(),
+        host: "alpha".into(),
+        run: RunId::new([0x63; 16]),
+        outcome: 5,
+        reason: "clocks differ".into(),
+    }
+}
+
+fn lock() -> Lock {
+    Lock {
+        job: "home".into(),
+        host: "alpha".into(),
+        term: "sox".into(),
+        min: 7 * 365 * 86_400,
+        unit: 366 * 86_400,
+        since: 1_690_000_000,
+    }
+}
+
 pub(crate) fn cases() -> Vec<Vector> {
     let place = ObjectName::Record(client_id(), 3);
     let read = Verified { good: vec![PackName::new([0xe6; 32])], ..Verified::default() };
@@ -98,21 +119,6 @@ pub(crate) fn cases() -> Vec<Vector> {
         host: "alpha".into(),
         reason: "the vault moves".into(),
         until: 1_700_600_000,
-    };
-    let refused = Refused {
-        job: "home".into(),
-        host: "alpha".into(),
-        run: RunId::new([0x63; 16]),
-        outcome: 5,
-        reason: "clocks differ".into(),
-    };
-    let lock = Lock {
-        job: "home".into(),
-        host: "alpha".into(),
-        term: "sox".into(),
-        min: 7 * 365 * 86_400,
-        unit: 366 * 86_400,
-        since: 1_690_000_000,
     };
     let pruned = Pruned { ended: vec![RunId::new([0x67; 16])], packs: 2, bytes: 4096 };
     let ok = |name: &str, note: &str, fact| {
@@ -136,8 +142,8 @@ pub(crate) fn cases() -> Vec<Vector> {
         ok("drill", "a sample with one file that is wrong", Fact::Drill(drill())),
         ok("waiver", "a rule lifted for a week", Fact::Waiver(waiver)),
         ok("pruned", "one snapshot ended, two packs went", Fact::Pruned(pruned)),
-        ok("refused", "what should have gone stayed", Fact::Refused(refused)),
-        ok("lock", "seven years, one a year", Fact::Lock(lock)),
+        ok("refused", "what should have gone stayed", Fact::Refused(refused())),
+        ok("lock", "seven years, one a year", Fact::Lock(lock())),
         ok("other", "a kind of a later version", Fact::Other(99)),
         no(
             "record",

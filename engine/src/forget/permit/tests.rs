@@ -303,32 +303,41 @@ fn nothing_of_a_job_goes_without_newer_proof() {
 /// So many histories.
 const HISTORIES: u32 = 100_000;
 
+/// Five days, all proven.
+fn usual() -> World {
+    let mut world = World { time: 1_000_000_000, ..World::default() };
+    for _ in 0..5 {
+        world.step(&Step::Wait(DAY));
+        world.step(&Step::Backup { job: 0, whole: true, suspicious: false });
+    }
+    world.step(&Step::Read(0, true));
+    world
+}
+
+/// The same, and what came then.
+fn with(steps: &[Step]) -> World {
+    let mut world = usual();
+    steps.iter().for_each(|s| world.step(s));
+    world
+}
+
+/// How many of those go.
+fn ask(mut world: World, bits: u64) -> usize {
+    let before = world.alive.len();
+    world.step(&Step::Forget { bits, cut: 6 });
+    before - world.alive.len()
+}
+
+const fn backup(whole: bool, suspicious: bool) -> Step {
+    Step::Backup { job: 0, whole, suspicious }
+}
+
 /// A case that any rule refuses, and the same without what it refuses.
 #[test]
 fn each_rule_refuses_and_says_why() {
-    let usual = || {
-        let mut world = World { time: 1_000_000_000, ..World::default() };
-        for _ in 0..5 {
-            world.step(&Step::Wait(DAY));
-            world.step(&Step::Backup { job: 0, whole: true, suspicious: false });
-        }
-        world.step(&Step::Read(0, true));
-        world
-    };
-    let ask = |mut world: World, bits: u64| {
-        let before = world.alive.len();
-        world.step(&Step::Forget { bits, cut: 6 });
-        before - world.alive.len()
-    };
     assert_eq!(ask(usual(), 0b11), 2, "two old ones go");
     assert_eq!(ask(usual(), 0b111), 0, "three always stay");
     assert_eq!(ask(usual(), 0b1_0000), 0, "not the proof itself");
-    let with = |steps: &[Step]| {
-        let mut world = usual();
-        steps.iter().for_each(|s| world.step(s));
-        world
-    };
-    let backup = |whole, suspicious| Step::Backup { job: 0, whole, suspicious };
     assert_eq!(ask(with(&[Step::Wait(36 * DAY)]), 1), 0, "old proof is none");
     assert_eq!(ask(with(&[Step::Read(2, false)]), 1), 0, "a bad pack stops all");
     assert_eq!(ask(with(&[Step::Read(2, false), Step::Repair]), 1), 1, "until it is repaired");
@@ -355,6 +364,10 @@ fn each_rule_refuses_and_says_why() {
     world.step(&Step::Died { job: 0 });
     world.step(&Step::Read(0, true));
     assert_eq!(ask(world, 1), 0, "nor what nobody accounts for");
+}
+
+#[test]
+fn what_was_not_restored_looks_wrong_or_is_locked_stays() {
     let mut world = usual();
     let proof = world.alive[4].0.id;
     world.drill(proof, &["differs"]);
