@@ -165,6 +165,9 @@ impl Store for Rclone {
     fn delete(&self, path: &str) -> Attempt<()> {
         self.server()?.delete(path)
     }
+    fn takes_back(&self) -> bool {
+        true
+    }
     fn exact(&self) -> Attempt<bool> {
         Ok(false)
     }

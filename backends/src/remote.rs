@@ -11,7 +11,7 @@ use bulla_engine::format::{Area, ObjectName};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Called when an attempt failed and another will be made: what, and in how many seconds.
 pub type Notice = Box<dyn Fn(&str) + Send + Sync>;
@@ -27,6 +27,9 @@ pub struct Remote<S> {
     free: Mutex<usize>,
     freed: Condvar,
 }
+
+/// Until a server has noticed that a connection is gone, as a rule.
+const TAKEN_BACK: Duration = Duration::from_millis(50);
 
 /// Of several areas, the names and sizes in each.
 type Listings = Vec<Vec<(ObjectName, u64)>>;
@@ -173,16 +176,26 @@ impl<S: Store> Remote<S> {
         let object = name.to_string();
         self.until_done(verb, &object, |failures| {
             let put = self.store.put(&object, parts, mode)?;
+            let limit = parts.iter().map(|p| p.len() as u64).sum();
+            if put == Put::Created && failures > 0 && self.store.takes_back() {
+                std::thread::sleep(TAKEN_BACK);
+                if self.store.stat(&object)?.is_none_or(|s| s.size != limit) {
+                    return Err(Failure::passing("the server took away what it had acknowledged"));
+                }
+            }
             if put == Put::Created || failures == 0 {
                 return Ok(put);
             }
-            let limit = parts.iter().map(|p| p.len() as u64).sum();
             if matches!(name.area(), Area::Packs | Area::Meta | Area::Index | Area::Parity) {
                 let same = self.store.stat(&object)?.is_some_and(|s| s.size == limit);
                 return Ok(if same { Put::Created } else { Put::Exists });
             }
             match self.store.get(&object, Part::Whole { limit }) {
                 Ok(there) if equals(&there, parts) => Ok(Put::Created),
+                // No two writers' bytes begin alike: it is what is left of this very put, and will go.
+                Ok(there) if self.store.takes_back() && parts.concat().starts_with(&there) => {
+                    Err(Failure::passing("a part of a put that broke off is still there"))
+                }
                 Ok(_) | Err(Failure { kind: Kind::TooLong { .. }, .. }) => Ok(Put::Exists),
                 // Deleted since: what was there was ours or another's, and is nobody's now.
                 Err(Failure { kind: Kind::Missing, .. }) => Ok(Put::Exists),

@@ -190,6 +190,11 @@ impl Store for Rest {
         }
     }
 
+    /// rclone removes what is under the name of an upload that fails, in some of its backends.
+    fn takes_back(&self) -> bool {
+        true
+    }
+
     fn exact(&self) -> Attempt<bool> {
         Ok(false)
     }

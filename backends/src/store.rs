@@ -114,6 +114,10 @@ pub trait Store: Send + Sync {
     fn list_behind(&self, _path: &str) -> Option<Attempt<Page>> {
         None
     }
+    /// True if a put that broke off may, when the server notices, take away what a later one has put under the same name.
+    fn takes_back(&self) -> bool {
+        false
+    }
     /// Size and time, or `None`.
     fn stat(&self, path: &str) -> Attempt<Option<Stat>>;
     /// Removes; what is absent is removed already.

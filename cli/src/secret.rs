@@ -320,8 +320,8 @@ fn run_command(line: &str) -> Outcome<Zeroizing<Vec<u8>>> {
 /// What was read from descriptors: a pipe gives its bytes once, and a run opens a repository several times.
 static BEHIND: Mutex<BTreeMap<u32, Zeroizing<Vec<u8>>>> = Mutex::new(BTreeMap::new());
 
-/// What whoever started us left behind a descriptor. Commands that are started get the descriptor as well: of a pipe, which is
-/// empty then, and not of a file, they learn nothing.
+/// What whoever started us left behind a descriptor. Commands that are started get the descriptor as well: of a pipe they
+/// learn nothing, since it is empty then; a file they could read again, so it should be a pipe.
 fn behind(fd: u32) -> Outcome<Zeroizing<Vec<u8>>> {
     let mut all = BEHIND.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(text) = all.get(&fd) {

@@ -207,7 +207,7 @@ pub(super) fn secret(s: &mut Section<'_>, key: &'static str, doc: &str) -> Optio
         let file = s.text("file", "A file that only its owner can read");
         let systemd = s.text("systemd", "The name of a credential that systemd lays down");
         let command = s.texts("command", "Program and arguments that print it; no shell");
-        let fd = s.whole("fd", "A descriptor that whoever starts the program leaves open", 0);
+        let fd = s.whole("fd", "A pipe that whoever starts the program leaves open, by its number", 0);
         let words = |list: Vec<At<String>>| SecretRef::Command(list.into_iter().map(|at| at.value).collect());
         let mut found = [
             file.map(|at| SecretRef::File(at.value.into())),
