@@ -1,7 +1,8 @@
 //! Sixty days of three jobs, one of them a PostgreSQL database, in three stores: a directory, SFTP and S3, each a real one.
 //! The clock is ours, what goes wrong is not: a host that is off, dumps that break off, a full disk, an off-site copy that
-//! somebody deletes, a pack that rots. What `status` says at noon of each day is in `days.txt`, wherever it differs from
-//! the day before; `BULLA_BLESS=1` writes it anew, and who does that reads it.
+//! somebody deletes, a pack that rots. What `status`, `compliance` and `assess` say at noon of each day is in `days.txt`, with
+//! their exit codes, wherever it differs from the day before, and so is all that somebody is told; `BULLA_BLESS=1` writes it
+//! anew, and who does that reads it.
 
 use super::postgres::{Postgres, toml};
 use super::world::Machine;
@@ -10,8 +11,14 @@ use crate::support::noise;
 use bulla_engine::backend::{Backend, Local};
 use bulla_engine::forget::job_of;
 use bulla_engine::format::{Area, ObjectName};
+use bulla_manager::assess::{Assessment, Impact, assess};
+use bulla_manager::compliance::{self, Compliance, Domain};
 use bulla_manager::drill::{self, Options};
+use bulla_manager::notify::message::Body;
+use bulla_manager::notify::outbox::Outbox;
+use bulla_manager::notify::{Told, tell};
 use bulla_manager::outcome::Outcome;
+use bulla_manager::run::Report;
 use bulla_manager::status::{Facts, JobStatus, judge};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -32,16 +39,23 @@ fn config(home: &Path, logs: &Path, dump: &str, check: &str) -> String {
         timezone = "Europe/Berlin"
         [destination.disk]
         url = "/mnt/disk"
+        media = "ssd"
         key = {{ file = "/etc/bulla/disk.key" }}
         site = "ber1"
         [destination.vault]
         url = "sftp:bulla@vault:/srv/bulla"
+        media = "hdd"
         key = {{ file = "/etc/bulla/vault.key" }}
         site = "muc1"
         [destination.cloud]
         url = "s3:https://s3.example.net/backups"
+        media = "cloud"
         key = {{ file = "/etc/bulla/cloud.key" }}
         site = "eu"
+        [notify.ops]
+        email = {{ to = ["ops@example.net"], smtp = "smtps://mail.example.net" }}
+        [notify.watchdog]
+        ping = {{ url = "https://hc.example.net/ab" }}
         [retention.short]
         daily = "7d"
         weekly = "4w"
@@ -51,11 +65,13 @@ fn config(home: &Path, logs: &Path, dump: &str, check: &str) -> String {
         rpo = "1d2h"
         source = {{ paths = ["{}"] }}
         to = ["disk", "vault", "cloud"]
+        notify = ["ops"]
         schedule = "30 1 * * *"
         retention = "short"
         [job.logs]
         source = {{ paths = ["{}"] }}
         to = ["disk", "vault"]
+        notify = ["ops"]
         schedule = "20 0 * * *"
         retention = "short"
         [job.billing]
@@ -64,6 +80,7 @@ fn config(home: &Path, logs: &Path, dump: &str, check: &str) -> String {
         rpo = "1d2h"
         source = {{ pipeline = [{dump}, ["sh", "-c", "cat; test ! -e {}/broken"]], as = "billing.dump", magic = "PGDMP", min_size = "1KiB" }}
         to = ["disk", "cloud"]
+        notify = ["ops", "watchdog"]
         schedule = "5 2 * * *"
         retention = "short"
         drill = {{ command = {check} }}
@@ -146,10 +163,28 @@ fn events(
     })
 }
 
-fn statuses(m: &Machine) -> Vec<JobStatus> {
-    let names = JOBS.map(str::to_owned);
-    let facts = Facts::gather(m, &m.config, &names);
-    JOBS.iter().map(|job| judge(&m.config, job, m.job(job), "db01", &facts, m.clock.read())).collect()
+/// What can be said of a job.
+struct Judged {
+    status: JobStatus,
+    compliance: Compliance,
+    assessment: Assessment,
+}
+
+fn judged(m: &Machine) -> Vec<Judged> {
+    let (config, now, host) = (&m.config, m.clock.read(), "db01");
+    let facts = Facts::gather(m, config, &JOBS.map(str::to_owned));
+    let place = |name: &str| match name {
+        "disk" => vec![Domain::Disk(2)],
+        other => vec![Domain::Host(other.to_owned())],
+    };
+    let of = |name: &&str| {
+        let whole = (config, *name, m.job(name));
+        let status = judge(config, name, m.job(name), host, &facts, now);
+        let compliance = compliance::judge(whole, &facts, &status, host, &[Domain::Disk(1)], &place, now);
+        let assessment = assess(whole, &facts, (&status, &compliance), host, now);
+        Judged { status, compliance, assessment }
+    };
+    JOBS.iter().map(of).collect()
 }
 
 /// Ids differ from run to run of a server; what they are of does not.
@@ -169,11 +204,27 @@ fn without_ids(text: &str) -> String {
     out.trim_end().to_owned()
 }
 
-fn line(s: &JobStatus) -> String {
+fn line(judged: &Judged) -> String {
+    let (s, c, a) = (&judged.status, &judged.compliance, &judged.assessment);
     let findings: Vec<String> =
         s.findings.iter().map(|f| format!("{}: {}", f.outcome.word(), without_ids(&f.what))).collect();
-    let copies = s.copies;
-    format!("{} · V{} · {copies} copies · {}", s.outcome().word(), s.level as u8, findings.join(" | "))
+    let lacks: Vec<&str> = c.marks.iter().filter(|mark| !mark.met).map(|mark| mark.rule).collect();
+    let gaps = |impact| a.gaps.iter().filter(|gap| gap.impact == impact).count();
+    format!(
+        "{} (exit {}) · V{} · {} copies · 3-2-1-1-0 {} without {} · backup: {}, gaps: {} high, {} medium, {} low (exit {}) · {}",
+        s.outcome().word(),
+        s.outcome().code(),
+        s.level as u8,
+        s.copies,
+        c.verdict.word(),
+        lacks.join(", "),
+        a.current.word(),
+        gaps(Impact::High),
+        gaps(Impact::Medium),
+        gaps(Impact::Low),
+        a.outcome().code(),
+        findings.join(" | ")
+    )
 }
 
 /// A drill, told if it did not go well.
@@ -198,6 +249,7 @@ struct Stage {
     m: Machine,
     server: Postgres,
     dir: tempfile::TempDir,
+    outbox: Outbox,
     /// Runs as long as it is here.
     _s3: S3,
 }
@@ -232,7 +284,8 @@ impl Stage {
             vec![("disk", local), ("vault", far.backend()), ("cloud", cloud.backend())];
         let m = Machine::new(&text, BEGIN, stores);
         server.sql("billing", "CREATE TABLE invoices (id serial, what text)");
-        Some(Self { m, server, dir, _s3: s3 })
+        let outbox = Outbox::new(at("outbox"));
+        Some(Self { m, server, dir, outbox, _s3: s3 })
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -250,7 +303,7 @@ impl Stage {
     }
 
     /// Runs a job when it is due on this day.
-    fn run(&self, day: i64, job: &str, told: &mut String) {
+    fn run(&self, day: i64, job: &str, told: &mut String) -> Report {
         let zone = self.m.config.host.zone.as_ref().unwrap().value.clone();
         let from = jiff::Timestamp::from_second(BEGIN + day * DAY - 3600).unwrap().to_zoned(zone);
         let due = self.m.job(job).schedule.as_ref().unwrap().value.next(&from).unwrap();
@@ -266,6 +319,33 @@ impl Stage {
             let _ =
                 writeln!(told, "day {day:02} run    {job} {}: {}", report.outcome.word(), why.join(" | "));
         }
+        report
+    }
+
+    /// Tells whoever wants to know, of the runs of a day and of what did not happen. What depends on the name of a pack is not
+    /// looked at.
+    fn tell(&self, day: i64, judged: &[Judged], runs: &[Report], told: &mut String) {
+        let now = self.m.clock.read();
+        for (name, judged) in JOBS.iter().zip(judged) {
+            let run = runs.iter().find(|report| report.run.job == *name);
+            let of = Told { name, job: self.m.job(name), status: &judged.status, run };
+            tell(&self.outbox, &self.m.config, "db01", now, of).unwrap();
+        }
+        let said = |channel: &str, body: &Body| match body {
+            Body::Ping { exit, .. } => format!("{channel} is pinged with {exit}"),
+            Body::Message(m) => {
+                let place = m.destination.as_ref().map_or_else(String::new, |d| format!(" of {d}"));
+                format!("{channel} hears of {}: {} {}{place}, time {}", m.job, m.event, m.rule, m.count)
+            }
+        };
+        let flushed = self.outbox.hold().unwrap().flush(now, false, |channel, body| {
+            let said = said(channel, body);
+            if !(ROT.start..=ROT.end).contains(&day) && said != "watchdog is pinged with 0" {
+                let _ = writeln!(told, "day {day:02} told   {said}");
+            }
+            Some(Ok(()))
+        });
+        assert_eq!(flushed.unwrap().waiting, 0);
     }
 
     /// Drills: every week, and every four.
@@ -292,19 +372,21 @@ fn sixty_days_are_told_as_they_were() {
         if let Some(event) = events(day, &stage.m, &stage.at("home"), &mut kept) {
             let _ = writeln!(told, "day {day:02}        {event}");
         }
-        if !(10..12).contains(&day) {
-            JOBS.iter().for_each(|job| stage.run(day, job, &mut told));
-        }
+        let off = (10..12).contains(&day);
+        let due = JOBS.iter().filter(|_| !off);
+        let runs: Vec<Report> = due.map(|job| stage.run(day, job, &mut told)).collect();
         stage.m.clock.set(BEGIN + day * DAY + 12 * 3600);
         stage.drill(day, &mut told);
-        let now: Vec<String> = statuses(&stage.m).iter().map(line).collect();
+        let judged = judged(&stage.m);
+        stage.tell(day, &judged, &runs, &mut told);
+        let now: Vec<String> = judged.iter().map(line).collect();
         for (job, (n, line)) in JOBS.iter().zip(now.iter().enumerate()) {
             if before.get(n) != Some(line) && !ROT.contains(&day) {
                 let _ = writeln!(told, "day {day:02} status {job} {line}");
             }
         }
         if day + 1 == ROT.end {
-            let worst = statuses(&stage.m).iter().fold(Outcome::Done, |all, s| all.and(s.outcome()));
+            let worst = judged.iter().fold(Outcome::Done, |all, j| all.and(j.status.outcome()));
             let _ = writeln!(told, "day {day:02} status of all is {}", worst.word());
         }
         before = now;
