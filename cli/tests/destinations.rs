@@ -85,8 +85,8 @@ fn a_copy_from_a_store_goes_to_a_host_with_ssh() {
 fn a_backup_and_a_job_reach_each_of_their_destinations() {
     let Some((_first, _second, home, one, two)) = two_servers() else { return };
     home.bulla(&format!("init -r {two} -o s3.profile=b2 --copy-chunker-from {one}")).ok();
-    home.bulla(&format!("backup src --copy-to {two}")).ends(3).says("InvalidAccessKeyId");
-    home.bulla(&format!("backup src --copy-to {two} -o {two}#s3.profile=b2"))
+    home.bulla(&format!("backup src -r {one} -r {two}")).ends(3).says("InvalidAccessKeyId");
+    home.bulla(&format!("backup src -r {one} -r {two} -o {two}#s3.profile=b2"))
         .ends(0)
         .says("copied 3 snapshots to");
     let job = format!(
@@ -114,8 +114,8 @@ fn patience_reaches_every_end() {
     let began = std::time::Instant::now();
     let copy = format!("copy --from-repo {gone} --from-key-file key -o retry-seconds=1");
     home.bulla(&copy).ends(1).says("attempts)");
-    home.bulla(&format!("backup src --copy-to {gone} -o retry-seconds=1")).ends(3).says("attempts)");
-    home.bulla(&format!("backup src --copy-to {gone} -o {gone}#retry-seconds=1")).ends(3).says("attempts)");
+    home.bulla(&format!("backup src -r repo -r {gone} -o retry-seconds=1")).ends(3).says("attempts)");
+    home.bulla(&format!("backup src -r repo -r {gone} -o {gone}#retry-seconds=1")).ends(3).says("attempts)");
     // Without the option it is a quarter of an hour.
     assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
     home.bulla("snapshots -o s3.profile=x").ends(2).says("none of its own");
@@ -259,7 +259,7 @@ fn the_password_of_a_rest_url_shows_nowhere() {
     let [nobody] = ports();
     let gone = format!("rest:http://{KEY}:{SECRET}@127.0.0.1:{nobody}/");
     said(&format!("snapshots -r {gone} -o retry-seconds=1 {key}"), 1);
-    said(&format!("backup src --copy-to {gone} -o retry-seconds=1 {key}"), 3);
+    said(&format!("backup src -r {url} -r {gone} -o retry-seconds=1 {key}"), 3);
     said(&format!("copy --from-repo {gone} --from-key-file key -o retry-seconds=1 {key}"), 1);
     said(&format!("snapshots -o {gone}#retry-seconds=1 {key}"), 0);
 }

@@ -63,7 +63,7 @@ fn a_command_has_to_say_what_is_expected_and_in_time() {
     edit(&home, "timeout = \"1s\", expect = { rows = \">= 1\" }", "expect = { rows = \"lots\" }");
     home.bulla("config check --config jobs.toml").ends(2).prints("is no expectation like");
     edit(&home, "command = [\"sh\", \"-c\",", "commands = [\"sh\", \"-c\",");
-    home.bulla("config check --config jobs.toml").ends(2).prints("E-DRL-02");
+    home.bulla("config check --config jobs.toml").ends(2).prints("E-DRL-03");
 }
 
 /// The index and the trees go; what was proved of them before stays on record, and is no longer what counts.

@@ -37,9 +37,9 @@ pub struct Evidence {
     /// Snapshots of which a restore was tried last and failed.
     unrestored: HashSet<RunId>,
     waivers: Vec<Lifted>,
-    /// Whether the last word of a client about a job is that its source looks wrong.
-    held: HashMap<(Whose, ClientId), bool>,
-    /// When runs that went well began.
+    /// The last word of a client about a job: when, and whether its source looks wrong.
+    held: HashMap<(Whose, ClientId), (i64, bool)>,
+    /// When runs began that made a backup with which nothing looks wrong.
     done: HashMap<Whose, Vec<i64>>,
     locks: HashMap<Whose, Vec<Lock>>,
     refused: HashMap<Whose, Refused>,
@@ -62,7 +62,7 @@ impl Evidence {
                         all.reach(*id, Level::Data);
                     }
                 }
-                Fact::Run(run) => all.take_run(run, record.client),
+                Fact::Run(run) => all.take_run(run, at, record.client),
                 Fact::Drill(drill) => all.take_drill(drill),
                 Fact::Waiver(waiver) => all.waivers.push(Lifted {
                     whose: (waiver.host.clone(), waiver.job.clone()),
@@ -101,7 +101,7 @@ impl Evidence {
         }
     }
 
-    fn take_run(&mut self, run: &JobRun, client: ClientId) {
+    fn take_run(&mut self, run: &JobRun, at: i64, client: ClientId) {
         for copy in &run.copies {
             let Some(id) = copy.snapshot else { continue };
             // That data was read is proved by who read it, not by who says so.
@@ -110,13 +110,14 @@ impl Evidence {
             kind.insert(id);
         }
         let whose = (run.host.clone(), run.job.clone());
-        if run.outcome == 0 && run.findings.is_empty() {
+        // One that made nothing has seen nothing.
+        if run.copies.iter().all(|copy| copy.snapshot.is_none()) {
+            return;
+        }
+        if run.findings.is_empty() {
             self.done.entry(whose.clone()).or_default().push(run.start.seconds);
         }
-        // One that made nothing has seen nothing.
-        if run.copies.iter().any(|copy| copy.snapshot.is_some()) {
-            self.held.insert((whose, client), !run.findings.is_empty());
-        }
+        self.held.insert((whose, client), (at, !run.findings.is_empty()));
     }
 
     /// A pack is damaged if the last word of a client about it is that it was bad, and no other found it good later. It was
@@ -203,7 +204,11 @@ impl Evidence {
 
     /// True if the newest backup of a job looks wrong: until somebody has looked, nothing older goes.
     pub fn is_held(&self, host: &str, job: &str) -> bool {
-        self.held.iter().any(|(((h, j), _), held)| *held && h == host && j == job)
+        let words =
+            || self.held.iter().filter(|(((h, j), _), _)| h == host && j == job).map(|(_, word)| *word);
+        let last = |wrong| words().filter(|(_, held)| *held == wrong).map(|(at, _)| at).max();
+        // Of two clients, such as a container and the one that took its place, the later one has the last word.
+        last(true).is_some_and(|wrong| last(false).is_none_or(|right| right <= wrong))
     }
 
     /// Until when the rules are lifted for a job of a host, and why, if they are.
@@ -228,15 +233,22 @@ impl Evidence {
         self.locks.get(&(host.to_owned(), job.to_owned())).map_or(&[], Vec::as_slice)
     }
 
-    /// The backup, by when it began, that a lock asks for and that has no stand-in among those that stay.
-    pub fn unlocked(&self, lock: &Lock, now: i64, stay: &BTreeSet<i64>) -> Option<i64> {
+    /// The backup, by when it began, that a lock asks for and that has a stand-in among those there are and none among those
+    /// that stay. What is gone for other reasons is not asked for.
+    pub fn unlocked(
+        &self,
+        lock: &Lock,
+        now: i64,
+        (had, stay): (&BTreeSet<i64>, &BTreeSet<i64>),
+    ) -> Option<i64> {
         let young = |start: i64| {
             start >= lock.since && start <= now && now.saturating_sub(start).unsigned_abs() < lock.min
         };
-        let kept = |start: i64| {
-            stay.range(start..).next().is_some_and(|s| s.saturating_sub(start).unsigned_abs() <= lock.unit)
+        let stands = |of: &BTreeSet<i64>, start: i64| {
+            of.range(start..).next().is_some_and(|s| s.saturating_sub(start).unsigned_abs() <= lock.unit)
         };
+        let lacks = |start: i64| stands(had, start) && !stands(stay, start);
         let done = self.done.get(&(lock.host.clone(), lock.job.clone()));
-        done.into_iter().flatten().copied().filter(|start| young(*start) && !kept(*start)).min()
+        done.into_iter().flatten().copied().filter(|start| young(*start) && lacks(*start)).min()
     }
 }

@@ -220,7 +220,7 @@ fn last_verified(facts: &Facts, name: &str, job: &Job, host: &str) -> Option<Ver
     let mut best: Option<(i64, Verified)> = None;
     for to in &job.to {
         let Some(Ok(holding)) = facts.holdings.get(&to.value) else { continue };
-        if !holding.evidence.damaged().is_empty() {
+        if holding.unrepaired > 0 {
             continue;
         }
         for s in holding.snapshots.iter().filter(|s| s.host == host && job_of(s) == Some(name)) {

@@ -110,7 +110,7 @@ pub fn judge(
         let on = place(&to.value);
         let here = !on.iter().any(|d| matches!(d, Domain::Host(_)));
         match proof {
-            None if !holding.evidence.damaged().is_empty() => {
+            None if holding.unrepaired > 0 => {
                 not.push(format!("{} has packs that were bad when they were last read", to.value));
             }
             None => not.push(format!("{} has not the newest backup, proven", to.value)),
@@ -149,7 +149,7 @@ pub fn judge(
 fn proof(holding: &Holding, s: &Snapshot, now: i64) -> Option<i64> {
     let evidence = &holding.evidence;
     let good = s.statistics.errors == 0
-        && evidence.damaged().is_empty()
+        && holding.unrepaired == 0
         && evidence.is_sound(&s.id)
         && evidence.is_proven(&s.id, now);
     evidence.proven_at(&s.id).filter(|_| good)

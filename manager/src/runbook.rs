@@ -146,7 +146,7 @@ impl<'a> Writer<'a> {
 
     fn is_good(&self, holding: &Holding, s: &Snapshot) -> bool {
         s.statistics.errors == 0
-            && holding.evidence.damaged().is_empty()
+            && holding.unrepaired == 0
             && holding.evidence.is_sound(&s.id)
             && holding.evidence.is_proven(&s.id, self.now)
     }
@@ -320,7 +320,8 @@ impl<'a> Writer<'a> {
                     self.program(place)?,
                     s.id
                 )),
-                expected: "dry run: nothing was written".to_owned(),
+                expected: "dry run: nothing was written; 0 B would be fetched from 0 packs in 0 requests"
+                    .to_owned(),
             },
             Item {
                 what: "All files are there".to_owned(),

@@ -376,6 +376,32 @@ fn a_ledger_that_was_cut_off_is_missed() {
     );
 }
 
+/// A destination that is new remembers nothing; the others do.
+#[test]
+fn a_new_destination_does_not_end_a_hold() {
+    let job = One::new("");
+    let new = r#"[destination.new]
+        url = "/mnt/new"
+        key = { file = "/k" }
+        [retention.few]"#;
+    let both = |to: &str| {
+        let text = text(job.dir.path(), "").replace("[retention.few]", new);
+        text.replace(r#"to = ["disk"]"#, &format!("to = {to}"))
+    };
+    let stores: Vec<(&str, Arc<dyn Backend>)> =
+        vec![("disk", Arc::new(Memory::new())), ("new", Arc::new(Memory::new()))];
+    let mut m = Machine::new(&both(r#"["disk"]"#), BEGIN, stores);
+    let run = |m: &Machine| {
+        m.clock.set(m.clock.read() + DAY);
+        m.run("home").outcome
+    };
+    assert_eq!(run(&m), Outcome::Done);
+    std::fs::write(job.dir.path().join("letters"), b"").unwrap();
+    assert_eq!(run(&m), Outcome::Held);
+    m.configure(&both(r#"["new", "disk"]"#));
+    assert_eq!(run(&m), Outcome::Held, "the disk remembers what was there");
+}
+
 /// Clocks that differ let nothing go, and a waiver says in every report that it lifts the rules.
 #[test]
 fn clocks_have_to_agree_and_a_waiver_shows() {

@@ -120,7 +120,7 @@ impl Repository {
             let last = self.record_names()?.into_iter().rfind(|(c, _)| *c == client).map(|(_, n)| n);
             let (sequence, previous) = match last {
                 None => (0, None),
-                Some(n) => (n.saturating_add(1), Some(self.known_record(&client, n)?.1)),
+                Some(n) => (n.saturating_add(1), Some(self.link(&client, n)?)),
             };
             let time = self.env().clock.now();
             let record = Record { client, sequence, previous, time, fact: fact.clone() };
@@ -130,6 +130,18 @@ impl Repository {
             }
         }
         Err(Error::Refused("no free place in this client's ledger; others write to it all the time".into()))
+    }
+
+    /// What the record after this one names. One that cannot be read must not keep all later ones from being written: then
+    /// that is its name, which fits nothing, and readers tell the break as they do the damage.
+    fn link(&self, client: &ClientId, sequence: u64) -> Result<BodyHash> {
+        match self.known_record(client, sequence) {
+            Err(e) if e.is_damage() => {
+                let name = ObjectName::Record(*client, sequence).to_string();
+                Ok(self.keyring().body_hash(name.as_bytes()))
+            }
+            other => other.map(|(_, hash)| hash),
+        }
     }
 
     /// What the ledger proves.

@@ -179,11 +179,16 @@ fn destinations(text: &mut Text<'_>, measured: &Measured<'_>) {
     let seen = || holdings().filter_map(|(name, h)| Some((name.clone(), h.as_ref().ok()?)));
     let whole = seen().map(|(name, h)| (name, i64::from(h.ledger.flaws.is_empty()))).collect();
     let records = seen().map(|(name, h)| (name, number(h.ledger.records.len()))).collect();
-    let damaged = seen().map(|(name, h)| (name, number(h.evidence.damaged().len()))).collect();
+    let damaged = seen().map(|(name, h)| (name, number(h.unrepaired))).collect();
     text.gauge("destination_readable", "1 if a destination can be read.", "dest", readable);
     text.gauge("ledger_chain_ok", "1 if all records can be believed and none is missing.", "dest", whole);
     text.gauge("ledger_records", "Records in the ledger.", "dest", records);
-    text.gauge("damaged_packs", "Packs that were bad when they were read last.", "dest", damaged);
+    text.gauge(
+        "damaged_packs",
+        "Packs that were bad or missing when they were looked at last, and are needed still.",
+        "dest",
+        damaged,
+    );
 }
 
 /// Puts a text where Prometheus' node exporter looks for it: there whole or not at all, readable by all.

@@ -74,10 +74,14 @@ pub fn run(world: &dyn World, config: &Config, name: &str, job: &Job) -> Report 
     }
     let record = run.record(&places, outcome, findings);
     run.write(&mut places, &record, &mut troubles);
+    // What came of the record is in none.
     let mut outcome = Outcome::of(record.outcome);
-    let sound = |p: &&Place| p.made.is_some() && !matches!(p.outcome, Outcome::Held | Outcome::Damage);
-    for place in places.iter().filter(sound) {
-        let done = [run.promise(place).and_then(|()| run.let_go(place, &record)), run.retain(place)];
+    outcome = places.iter().fold(outcome, |all, place| all.and(place.outcome.of_one()));
+    for place in places.iter().filter(|p| p.made.is_some()) {
+        // Where something was lost or is bad nothing goes; what is there is locked all the more.
+        let sound = !matches!(place.outcome, Outcome::Held | Outcome::Damage);
+        let let_go = || run.promise(place).and_then(|()| run.let_go(place, &record));
+        let done = [if sound { let_go() } else { Ok(()) }, run.retain(place)];
         for trouble in done.into_iter().filter_map(Result::err) {
             outcome = outcome.and(trouble.outcome);
             run.remain(place, &record, &trouble);
@@ -142,19 +146,21 @@ impl Run<'_> {
 
     /// What looks wrong with the new backup beside the one before it.
     fn look(&self, places: &[Place]) -> Vec<String> {
-        let Some((place, made)) = places.iter().find_map(|p| p.made.as_ref().map(|made| (p, made))) else {
-            return Vec::new();
-        };
+        let Some(made) = places.iter().find_map(|p| p.made.as_ref()) else { return Vec::new() };
         let findings = || -> bulla_engine::Result<Vec<String>> {
-            let Some(repository) = &place.repository else { return Ok(Vec::new()) };
-            let evidence = repository.evidence()?;
-            // Somebody has looked, and says that the source is as it should be: this backup is the measure of the next.
-            if evidence.waived(&self.world.host(), self.name, now(self.world)).is_some() {
-                return Ok(Vec::new());
+            // One destination may be new and remember nothing: what any of them has is the measure.
+            let mut before: Option<Snapshot> = None;
+            for place in places.iter().filter(|p| p.made.is_some()) {
+                let Some(repository) = &place.repository else { continue };
+                let evidence = repository.evidence()?;
+                // Somebody has looked, and says that the source is as it should be: this backup is the measure of the next.
+                if evidence.waived(&self.world.host(), self.name, now(self.world)).is_some() {
+                    return Ok(Vec::new());
+                }
+                let older = |s: &Snapshot| s.start < made.start && evidence.is_sound(&s.id);
+                let newest = self.own(repository)?.into_iter().filter(older).max_by_key(|s| (s.start, s.id));
+                before = before.into_iter().chain(newest).max_by_key(|s| s.start);
             }
-            let mut own = self.own(repository)?;
-            own.retain(|s| s.id != made.id && evidence.is_sound(&s.id));
-            let before = own.into_iter().max_by_key(|s| (s.start, s.id));
             Ok(guard::findings(made, before.as_ref()))
         };
         match findings() {
@@ -349,10 +355,11 @@ impl Run<'_> {
 
 impl Place {
     fn fail(&mut self, trouble: Trouble, troubles: &mut Troubles) {
-        self.outcome = self.outcome.and(trouble.outcome);
-        if self.reason.is_empty() {
+        // A warning that was there before is not the reason.
+        if self.reason.is_empty() || self.outcome == Outcome::Done {
             self.reason.clone_from(&trouble.why);
         }
+        self.outcome = self.outcome.and(trouble.outcome);
         troubles.push((Some(self.name.clone()), trouble));
     }
 }

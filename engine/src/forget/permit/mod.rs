@@ -213,16 +213,23 @@ fn judge(case: &Case<'_>) -> std::result::Result<Vec<RunId>, Refusal> {
         if left < STAY {
             return Err(Refusal::TooFew { host: host.clone(), job: job.clone(), left });
         }
-        let stay: BTreeSet<i64> = list.iter().filter(stays).map(|s| s.start.seconds).collect();
-        locked(case, host, job, &stay)?;
+        let good = |s: &&&Facts| s.whole && case.evidence.is_sound(&s.id);
+        let had: BTreeSet<i64> = list.iter().filter(good).map(|s| s.start.seconds).collect();
+        let left = list.iter().filter(|s| stays(s) && good(s));
+        let stay: BTreeSet<i64> = left.map(|s| s.start.seconds).collect();
+        locked(case, (host, job), (&had, &stay))?;
     }
     Ok(evidence)
 }
 
 /// What is locked has something that stands for it among what stays.
-fn locked(case: &Case<'_>, host: &str, job: &str, stay: &BTreeSet<i64>) -> std::result::Result<(), Refusal> {
+fn locked(
+    case: &Case<'_>,
+    (host, job): (&str, &str),
+    of: (&BTreeSet<i64>, &BTreeSet<i64>),
+) -> std::result::Result<(), Refusal> {
     for lock in case.evidence.locks(host, job) {
-        if let Some(start) = case.evidence.unlocked(lock, case.now, stay) {
+        if let Some(start) = case.evidence.unlocked(lock, case.now, of) {
             let day = jiff::Timestamp::from_second(start).map(|t| t.strftime("%Y-%m-%d").to_string());
             let (host, job, day) = (host.to_owned(), job.to_owned(), day.unwrap_or_default());
             return Err(Refusal::Locked { host, job, term: escape(lock.term.as_bytes()), day });

@@ -269,8 +269,12 @@ impl World {
         for (_, min, unit, since) in self.locks.iter().filter(|(j, ..)| j == job) {
             for (_, made) in self.done.iter().filter(|(j, _)| j == job) {
                 let asked = *made >= *since && (0..min * DAY).contains(&(self.now() - made));
-                let stands = |f: &Facts| f.whole && (0..=unit * DAY).contains(&(f.start.seconds - made));
-                assert!(!asked || staying.iter().any(|(f, _)| stands(f)), "a lock was broken");
+                let stands = |(f, wrong): &(Facts, bool)| {
+                    let own = f.group.as_ref().is_some_and(|(_, j)| j == job);
+                    own && f.whole && !wrong && (0..=unit * DAY).contains(&(f.start.seconds - made))
+                };
+                let (had, stays) = (self.alive.iter().any(stands), staying.iter().any(|s| stands(s)));
+                assert!(!asked || !had || stays, "a lock was broken");
             }
         }
     }
