@@ -118,18 +118,18 @@ fn what_is_missed_lasts_or_is_over_is_told_as_it_is() {
     assert_eq!(days.run(6), ["check 0", "ops recovered last-run 2", "ops recovered unreadable:vault 2"]);
 }
 
-/// Letting go is refused, which is after the record: no status shows it, and only a run that may ends it.
+/// Letting go is refused, which is after the run's record and has one of its own: it is told until a run may.
 #[test]
-fn what_only_a_run_shows_only_a_run_ends() {
+fn what_stayed_is_told_until_it_may_go() {
     let days = Days::begin();
     (0..3).for_each(|day| assert_eq!(days.run(day), ["check 0"]));
     let wrong = |by: i64| days.m.stores.values().for_each(|s| s.wrong.store(by, Ordering::SeqCst));
     wrong(-HOUR);
-    let refused = ["check 5", "ops refused run:disk 1", "ops refused run:vault 1"];
+    let refused = ["check 5", "ops refused stayed:disk 1", "ops refused stayed:vault 1"];
     assert_eq!(days.run(3), refused);
     assert_eq!(days.look(3), [""; 0]);
     wrong(0);
-    assert_eq!(days.run(4), ["check 0", "ops recovered run:disk 1", "ops recovered run:vault 1"]);
+    assert_eq!(days.run(4), ["check 0", "ops recovered stayed:disk 1", "ops recovered stayed:vault 1"]);
 }
 
 /// What a store that cannot be read would show is not over.
