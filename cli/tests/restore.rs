@@ -34,7 +34,7 @@ fn patterns_choose_and_existing_files_are_treated_as_told() {
     let plan = home
         .bulla(&format!("restore {part} -t b --delete -n"))
         .ends(0)
-        .prints("dry run: nothing was written; ")
+        .prints("dry run: nothing was written, ")
         .prints(" would be fetched from 1 pack in 1 request\n");
     assert!(
         plan.out.contains("rewrite    b/hello") && plan.out.contains("delete     b/stranger"),

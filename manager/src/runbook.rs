@@ -320,7 +320,7 @@ impl<'a> Writer<'a> {
                     self.program(place)?,
                     s.id
                 )),
-                expected: "dry run: nothing was written; 0 B would be fetched from 0 packs in 0 requests"
+                expected: "dry run: nothing was written, 0 B would be fetched from 0 packs in 0 requests"
                     .to_owned(),
             },
             Item {

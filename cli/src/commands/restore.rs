@@ -242,7 +242,7 @@ fn tell(context: &Context<'_>, args: &Args, from: &str, r: &RestoreReport, took:
     if args.dry_run {
         // What a store that charges for requests and traffic will charge for.
         return context.ui.line(format_args!(
-            "dry run: nothing was written; {} would be fetched from {} in {}",
+            "dry run: nothing was written, {} would be fetched from {} in {}",
             size(r.bytes_to_fetch),
             count(r.packs_to_fetch, "pack"),
             count(r.requests_to_make, "request"),
