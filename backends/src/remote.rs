@@ -165,11 +165,12 @@ impl<S: Store> Remote<S> {
             }
             let ordered = entries.is_sorted() && entries.first().is_some_and(|(first, _)| *first > behind);
             let Some((last, _)) = entries.last().filter(|_| ordered) else { return Ok(None) };
-            let reached = last.split_once('/').map_or(last.as_str(), |(dir, _)| dir);
-            behind = match areas.iter().map(|area| area.dir()).find(|dir| *dir >= reached) {
+            // With the slash: `snap-old/…` comes before `snap/…`, and `snap` before both.
+            let mut dirs = areas.iter().map(|area| format!("{}/", area.dir()));
+            behind = match dirs.find(|dir| dir > last || last.starts_with(dir)) {
                 None => return Ok(Some(out)),
-                Some(dir) if dir == reached => last.clone(),
-                Some(dir) => format!("{dir}/"),
+                Some(dir) if last.starts_with(&dir) => last.clone(),
+                Some(dir) => dir,
             };
         }
     }
@@ -385,9 +386,14 @@ mod tests {
         }
     }
 
-    /// So many objects of five areas, and a stranger.
-    fn store(counts: [u8; 5], page: usize) -> Remote<Pages> {
+    /// So many objects of five areas, a stranger, and so many of them in siblings of each area, of which some come before it.
+    fn store(counts: [u8; 5], strangers: usize, page: usize) -> Remote<Pages> {
         let mut names = vec!["readme".to_owned()];
+        for dir in [Area::Deaths, Area::Meta, Area::Packs, Area::Verdicts, Area::Forgets].map(Area::dir) {
+            for sibling in ["-old", ".bak", "", "0", "s"] {
+                names.extend((0..strangers).map(|n| format!("{dir}{sibling}/{n:03}")));
+            }
+        }
         for (area, count) in counts.into_iter().enumerate() {
             names.extend((0..count).map(|n| {
                 let (run, pack) = (RunId::new([n; 16]), PackName::new([n; 32]));
@@ -438,19 +444,20 @@ mod tests {
         #[test]
         fn listings_together_are_those_of_each_area(
             counts in any::<[u8; 5]>(),
+            strangers in 0usize..60,
             page in 2usize..300,
             wanted in proptest::sample::subsequence(
                 vec![Area::Forgets, Area::Deaths, Area::Meta, Area::Packs, Area::Parity, Area::Verdicts], 1..6),
             disorder in any::<bool>(),
         ) {
-            let mut remote = store(counts, page);
+            let mut remote = store(counts, strangers, page);
             if disorder {
                 remote.store.names.reverse();
             }
             let each: Vec<_> = wanted.iter().map(|area| {
                 let within = |n: &&String| n.starts_with(&format!("{}/", area.dir()));
                 let mut names: Vec<_> =
-                    remote.store.names.iter().filter(within).map(|n| (ObjectName::parse(n).unwrap(), 1)).collect();
+                    remote.store.names.iter().filter(within).filter_map(|n| Some((ObjectName::parse(n)?, 1))).collect();
                 names.sort();
                 names
             }).collect();
@@ -467,7 +474,7 @@ mod tests {
     /// Of 250 packs in pages of 100, a backup's look needs all and the list of snapshots none.
     #[test]
     fn what_lies_between_is_passed_over() {
-        let remote = store([3, 0, 250, 3, 3], 100);
+        let remote = store([3, 0, 250, 3, 3], 0, 100);
         let asked = |areas: &[Area]| {
             *remote.store.asked.lock().unwrap() = 0;
             remote.list_many(areas).unwrap();
