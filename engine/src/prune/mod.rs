@@ -14,7 +14,7 @@ mod sweep;
 pub(crate) mod unlisted;
 
 pub(crate) use condemn::condemn;
-pub(crate) use needed::packs_needed;
+pub(crate) use needed::{Needed, packs_needed};
 pub use plan::{MaxUnused, PackUse, Plan};
 
 use crate::backend::{BackendError, Put};
