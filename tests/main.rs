@@ -28,6 +28,7 @@ mod remote;
 mod repair;
 mod restore;
 mod resume;
+mod retain;
 mod rotation;
 mod several;
 mod support;

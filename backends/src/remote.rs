@@ -31,6 +31,8 @@ pub struct Remote<S> {
 /// Until a server has noticed that a connection is gone, as a rule.
 const TAKEN_BACK: Duration = Duration::from_millis(50);
 
+const BROKEN_PUT: &str = "a part of a put that broke off is still there";
+
 /// Of several areas, the names and sizes in each.
 type Listings = Vec<Vec<(ObjectName, u64)>>;
 
@@ -163,11 +165,12 @@ impl<S: Store> Remote<S> {
             }
             let ordered = entries.is_sorted() && entries.first().is_some_and(|(first, _)| *first > behind);
             let Some((last, _)) = entries.last().filter(|_| ordered) else { return Ok(None) };
-            let reached = last.split_once('/').map_or(last.as_str(), |(dir, _)| dir);
-            behind = match areas.iter().map(|area| area.dir()).find(|dir| *dir >= reached) {
+            // With the slash: `snap-old/…` comes before `snap/…`, and `snap` before both.
+            let mut dirs = areas.iter().map(|area| format!("{}/", area.dir()));
+            behind = match dirs.find(|dir| dir > last || last.starts_with(dir)) {
                 None => return Ok(Some(out)),
-                Some(dir) if dir == reached => last.clone(),
-                Some(dir) => format!("{dir}/"),
+                Some(dir) if last.starts_with(&dir) => last.clone(),
+                Some(dir) => dir,
             };
         }
     }
@@ -177,24 +180,35 @@ impl<S: Store> Remote<S> {
         self.until_done(verb, &object, |failures| {
             let put = self.store.put(&object, parts, mode)?;
             let limit = parts.iter().map(|p| p.len() as u64).sum();
-            if put == Put::Created && failures > 0 && self.store.takes_back() {
-                std::thread::sleep(TAKEN_BACK);
-                if self.store.stat(&object)?.is_none_or(|s| s.size != limit) {
-                    return Err(Failure::passing("the server took away what it had acknowledged"));
+            let whole = || Ok(self.store.stat(&object)?.is_some_and(|s| s.size == limit));
+            let takes_back = self.store.takes_back();
+            let ours = || {
+                if takes_back {
+                    std::thread::sleep(TAKEN_BACK);
+                    if !whole()? {
+                        return Err(Failure::passing("the server took away what it had acknowledged"));
+                    }
                 }
-            }
-            if put == Put::Created || failures == 0 {
+                Ok(Put::Created)
+            };
+            if failures == 0 {
                 return Ok(put);
             }
+            if put == Put::Created {
+                return ours();
+            }
             if matches!(name.area(), Area::Packs | Area::Meta | Area::Index | Area::Parity) {
-                let same = self.store.stat(&object)?.is_some_and(|s| s.size == limit);
-                return Ok(if same { Put::Created } else { Put::Exists });
+                return match whole()? {
+                    true => ours(),
+                    false if takes_back => Err(Failure::passing(BROKEN_PUT)),
+                    false => Ok(Put::Exists),
+                };
             }
             match self.store.get(&object, Part::Whole { limit }) {
-                Ok(there) if equals(&there, parts) => Ok(Put::Created),
+                Ok(there) if equals(&there, parts) => ours(),
                 // No two writers' bytes begin alike: it is what is left of this very put, and will go.
-                Ok(there) if self.store.takes_back() && parts.concat().starts_with(&there) => {
-                    Err(Failure::passing("a part of a put that broke off is still there"))
+                Ok(there) if takes_back && parts.concat().starts_with(&there) => {
+                    Err(Failure::passing(BROKEN_PUT))
                 }
                 Ok(_) | Err(Failure { kind: Kind::TooLong { .. }, .. }) => Ok(Put::Exists),
                 // Deleted since: what was there was ours or another's, and is nobody's now.
@@ -312,11 +326,15 @@ mod tests {
     use bulla_engine::format::{PackName, RunId};
     use proptest::prelude::*;
 
-    /// A store of names alone, which lists in pages.
+    /// A store of names alone, which lists in pages, and answers puts and stats from a script, the last answer first.
+    #[derive(Default)]
     struct Pages {
         names: Vec<String>,
         page: usize,
         asked: Mutex<u64>,
+        puts: Mutex<Vec<Attempt<Put>>>,
+        sizes: Mutex<Vec<Option<u64>>>,
+        takes_back: bool,
     }
 
     impl Pages {
@@ -348,13 +366,17 @@ mod tests {
             Err(Failure::last("not asked"))
         }
         fn put(&self, _: &str, _: &[&[u8]], _: Mode) -> Attempt<Put> {
-            Err(Failure::last("not asked"))
+            self.puts.lock().unwrap().pop().unwrap_or_else(|| Err(Failure::last("not asked")))
+        }
+        fn takes_back(&self) -> bool {
+            self.takes_back
         }
         fn get(&self, _: &str, _: Part) -> Attempt<Vec<u8>> {
             Err(Failure::last("not asked"))
         }
         fn stat(&self, _: &str) -> Attempt<Option<Stat>> {
-            Err(Failure::last("not asked"))
+            let size = self.sizes.lock().unwrap().pop().ok_or_else(|| Failure::last("not asked"))?;
+            Ok(size.map(|size| Stat { size, modified: 0 }))
         }
         fn delete(&self, _: &str) -> Attempt<()> {
             Err(Failure::last("not asked"))
@@ -364,9 +386,14 @@ mod tests {
         }
     }
 
-    /// So many objects of five areas, and a stranger.
-    fn store(counts: [u8; 5], page: usize) -> Remote<Pages> {
+    /// So many objects of five areas, a stranger, and so many of them in siblings of each area, of which some come before it.
+    fn store(counts: [u8; 5], strangers: usize, page: usize) -> Remote<Pages> {
         let mut names = vec!["readme".to_owned()];
+        for dir in [Area::Deaths, Area::Meta, Area::Packs, Area::Verdicts, Area::Forgets].map(Area::dir) {
+            for sibling in ["-old", ".bak", "", "0", "s"] {
+                names.extend((0..strangers).map(|n| format!("{dir}{sibling}/{n:03}")));
+            }
+        }
         for (area, count) in counts.into_iter().enumerate() {
             names.extend((0..count).map(|n| {
                 let (run, pack) = (RunId::new([n; 16]), PackName::new([n; 32]));
@@ -381,26 +408,56 @@ mod tests {
             }));
         }
         names.sort();
-        Remote::new(Pages { names, page, asked: Mutex::new(0) }, Patience::default(), None)
+        Remote::new(Pages { names, page, ..Pages::default() }, Patience::default(), None)
+    }
+
+    /// A first put breaks off, the answers to the others and the sizes that are seen follow. What all that comes to, with the
+    /// answers that were left over.
+    fn put_again(takes_back: bool, puts: &[Put], sizes: &[Option<u64>]) -> (Put, usize) {
+        let broken = Err(Failure::passing("it broke off"));
+        let puts = puts.iter().rev().map(|put| Ok(*put)).chain([broken]).collect();
+        let sizes = Mutex::new(sizes.iter().rev().copied().collect());
+        let store = Pages { puts: Mutex::new(puts), sizes, takes_back, ..Pages::default() };
+        let patience = Patience { first: Duration::from_millis(1), ..Patience::default() };
+        let remote = Remote::new(store, patience, None);
+        let put = remote.put(&ObjectName::Pack(PackName::new([7; 32])), &[b"by", b"tes"]).unwrap();
+        let left = remote.store.puts.lock().unwrap().len() + remote.store.sizes.lock().unwrap().len();
+        (put, left)
+    }
+
+    /// What a broken put has left under a pack's name is no pack, and a whole one may go yet.
+    #[test]
+    fn a_part_that_a_broken_put_left_is_waited_for() {
+        use Put::{Created, Exists};
+        // A part; it went, and the third put is there to stay.
+        assert_eq!(put_again(true, &[Exists, Created], &[Some(3), Some(5)]), (Created, 0));
+        // All of it, which is taken away.
+        assert_eq!(put_again(true, &[Exists, Created], &[Some(5), None, Some(5)]), (Created, 0));
+        // All of it, which stays.
+        assert_eq!(put_again(true, &[Exists], &[Some(5), Some(5)]), (Created, 0));
+        // Where nothing is taken back, what is there is there.
+        assert_eq!(put_again(false, &[Exists], &[Some(3)]), (Exists, 0));
+        assert_eq!(put_again(false, &[Exists], &[Some(5)]), (Created, 0));
     }
 
     proptest! {
         #[test]
         fn listings_together_are_those_of_each_area(
             counts in any::<[u8; 5]>(),
+            strangers in 0usize..60,
             page in 2usize..300,
             wanted in proptest::sample::subsequence(
                 vec![Area::Forgets, Area::Deaths, Area::Meta, Area::Packs, Area::Parity, Area::Verdicts], 1..6),
             disorder in any::<bool>(),
         ) {
-            let mut remote = store(counts, page);
+            let mut remote = store(counts, strangers, page);
             if disorder {
                 remote.store.names.reverse();
             }
             let each: Vec<_> = wanted.iter().map(|area| {
                 let within = |n: &&String| n.starts_with(&format!("{}/", area.dir()));
                 let mut names: Vec<_> =
-                    remote.store.names.iter().filter(within).map(|n| (ObjectName::parse(n).unwrap(), 1)).collect();
+                    remote.store.names.iter().filter(within).filter_map(|n| Some((ObjectName::parse(n)?, 1))).collect();
                 names.sort();
                 names
             }).collect();
@@ -417,7 +474,7 @@ mod tests {
     /// Of 250 packs in pages of 100, a backup's look needs all and the list of snapshots none.
     #[test]
     fn what_lies_between_is_passed_over() {
-        let remote = store([3, 0, 250, 3, 3], 100);
+        let remote = store([3, 0, 250, 3, 3], 0, 100);
         let asked = |areas: &[Area]| {
             *remote.store.asked.lock().unwrap() = 0;
             remote.list_many(areas).unwrap();

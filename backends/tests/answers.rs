@@ -6,7 +6,7 @@ use bulla_backends::location::Location;
 use bulla_backends::open::{Settings, open};
 use bulla_backends::settings::{Options, Variables};
 use bulla_backends::store::Kind;
-use bulla_engine::backend::{Backend, BackendError, Put};
+use bulla_engine::backend::{Backend, BackendError, LockMode, Put, Retention};
 use bulla_engine::format::{Area, ObjectName, PackName, RunId};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -90,7 +90,7 @@ impl Scripted {
     }
 }
 
-/// One request: its first line; the body is read and dropped.
+/// One request: its first line as far as the query, and its body.
 fn request(reader: &mut BufReader<TcpStream>) -> Option<String> {
     let (mut first, mut length) = (String::new(), 0);
     loop {
@@ -108,8 +108,9 @@ fn request(reader: &mut BufReader<TcpStream>) -> Option<String> {
             first = line.split('?').next().unwrap().to_owned();
         }
     }
-    reader.read_exact(&mut vec![0; length]).ok()?;
-    Some(first)
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(format!("{first} {}", String::from_utf8_lossy(&body)))
 }
 
 /// False when the connection is over.
@@ -339,4 +340,35 @@ fn a_range_is_the_range_that_was_asked_for() {
     assert!(matches!(read(part("bytes 2-3/4", "cd")), Err(BackendError::Short { size: 4, wanted: 5, .. })));
     let past = say("416 Range Not Satisfiable", "Content-Range: bytes */1\r\n", "");
     assert!(matches!(read(past), Err(BackendError::Short { size: 1, .. })));
+}
+
+/// A bucket's own lock may bind fewer for longer than what is wanted. A store refuses to shorten it.
+#[test]
+fn a_retention_that_ends_later_counts_only_if_it_binds_as_much() {
+    let refused = || say("403 Forbidden", "", "<Error><Code>AccessDenied</Code></Error>");
+    let there = |mode: &str, until: &str| {
+        ok(&format!("<Retention><Mode>{mode}</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>"))
+    };
+    let retain = |mode, script: Vec<Act>| {
+        let server = Scripted::new(script);
+        let done = server.store().retain(&pack(), Retention { mode, until: 2_000_000_000 });
+        (done.is_ok(), server.asked())
+    };
+    let (later, earlier) = ("2034-01-01T00:00:00.5Z", "2033-01-01T00:00:00Z");
+    for (wanted, mode) in [
+        (LockMode::Governance, "GOVERNANCE"),
+        (LockMode::Governance, "COMPLIANCE"),
+        (LockMode::Compliance, "COMPLIANCE"),
+    ] {
+        let (done, asked) = retain(wanted, vec![refused(), there(mode, later)]);
+        assert!(done && asked.len() == 2, "{wanted:?} {mode}: {asked:?}");
+        let (done, asked) = retain(wanted, vec![refused(), there(mode, earlier)]);
+        assert!(!done && asked.len() == 2, "{wanted:?} {mode}: {asked:?}");
+    }
+    for (second, good) in [(ok(""), true), (refused(), false)] {
+        let script = vec![refused(), there("GOVERNANCE", later), second];
+        let (done, asked) = retain(LockMode::Compliance, script);
+        assert!(asked[2].contains("<Mode>COMPLIANCE</Mode>") && asked[2].contains(later), "{asked:?}");
+        assert_eq!((done, asked.len()), (good, 3));
+    }
 }

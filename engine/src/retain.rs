@@ -9,11 +9,11 @@ use crate::backend::BackendError;
 pub use crate::backend::{LockMode, Retention};
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer};
-use crate::prune;
+use crate::prune::{self, Needed};
 use crate::repository::Repository;
 use crate::repository::pack::object_name;
 use bulla_repo_format::{Area, ObjectName, PackName, RunId};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -30,6 +30,24 @@ pub struct RetainReport {
     pub bytes: u64,
     /// Chunks that snapshots refer to and no pack is known to hold: damage that was there before.
     pub lost_chunks: u64,
+    /// Packs that hold what snapshots need, and nothing else is known to, and that are not there.
+    pub missing_packs: u64,
+    /// Some trees cannot be read: all packs were taken for needed.
+    pub blind: bool,
+}
+
+impl RetainReport {
+    /// What snapshots lack, in words; `None` if nothing is known to be lost.
+    pub fn damage(&self) -> Option<String> {
+        let mut out = Vec::new();
+        let mut count = |n: u64, what: &str| out.extend((n > 0).then(|| format!("{what}: {n}")));
+        count(self.missing_packs, "packs that snapshots need and that are missing");
+        count(self.lost_chunks, "chunks that snapshots refer to and that cannot be found");
+        if self.blind {
+            out.push("trees cannot be read, so all packs were taken for needed".into());
+        }
+        (!out.is_empty()).then(|| out.join("; "))
+    }
 }
 
 /// Attempts before it gives up against prunes that move what it has just listed.
@@ -42,8 +60,9 @@ const WHOLE: [Area; 6] = [Area::Clients, Area::Config, Area::Deaths, Area::Index
 /// Extends the retention of all that snapshots need. With `dry_run` it is only counted.
 ///
 /// # Errors
-/// [`Error::Refused`] if the store has no object lock or does not say so; damage to trees, since what lies below is then not
-/// known; whatever the store fails with, and then some objects are retained and others not.
+/// [`Error::Refused`] if the store has no object lock or does not say so; a snapshot that cannot be read; whatever the store
+/// fails with, and then some objects are retained and others not. What is missing or unreadable otherwise is in the report,
+/// and the rest is retained.
 pub fn run(
     repository: &Repository,
     retention: Retention,
@@ -57,24 +76,27 @@ pub fn run(
         )));
     }
     for _ in 1..ATTEMPTS {
-        match pass(repository, retention, dry_run, observer) {
-            Err(e) if e.is_missing() => {
-                observer.event(&Event::Notice(&format!("{e}: a prune is at work; looking again")));
+        match pass(repository, retention, dry_run, false, observer) {
+            Err(e) if e.is_damage() => {
+                let text = format!("{e}: perhaps a prune is at work; looking again");
+                observer.event(&Event::Notice(&text));
             }
             other => return other,
         }
     }
-    pass(repository, retention, dry_run, observer)
+    pass(repository, retention, dry_run, true, observer)
 }
 
+/// `lenient` retains what is there and reports what is not.
 fn pass(
     repository: &Repository,
     retention: Retention,
     dry_run: bool,
+    lenient: bool,
     observer: &dyn Observer,
 ) -> Result<RetainReport> {
     let mut report = RetainReport::default();
-    let objects = needed(repository, observer, &mut report)?;
+    let objects = needed(repository, lenient, observer, &mut report)?;
     report.objects = objects.len() as u64;
     report.bytes = objects.iter().map(|(_, size)| size).sum();
     report.packs =
@@ -88,6 +110,7 @@ fn pass(
 /// What the snapshots need, with sizes.
 fn needed(
     repository: &Repository,
+    lenient: bool,
     observer: &dyn Observer,
     report: &mut RetainReport,
 ) -> Result<Vec<(ObjectName, u64)>> {
@@ -100,19 +123,28 @@ fn needed(
     let mut snapshots: Vec<_> = listed.alive.into_iter().map(|(s, _)| s).collect();
     snapshots.retain(|s| !forgotten.contains_key(&s.id) || held.contains(&s.id));
     report.snapshots = snapshots.len() as u64;
-    let (packs, lost) = prune::packs_needed(repository, &snapshots, observer)?;
-    report.lost_chunks = lost;
+    let Needed { mut packs, lost, blind } = prune::packs_needed(repository, &snapshots, lenient, observer)?;
+    (report.lost_chunks, report.blind) = (lost, blind);
     let present = repository.present_packs()?;
+    let there: HashSet<PackName> = present.keys().map(|(name, _)| *name).collect();
+    let gone = packs.difference(&there).map(|name| ObjectName::Pack(*name).to_string());
+    let gone: BTreeSet<String> = gone.collect();
+    if let Some(object) = gone.first().filter(|_| !lenient) {
+        let (object, place) = (object.clone(), repository.backend().describe().place);
+        return Err(BackendError::NotFound { object, place }.into());
+    }
+    report.missing_packs = gone.len() as u64;
+    for object in gone {
+        observer.event(&Event::Warning(&format!("{object} is missing; the rest is retained")));
+    }
+    if blind {
+        packs.extend(&there);
+    }
     let mut out: Vec<(ObjectName, u64)> = present
         .iter()
         .filter(|((name, _), _)| packs.contains(name))
         .map(|((name, kind), size)| (object_name(*kind, *name), *size))
         .collect();
-    let there: HashSet<PackName> = present.keys().map(|(name, _)| *name).collect();
-    if let Some(gone) = packs.iter().find(|name| !there.contains(name)) {
-        let (object, place) = (ObjectName::Pack(*gone).to_string(), repository.backend().describe().place);
-        return Err(BackendError::NotFound { object, place }.into());
-    }
     let alive: HashSet<RunId> = snapshots.iter().map(|s| s.id).collect();
     let mut areas = WHOLE.to_vec();
     areas.extend([Area::Holds, Area::Parity, Area::Verdicts]);

@@ -33,32 +33,41 @@ impl S3 {
         }
     }
 
-    /// Puts a retention. A store refuses one that ends earlier than the one there is: then that one counts.
+    /// Puts a retention. A store refuses one that ends earlier than the one there is. If that binds as much, it counts; if it
+    /// binds fewer, it is its end to which all are bound.
     pub(super) fn put_retention(&self, path: &str, wanted: Retention) -> Attempt<()> {
         let key = self.key(path);
         let until = Timestamp::from_second(wanted.until).map_err(|_| Failure::last("that is no time"))?;
-        let mode = words(wanted.mode);
+        let failure = match self.try_retention(&key, wanted.mode, until) {
+            Err(failure) if !matches!(failure.kind, Kind::Missing | Kind::Passing { .. }) => failure,
+            other => return other,
+        };
+        match self.retained(&key)? {
+            Some((mode, there)) if there >= until => {
+                if mode == LockMode::Compliance || mode == wanted.mode {
+                    return Ok(());
+                }
+                self.try_retention(&key, wanted.mode, there)
+            }
+            _ => Err(failure),
+        }
+    }
+
+    fn try_retention(&self, key: &str, mode: LockMode, until: Timestamp) -> Attempt<()> {
+        let mode = words(mode);
         let text = format!(
             "<Retention xmlns=\"{NAMESPACE}\"><Mode>{mode}</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>"
         );
         let parts = [text.as_bytes()];
         let md5 = digest(&parts);
         let headers = [("content-md5", md5.as_str())];
-        let action = self.bucket.put_object(self.credentials(), &key);
+        let action = self.bucket.put_object(self.credentials(), key);
         let answer = self.send_with("PUT", action, Some("retention"), &headers, Some(&parts))?;
-        if matches!(answer.status(), 200 | 204) {
-            return Ok(());
-        }
-        let failure = explain(answer.complaint());
-        match failure.kind {
-            Kind::Missing | Kind::Passing { .. } => Err(failure),
-            _ if self.retained(&key)?.is_some_and(|there| there >= wanted.until) => Ok(()),
-            _ => Err(failure),
-        }
+        if matches!(answer.status(), 200 | 204) { Ok(()) } else { Err(explain(answer.complaint())) }
     }
 
-    /// Until when an object is retained.
-    fn retained(&self, key: &str) -> Attempt<Option<i64>> {
+    /// Who is bound by an object's retention, and until when. A mode that is not known binds fewest.
+    fn retained(&self, key: &str) -> Attempt<Option<(LockMode, Timestamp)>> {
         let action = self.bucket.get_object(self.credentials(), key);
         let answer = self.send_with("GET", action, Some("retention"), &[], None)?;
         if answer.status() != 200 {
@@ -66,7 +75,9 @@ impl S3 {
         }
         let body = answer.body(ANSWER_MAX)?;
         let text = String::from_utf8_lossy(&body);
+        let compliance = element(&text, "Mode") == Some(words(LockMode::Compliance));
+        let mode = if compliance { LockMode::Compliance } else { LockMode::Governance };
         let until = element(&text, "RetainUntilDate").and_then(|t| t.parse::<Timestamp>().ok());
-        Ok(until.map(|t| t.as_second()))
+        Ok(until.map(|until| (mode, until)))
     }
 }

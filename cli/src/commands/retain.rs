@@ -58,6 +58,7 @@ struct Summary {
     packs: u64,
     bytes: u64,
     lost_chunks: u64,
+    missing_packs: u64,
 }
 
 /// Retains.
@@ -74,11 +75,11 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
         }
         e => e.into(),
     })?;
-    if report.lost_chunks > 0 {
-        let n = count(report.lost_chunks, "chunk");
-        context.ui.warn(&format!("{n} that snapshots refer to cannot be found; run `bulla check`"));
+    let damage = report.damage();
+    if let Some(damage) = &damage {
+        context.ui.warn(&format!("{damage}; run `bulla check`"));
     }
-    let code = if report.lost_chunks > 0 { Code::Damage } else { Code::Done };
+    let code = if damage.is_some() { Code::Damage } else { Code::Done };
     keep(code, tell(context, args, retention, &report))
 }
 
@@ -95,6 +96,7 @@ fn tell(context: &Context<'_>, args: &Args, retention: Retention, report: &Retai
             packs: report.packs,
             bytes: report.bytes,
             lost_chunks: report.lost_chunks,
+            missing_packs: report.missing_packs,
         });
     }
     let verb = if args.dry_run { "would be retained" } else { "are retained" };

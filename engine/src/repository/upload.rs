@@ -5,6 +5,7 @@
 use super::Repository;
 use super::index::IndexWriter;
 use super::pack::{PackSink, SealedPack};
+use crate::backend::{Backend, BackendError, Put};
 use crate::error::{Error, Result};
 use crate::parity;
 use bulla_repo_format::ChunkId;
@@ -196,8 +197,10 @@ impl Uploader<'_> {
 
     fn store(&self, pack: SealedPack) -> Result<()> {
         let parts = pack.parts();
-        // `Exists` under a content name cannot be: the salt is fresh. Were it so, the bytes would be the same.
-        self.repository.backend().put(&pack.object, &parts)?;
+        let backend = self.repository.backend();
+        if backend.put(&pack.object, &parts)? == Put::Exists {
+            whole(&**backend, &pack)?;
+        }
         self.stored.fetch_add(pack.len(), Ordering::Relaxed);
         self.objects.fetch_add(1, Ordering::Relaxed);
         if let Some(percent) = self.repository.config().parity {
@@ -207,6 +210,19 @@ impl Uploader<'_> {
         }
         lock(&self.index).add(pack.pack, pack.records)
     }
+}
+
+/// A pack's salt is fresh, so what exists under its name comes of an earlier attempt of this very put: it is the pack if it
+/// is as long, and otherwise what is left of a put that broke off.
+fn whole(backend: &dyn Backend, pack: &SealedPack) -> Result<()> {
+    let there = backend.stat(&pack.object)?.map(|s| s.size);
+    if there == Some(pack.len()) {
+        return Ok(());
+    }
+    let there = there.map_or_else(|| "nothing".into(), |size| format!("{size} bytes"));
+    let text = format!("of {} bytes {there} are there; run the command again", pack.len());
+    let (object, place) = (pack.object.to_string(), backend.describe().place);
+    Err(BackendError::Io { verb: "write", object, place, source: std::io::Error::other(text) }.into())
 }
 
 /// Counts instead of storing: for a dry run.
@@ -237,5 +253,56 @@ impl PackSink for Discard {
     fn store(&self, pack: SealedPack) -> Result<()> {
         self.pack(pack.len());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Memory;
+    use crate::env::Env;
+    use crate::repository::pack::PackStream;
+    use crate::repository::{InitOptions, SlotSecret};
+    use bulla_repo_format::frame::Compression;
+    use bulla_repo_format::keys::Secret;
+    use bulla_repo_format::pack::PackKind;
+    use bulla_repo_format::{Area, RunId};
+    use std::sync::Arc;
+
+    /// A store that has the first bytes of a pack before the pack is put.
+    struct Before<'a> {
+        memory: &'a Memory,
+        uploader: Uploader<'a>,
+        part: usize,
+    }
+
+    impl PackSink for Before<'_> {
+        fn store(&self, pack: SealedPack) -> Result<()> {
+            let bytes = pack.parts().concat();
+            self.memory.put(&pack.object, &[&bytes[..bytes.len().min(self.part)]])?;
+            self.uploader.store(pack)
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_pack_under_its_name_is_not_the_pack() {
+        let memory = Arc::new(Memory::new());
+        let secret = SlotSecret::Key(Secret::new([1; 32]));
+        let env = Env::system("host", "user");
+        let made = Repository::init(memory.clone(), &InitOptions::default(), &secret, env).unwrap();
+        for (part, good) in [(100, false), (usize::MAX, true)] {
+            let (_, uploader) = channel(&made.repository, Box::new(|_| Ok(())));
+            let sink = Before { memory: &memory, uploader, part };
+            let run = RunId::new([3; 16]);
+            let stream =
+                PackStream::new(&made.repository, PackKind::Data, run, Compression::Off, true, &sink);
+            let mut packer = stream.packer().unwrap();
+            stream.append(&mut packer, [(ChunkId::new([4; 32]), &b"content"[..])]).unwrap();
+            let stored = stream.finish(&mut packer);
+            assert_eq!(stored.is_ok(), good, "{stored:?}");
+            drop(stream);
+            let ended = sink.uploader.run();
+            assert_eq!(memory.list(Area::Index).unwrap().len(), usize::from(good), "{ended:?}");
+        }
     }
 }

@@ -130,11 +130,10 @@ impl Run<'_> {
         let report = report.map_err(|e| self.judge(e))?;
         let what = format!("{} objects in {} for {}", report.objects, place.name, worm.value.keep);
         self.world.step("lock", &what);
-        if report.lost_chunks > 0 {
-            let why = format!("{} chunks that snapshots refer to cannot be found", report.lost_chunks);
-            return Err(Trouble::new(Outcome::Damage, why));
+        match report.damage() {
+            Some(why) => Err(Trouble::new(Outcome::Damage, why)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The snapshots of this job and host.
