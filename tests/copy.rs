@@ -11,7 +11,7 @@ use bulla_engine::copy::{self, CopyOptions, share_chunks};
 use bulla_engine::format::chunker::ChunkerParams;
 use bulla_engine::format::snapshot::Snapshot;
 use bulla_engine::format::{Area, ObjectName};
-use bulla_engine::observer::Silent;
+use bulla_engine::observer::{Collector, Silent};
 use bulla_engine::repository::{InitOptions, Repository};
 use bulla_engine::{Error, prune};
 use std::collections::BTreeMap;
@@ -372,6 +372,48 @@ fn a_prune_of_the_target_inside_a_copy_at_any_request() {
     }
     println!("{committed} copies committed, {refused} refused");
     assert!(committed > 100, "{committed}");
+}
+
+/// A prune that takes every run for dead at once comes between two requests of a copy: the copy begins again as another run.
+#[test]
+fn a_copy_that_a_prune_took_for_dead_begins_again() {
+    let ((from, _), dir) = (in_memory(), tempfile::tempdir().unwrap());
+    let taken = two(&from, dir.path());
+    let mut again = 0;
+    for ids in BOTH {
+        let begun = Arc::new(Memory::new());
+        target(&from, ids, begun.clone());
+        for at in 0.. {
+            let there = copy_of(&begun);
+            let memory = there.clone();
+            let hook = move || {
+                let options = prune::PruneOptions { run_expiry: 0, ..prune::PruneOptions::default() };
+                let to = open(memory.clone(), 401).unwrap();
+                for _ in 0..2 {
+                    prune::run(&to, &options, &Silent).unwrap();
+                }
+            };
+            let store = Interposed::new(there.clone(), at, hook);
+            let (context, told) = (format!("{ids:?}, before request {at}"), Collector::default());
+            open(store.clone(), 402 + at)
+                .and_then(|to| copy::run(&from, &to, &all(&from), &eager(), &told))
+                .unwrap_or_else(|e| panic!("{context}: {e}"));
+            again += told.messages().iter().filter(|text| text.contains("took this copy for dead")).count();
+            let to = open(there, 9000 + at).unwrap();
+            let copies = to.snapshots().unwrap();
+            assert_eq!(copies.len(), taken.len(), "{context}");
+            for copy in copies {
+                let held = &taken.iter().find(|(s, _)| Some(s.id) == copy.origin).unwrap().1;
+                assert_eq!(&contents(&to, &copy).unwrap(), held, "{context}");
+            }
+            sound(&to);
+            if !store.struck() {
+                break;
+            }
+        }
+    }
+    println!("{again} copies began again");
+    assert!(again > 20, "{again}");
 }
 
 /// Calls of a recorder whose names begin with one of `words`.

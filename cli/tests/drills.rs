@@ -66,6 +66,22 @@ fn a_command_has_to_say_what_is_expected_and_in_time() {
     home.bulla("config check --config jobs.toml").ends(2).prints("E-DRL-03");
 }
 
+/// As a server that the command starts, out of its group, which keeps its output open.
+#[test]
+fn what_a_command_leaves_running_is_not_waited_for() {
+    let home = furnished();
+    home.bulla("run letters --config jobs.toml").ok();
+    let old = "command = [\"sh\", \"-c\", \"grep -rq 'letter 39' . && test ! -e broken\"]";
+    let child = home.shown("child");
+    let new = format!("'setsid sleep 600 & echo $! > {child}; echo {{\\\"n\\\":1}}'");
+    edit(&home, old, &format!("command = [\"sh\", \"-c\", {new}], expect = {{ n = \">= 1\" }}"));
+    let begun = std::time::Instant::now();
+    home.bulla("drill letters --from disk --app --config jobs.toml").ends(0);
+    let child = String::from_utf8(home.read("child")).unwrap();
+    Command::new("kill").arg(child.trim()).status().unwrap();
+    assert!(begun.elapsed().as_secs() < 300, "{:?}", begun.elapsed());
+}
+
 /// The index and the trees go; what was proved of them before stays on record, and is no longer what counts.
 #[test]
 fn a_restore_that_breaks_off_is_a_drill_that_failed() {

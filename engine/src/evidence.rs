@@ -84,8 +84,8 @@ impl Evidence {
     }
 
     /// What could not be restored proves nothing, however well its packs read back, until it was restored after all. That a
-    /// restore is slow, or the source holds something else now, says nothing of the snapshot; nor does a key that does not
-    /// fit.
+    /// restore is slow or broke off for want of a store or of room, or the source holds something else now, says nothing of
+    /// the snapshot; nor does a key that does not fit.
     fn take_drill(&mut self, drill: &Drill) {
         if drill.outcome == 0 {
             let level = match drill.kind {
@@ -94,10 +94,12 @@ impl Evidence {
             };
             self.reach(drill.snapshot, level);
         }
-        if drill.key.is_none() && drill.wrong.is_empty() {
-            self.unrestored.remove(&drill.snapshot);
-        } else if drill.key.is_none() {
+        // One that broke off before it compared anything mends nothing either.
+        let restored = drill.outcome == 0 || drill.files > 0;
+        if drill.key.is_none() && !drill.wrong.is_empty() {
             self.unrestored.insert(drill.snapshot);
+        } else if drill.key.is_none() && restored {
+            self.unrestored.remove(&drill.snapshot);
         }
     }
 

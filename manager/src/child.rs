@@ -1,7 +1,7 @@
 //! A command that is run to its end beside the data: a hook, or one that prints a secret.
 //!
 //! Kept true: it is ended when its time is over or somebody stops it, with the whole process group that it leads; nobody
-//! waits for what it leaves running in the background, also if that holds its output.
+//! waits for what it leaves running in the background, also if that holds its output or goes on to fill it.
 
 use bulla_engine::source::end_group;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -23,12 +23,16 @@ pub enum Ended {
 
 /// How often is looked at whether it has ended, or is to be stopped.
 const TICK: Duration = Duration::from_millis(20);
+/// How long is read what one that has ended has left in the pipe.
+const REST: Duration = Duration::from_secs(10);
 
 /// Whose process group a command is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
-    /// One of its own, which is ended whole.
+    /// One of its own, which is ended whole when it is ended.
     Own,
+    /// The same, also when it ends by itself.
+    Whole,
     /// Ours: one that asks on the terminal has to be in the group that may. It is ended alone.
     Ours,
 }
@@ -49,17 +53,20 @@ pub fn run(
     if errors {
         command.stderr(writer.try_clone()?);
     }
-    if group == Group::Own {
+    if group != Group::Ours {
         command.process_group(0);
     }
     let mut child = command.stdin(Stdio::null()).stdout(writer).spawn()?;
     // What is left of it holds the other end of the pipe.
     drop(command);
-    let until = Instant::now() + timeout;
+    let mut until = Instant::now() + timeout;
     let ended = (|| {
-        let mut open = true;
+        let (mut open, mut over) = (true, None);
         loop {
-            let over = child.try_wait()?;
+            if over.is_none() {
+                over = child.try_wait()?;
+                until = if over.is_some() { until.min(Instant::now() + REST) } else { until };
+            }
             let wait = if over.is_some() { Duration::ZERO } else { TICK };
             let ready = open && readable(&output, wait)?;
             if ready {
@@ -79,10 +86,12 @@ pub fn run(
     })();
     if !matches!(ended, Ok(Ended::Said(_))) {
         match group {
-            Group::Own => end_group(&mut child),
+            Group::Own | Group::Whole => end_group(&mut child),
             Group::Ours => _ = child.kill(),
         }
         let _ = child.wait();
+    } else if group == Group::Whole {
+        end_group(&mut child);
     }
     ended
 }
@@ -112,6 +121,25 @@ mod tests {
             Ok(n)
         });
         (ended.unwrap(), String::from_utf8(said).unwrap())
+    }
+
+    #[test]
+    fn what_was_started_is_ended_with_it_if_that_is_asked_for() {
+        let begun = Instant::now();
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 600 & echo $!"]);
+        let mut pid = String::new();
+        let ended = run(command, LONG, (Group::Whole, false), &|| false, &mut |output| {
+            let mut buffer = [0; 100];
+            let n = output.read(&mut buffer)?;
+            pid.push_str(std::str::from_utf8(&buffer[..n]).unwrap());
+            Ok(n)
+        });
+        assert!(matches!(ended.unwrap(), Ended::Said(status) if status.success()));
+        while lives(&pid) {
+            assert!(begun.elapsed() < Duration::from_secs(120), "{pid}");
+            std::thread::sleep(TICK);
+        }
     }
 
     fn lives(pid: &str) -> bool {
@@ -157,5 +185,16 @@ mod tests {
         assert!(matches!(ended, Ended::Said(status) if status.success()));
         assert!(begun.elapsed() < LONG && lives(&said), "{said}");
         Command::new("kill").arg(said.trim()).status().unwrap();
+    }
+
+    #[test]
+    fn what_it_leaves_in_the_background_may_print_for_ever() {
+        let begun = Instant::now();
+        let (ended, said) = sh("setsid yes & echo $!", LONG, &|| false);
+        let pid = said.lines().find(|line| *line != "y").unwrap_or_default();
+        let lived = lives(pid);
+        Command::new("kill").arg(pid).status().unwrap();
+        assert!(matches!(ended, Ended::Said(status) if status.success()));
+        assert!(begun.elapsed() < LONG && lived, "{pid}");
     }
 }

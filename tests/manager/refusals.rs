@@ -13,6 +13,7 @@ use bulla_manager::drill::{self, Options};
 use bulla_manager::outcome::Outcome;
 use bulla_manager::run::Report;
 use bulla_manager::status::{Facts, JobStatus, judge};
+use bulla_manager::world::Trouble;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -73,6 +74,11 @@ impl One {
     }
 
     fn drill(&self) -> Outcome {
+        self.try_drill().map_err(|t| t.why).unwrap().outcome
+    }
+
+    /// A drill, which leaves nothing behind.
+    fn try_drill(&self) -> Result<drill::Report, Trouble> {
         let scratch = tempfile::tempdir().unwrap();
         let at = scratch.path().to_owned();
         let options = Options {
@@ -85,7 +91,8 @@ impl One {
             key: None,
         };
         let done = drill::drill(&self.m, &self.m.config, "home", self.m.job("home"), &options);
-        done.map_err(|t| t.why).unwrap().outcome
+        assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+        done
     }
 
     /// The rules are those of one disk, which stands apart from the source.
@@ -140,6 +147,58 @@ fn a_job_whose_restore_was_never_tried_is_not_ok() {
     job.m.clock.set(job.m.clock.read() + 366 * DAY);
     job.run();
     assert!(job.status().findings.iter().any(|f| f.what.contains("the last restore was tried 367 days ago")));
+}
+
+#[test]
+fn a_drill_whose_store_goes_away_says_nothing_of_the_snapshot() {
+    let job = One::new("");
+    job.run();
+    assert_eq!(job.drill(), Outcome::Done);
+    job.m.forget_everything();
+    job.m.stores["disk"].torn.store(true, Ordering::SeqCst);
+    let report = job.try_drill().map_err(|t| t.why).unwrap();
+    assert_eq!((report.outcome, report.drill.wrong.len()), (Outcome::Drill, 0), "{report:?}");
+    assert!(
+        report.drill.late[0].contains("broke off") && report.drill.late[0].contains("no route"),
+        "{report:?}"
+    );
+    job.m.stores["disk"].torn.store(false, Ordering::SeqCst);
+    let evidence = job.m.repository("disk").evidence().unwrap();
+    assert!(evidence.is_sound(&report.drill.snapshot));
+    assert_eq!(job.status().outcome(), Outcome::Drill);
+    assert_eq!(job.drill(), Outcome::Done);
+    // Damage is another matter.
+    job.m.forget_everything();
+    let packs = job.store.list(Area::Packs).unwrap();
+    packs.iter().for_each(|(name, _)| job.store.delete(name).unwrap());
+    let report = job.try_drill().map_err(|t| t.why).unwrap();
+    assert!(report.outcome == Outcome::Drill && !report.drill.wrong.is_empty(), "{report:?}");
+    assert!(!job.m.repository("disk").evidence().unwrap().is_sound(&report.drill.snapshot));
+}
+
+/// Whoever asks a drill to stop waits for no more than a file.
+#[test]
+fn a_drill_stops_at_any_file_and_leaves_nothing() {
+    const FILES: u64 = 30;
+    let job = One::new("");
+    (0..FILES).for_each(|n| std::fs::write(job.dir.path().join(format!("f{n}")), b"x").unwrap());
+    job.run();
+    let mut asked = 0;
+    loop {
+        asked += 1;
+        job.m.stop.0.store(false, Ordering::SeqCst);
+        job.m.stop.1.store(asked, Ordering::SeqCst);
+        let ended = job.try_drill();
+        // One that is asked for the last time is done.
+        if job.m.stop.1.swap(0, Ordering::SeqCst) > 0 {
+            assert_eq!(ended.unwrap().outcome, Outcome::Done);
+            break;
+        }
+        assert!(ended.is_err(), "asked {asked} times: {ended:?}");
+    }
+    println!("a drill asks {asked} times");
+    // When they are drawn, let go from memory, and looked at.
+    assert!(asked > 3 * FILES, "{asked}");
 }
 
 /// 3: never store backups in one location only.

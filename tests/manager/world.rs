@@ -44,6 +44,8 @@ pub(crate) struct Store {
     pub(crate) wrong: AtomicI64,
     pub(crate) full: AtomicBool,
     pub(crate) gone: AtomicBool,
+    /// What lies in packs cannot be reached.
+    pub(crate) torn: AtomicBool,
     times: Mutex<HashMap<ObjectName, i64>>,
 }
 
@@ -55,6 +57,7 @@ impl Store {
             wrong: AtomicI64::new(0),
             full: AtomicBool::new(false),
             gone: AtomicBool::new(false),
+            torn: AtomicBool::new(false),
             times: Mutex::default(),
         })
     }
@@ -65,7 +68,11 @@ impl Store {
     }
 
     fn reach(&self) -> Result<&dyn Backend> {
-        if self.gone.load(Ordering::SeqCst) {
+        self.reach_unless(&self.gone)
+    }
+
+    fn reach_unless(&self, cut: &AtomicBool) -> Result<&dyn Backend> {
+        if cut.load(Ordering::SeqCst) {
             let source = std::io::Error::other("no route to host");
             return Err(BackendError::from_io("reach", "the store".into(), "afar".into(), source));
         }
@@ -102,7 +109,8 @@ impl Backend for Store {
         self.reach()?.get_stored(name, limit)
     }
     fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>> {
-        self.reach()?.get_range(name, offset, len)
+        self.reach()?;
+        self.reach_unless(&self.torn)?.get_range(name, offset, len)
     }
     fn list(&self, area: Area) -> Result<Vec<(ObjectName, u64)>> {
         self.reach()?.list(area)
@@ -146,13 +154,17 @@ pub(crate) struct Machine {
 /// Told how often was waited by then.
 pub(crate) type Meanwhile = Box<dyn FnMut(&BTreeMap<String, Arc<Store>>, usize) + Send>;
 
-/// Observes nothing but whether to stop.
+/// Observes nothing but whether to stop; if there is a number, from so many questions after that on.
 #[derive(Default)]
-pub(crate) struct Stop(pub(crate) AtomicBool);
+pub(crate) struct Stop(pub(crate) AtomicBool, pub(crate) AtomicU64);
 
 impl Observer for Stop {
     fn event(&self, _: &Event<'_>) {}
     fn interrupted(&self) -> bool {
+        let left = self.1.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        if left == Ok(1) {
+            self.0.store(true, Ordering::SeqCst);
+        }
         self.0.load(Ordering::SeqCst)
     }
 }

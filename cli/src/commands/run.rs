@@ -125,7 +125,7 @@ pub(super) fn one(
     told: &mut Outcome<()>,
 ) -> Outcome<Ended> {
     let shown = escape(name.as_bytes());
-    let Some(_turn) = Turn::take(context, name)? else {
+    let Some(turn) = Turn::take(context, name)? else {
         context.ui.warn(&format!("job {shown} is running already; this run was not begun"));
         return Ok(Ended::Busy);
     };
@@ -147,6 +147,8 @@ pub(super) fn one(
     if told.is_ok() {
         *told = said;
     }
+    // Who is slow to be told keeps nobody from the job's next run.
+    drop(turn);
     notices::follow(context, config, name, Some(&report));
     Ok(report.outcome)
 }

@@ -182,8 +182,17 @@ enum Attempt {
 impl Copy<'_> {
     fn snapshot(&mut self, snapshot: &Snapshot) -> Result<()> {
         let mut excluded = HashSet::new();
-        for _ in 0..ATTEMPTS {
-            match self.attempt(snapshot, &excluded)? {
+        for attempt in 1..=ATTEMPTS {
+            let outcome = match self.attempt(snapshot, &excluded) {
+                // What it stored is there, and found again by the next attempt, as packs of another run.
+                Err(Error::Voided { .. }) if attempt < ATTEMPTS => {
+                    let text = "a prune took this copy for dead and expired it; beginning again with what it has stored";
+                    self.observer.event(&Event::Notice(text));
+                    continue;
+                }
+                other => other?,
+            };
+            match outcome {
                 Attempt::Done(pin, moved, stored) => {
                     self.report.add(moved, stored);
                     self.report.copied.push((snapshot.clone(), Some(pin.snapshot)));

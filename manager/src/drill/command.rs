@@ -3,18 +3,20 @@
 //!
 //! Kept true: nothing that it started is left behind, however it ends; it gets none of our secrets.
 
+use crate::child::{self, Ended, Group};
 use crate::config::Job;
 use crate::world::World;
 use bulla_engine::format::snapshot::Snapshot;
 use bulla_engine::observer::escape;
-use std::io::Read;
-use std::os::unix::process::CommandExt;
+use std::io::{PipeReader, Read, Write};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
 
 /// A command prints a few numbers; what is longer is something else.
-const OUTPUT_MAX: u64 = 1 << 20;
+const OUTPUT_MAX: usize = 1 << 20;
+/// The time of one that has no timeout.
+const UNLIMITED: Duration = Duration::from_secs(1 << 32);
 
 pub(super) struct Judge<'a> {
     pub(super) world: &'a dyn World,
@@ -25,18 +27,6 @@ pub(super) struct Judge<'a> {
 
 /// Numbers by name, as they are on record.
 type Numbers = Vec<(String, String)>;
-
-/// A command that runs in a process group of its own, which ends with it.
-struct Group(Child);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let group = rustix::process::Pid::from_child(&self.0);
-        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 impl Judge<'_> {
     /// The numbers that it gave, and what is wrong, each in a sentence.
@@ -92,52 +82,33 @@ impl Judge<'_> {
             return Ok(Err("the job has no drill command".to_owned()));
         };
         let mut command = Command::new(&program.value);
-        command.args(args.iter().map(|at| &at.value)).current_dir(dir).process_group(0);
-        command.stdin(Stdio::null()).env("BULLA_DRILL_DIR", dir);
+        command.args(args.iter().map(|at| &at.value)).current_dir(dir).env("BULLA_DRILL_DIR", dir);
         command.env("BULLA_JOB", self.name).env("BULLA_SNAPSHOT", self.snapshot.id.to_string());
         self.world.secret_variables().iter().for_each(|v| _ = command.env_remove(v));
-        // What it prints is its numbers or words for people; results are ours.
-        if ours {
-            command.stdout(Stdio::piped())
-        } else {
-            command.stdout(std::io::stderr())
-        };
-        let child = command.spawn().map_err(|e| format!("cannot run {}: {e}", self.program()));
-        let mut group = match child {
-            Ok(child) => Group(child),
-            Err(why) => return Ok(Err(why)),
-        };
-        // Read beside waiting: who fills a pipe that nobody reads never ends.
-        let output = group.0.stdout.take().map(|pipe| {
-            std::thread::spawn(move || {
-                let mut out = Vec::new();
-                let _ = pipe.take(OUTPUT_MAX).read_to_end(&mut out);
-                out
-            })
-        });
-        let ended = self.wait(&mut group)?;
-        // Whoever still holds the pipe would keep its reader waiting.
-        drop(group);
-        let output = output.and_then(|thread| thread.join().ok()).unwrap_or_default();
-        Ok(ended.map(|status| (status, output)))
-    }
-
-    fn wait(&self, group: &mut Group) -> bulla_engine::Result<Result<ExitStatus, String>> {
         let timeout = self.job.drill.timeout.as_ref().map(|at| at.value);
-        let until = timeout.map(|t| Instant::now() + Duration::from_secs(t.seconds().unsigned_abs()));
-        loop {
-            match group.0.try_wait() {
-                Ok(Some(status)) => return Ok(Ok(status)),
-                Err(e) => return Ok(Err(format!("cannot wait for {}: {e}", self.program()))),
-                Ok(None) => {}
+        let most = timeout.map_or(UNLIMITED, |t| Duration::from_secs(t.seconds().unsigned_abs()));
+        let (mut output, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
+        // What it prints is its numbers or words for people; results are ours.
+        let mut take = |pipe: &mut PipeReader| {
+            let n = pipe.read(&mut buffer)?;
+            let said = buffer.get(..n).unwrap_or_default();
+            match ours {
+                false => _ = std::io::stderr().write_all(said),
+                true if output.len() <= OUTPUT_MAX => output.extend_from_slice(said),
+                true => {}
             }
-            if self.world.observer().interrupted() {
-                return Err(bulla_engine::Error::Interrupted);
+            Ok(n)
+        };
+        let stop = || self.world.observer().interrupted();
+        let ended = match child::run(command, most, (Group::Whole, false), &stop, &mut take) {
+            Ok(Ended::Said(status)) => Ok((status, output)),
+            Ok(Ended::Stopped) => return Err(bulla_engine::Error::Interrupted),
+            Ok(Ended::Late) => {
+                let timeout = timeout.map_or_else(String::new, |timeout| format!(" within {timeout}"));
+                Err(format!("{} did not end{timeout}", self.program()))
             }
-            if let Some(timeout) = timeout.filter(|_| until.is_some_and(|until| Instant::now() >= until)) {
-                return Ok(Err(format!("{} did not end within {timeout}", self.program())));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+            Err(e) => Err(format!("cannot run {}: {e}", self.program())),
+        };
+        Ok(ended)
     }
 }

@@ -107,7 +107,13 @@ pub fn drill(
         Ok(tried) => tried,
         Err(bulla_engine::Error::Interrupted) => return Err(world.judge(&bulla_engine::Error::Interrupted)),
         Err(e) => {
-            blank.wrong = vec![format!("the restore broke off: {}", world.judge(&e).why)];
+            let why = format!("the restore broke off: {}", world.judge(&e).why);
+            // A store out of reach, or a full disk here, says nothing of the snapshot.
+            if e.is_damage() {
+                blank.wrong.push(why)
+            } else {
+                blank.late.push(why)
+            }
             let drill = attempt.record(blank)?;
             let kept = scratch.end();
             return Ok(Report { drill, outcome: Outcome::Drill, equal: 0, live: 0, kept });

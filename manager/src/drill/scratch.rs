@@ -1,6 +1,7 @@
 //! A directory for what a drill restores: new, empty, for nobody else, outside of what is backed up, and gone at the end.
 //!
-//! Kept true: whatever is restored here is removed, or somebody is told that it was not.
+//! Kept true: whatever is restored here is removed, or somebody is told that it was not; what a drill that was killed has
+//! left, the next one removes.
 
 use crate::config::{Job, JobSource};
 use crate::outcome::Outcome;
@@ -8,15 +9,21 @@ use crate::world::{Trouble, World};
 use bulla_engine::format::tree::{Entry, EntryKind, Timestamp, Xattr};
 use bulla_engine::observer::{Event, Observer, escape};
 use bulla_engine::source::{Filter, FilterSpec, Marker};
-use rustix::fs::XattrFlags;
+use rustix::fs::{Mode, OFlags, XattrFlags};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The file that says what such a directory is, and how it begins.
 const MARK: (&str, &str) = ("BULLA-DRILL.TAG", "bulla drill: restored on trial, not to be backed up\n");
+
+/// How it goes on while a drill lives, and after one that was killed; not where what was restored is to stay.
+const PASSING: &str = "it goes at the end of the drill, or with the next one\n";
+
+/// How names of such directories begin.
+const NAME: &str = "bulla-drill-";
 
 /// What marks a directory that runs of jobs on all of `/` leave out: there a drill has nowhere else to go.
 pub fn marker() -> Marker {
@@ -29,6 +36,8 @@ pub(super) struct Scratch<'a> {
     whole: PathBuf,
     /// In it, where files are restored.
     path: PathBuf,
+    /// The file that says what it is, locked as long as the drill lives.
+    mark: File,
     keep: bool,
     observer: &'a dyn Observer,
 }
@@ -39,11 +48,48 @@ impl Drop for Scratch<'_> {
         if self.keep {
             return;
         }
-        open_up(&self.whole);
-        if let Err(e) = fs::remove_dir_all(&self.whole) {
-            let place = escape(self.whole.as_os_str().as_bytes());
-            let text = format!("what the drill restored is still in {place}, unencrypted: {e}; remove it");
-            self.observer.event(&Event::Warning(&text));
+        if let Err(e) = remove(&self.whole) {
+            warn(self.observer, "the drill", &self.whole, &e);
+        }
+    }
+}
+
+fn remove(whole: &Path) -> io::Result<()> {
+    open_up(whole);
+    fs::remove_dir_all(whole)
+}
+
+fn warn(observer: &dyn Observer, whose: &str, whole: &Path, e: &io::Error) {
+    let place = escape(whole.as_os_str().as_bytes());
+    let text = format!("what {whose} restored is still in {place}, unencrypted: {e}; remove it");
+    observer.event(&Event::Warning(&text));
+}
+
+/// The mark of a directory of ours that a drill has left which lives no more, locked.
+fn left_behind(whole: &Path) -> Option<File> {
+    let name = whole.file_name()?.to_str()?;
+    let m = whole.symlink_metadata().ok()?;
+    if !name.starts_with(NAME) || !m.is_dir() || m.uid() != rustix::process::geteuid().as_raw() {
+        return None;
+    }
+    // Whatever lies there instead of a file, it is neither followed nor waited for.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mark = File::from(rustix::fs::open(whole.join(MARK.0), flags, Mode::empty()).ok()?);
+    let mut text = String::new();
+    (&mark).take(4096).read_to_string(&mut text).ok()?;
+    (text == [MARK.1, PASSING].concat() && mark.try_lock().is_ok()).then_some(mark)
+}
+
+/// Removes what drills below `base` have left that were killed.
+fn sweep(base: &Path, observer: &dyn Observer) {
+    for entry in fs::read_dir(base).into_iter().flatten().flatten() {
+        let whole = entry.path();
+        let Some(_mark) = left_behind(&whole) else { continue };
+        match remove(&whole) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                warn(observer, "a drill that was killed", &whole, &e)
+            }
+            _ => {}
         }
     }
 }
@@ -98,13 +144,17 @@ impl<'a> Scratch<'a> {
             );
             return Err(Trouble::new(Outcome::Refused, why));
         }
+        sweep(&base, world.observer());
         let name = bulla_engine::format::id::to_hex(&world.env().random::<8>());
-        let whole = base.join(format!("bulla-drill-{name}"));
+        let whole = base.join(format!("{NAME}{name}"));
         let private = |path: &Path| fs::DirBuilder::new().mode(0o700).create(path).map_err(failed);
         private(&whole)?;
         let path = whole.join("restored");
-        let made = Self { whole, path, keep, observer: world.observer() };
-        fs::write(made.whole.join(MARK.0), MARK.1).map_err(failed)?;
+        // It is locked before it says that it may be removed.
+        let mark = File::create_new(whole.join(MARK.0)).map_err(failed)?;
+        let made = Self { whole, path, mark, keep, observer: world.observer() };
+        made.mark.lock().map_err(failed)?;
+        (&made.mark).write_all([MARK.1, PASSING].concat().as_bytes()).map_err(failed)?;
         private(&made.path)?;
         Ok(made)
     }
@@ -115,14 +165,24 @@ impl<'a> Scratch<'a> {
 
     /// Where what was restored is, if it stays.
     pub(super) fn end(self) -> Option<PathBuf> {
+        if self.keep
+            && let Err(e) = self.mark.set_len(MARK.1.len() as u64)
+        {
+            let text = format!("what was restored will be removed by the next drill: {e}; move it elsewhere");
+            self.observer.event(&Event::Warning(&text));
+        }
         self.keep.then(|| self.path.clone())
     }
 
     /// Makes files durable and asks the system to drop them from memory, so that what is compared comes from the disk.
-    pub(super) fn forget_cached(&self) {
+    pub(super) fn forget_cached(
+        &self,
+        goes_on: &dyn Fn() -> bulla_engine::Result<()>,
+    ) -> bulla_engine::Result<()> {
         let mut left = vec![self.path.clone()];
         while let Some(dir) = left.pop() {
             for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+                goes_on()?;
                 match entry.file_type() {
                     Ok(kind) if kind.is_dir() => left.push(entry.path()),
                     Ok(kind) if kind.is_file() => {
@@ -135,6 +195,7 @@ impl<'a> Scratch<'a> {
                 }
             }
         }
+        Ok(())
     }
 
     /// What is different about an entry, apart from its content; nothing if it is as it was backed up. The owner counts for
@@ -251,7 +312,46 @@ mod tests {
     fn scratch<'a>(dir: &Path, observer: &'a dyn Observer) -> Scratch<'a> {
         let (whole, path) = (dir.join("whole"), dir.join("whole/restored"));
         fs::create_dir_all(&path).unwrap();
-        Scratch { whole, path, keep: false, observer }
+        let mark = File::create(whole.join(MARK.0)).unwrap();
+        Scratch { whole, path, mark, keep: false, observer }
+    }
+
+    #[test]
+    fn what_a_drill_that_was_killed_has_left_is_removed_and_nothing_else_is() {
+        let (dir, told) = (tempfile::tempdir().unwrap(), Collector::default());
+        let passing = [MARK.1, PASSING].concat();
+        let make = |name: &str, text: Option<&str>| {
+            let whole = dir.path().join(name);
+            fs::create_dir_all(whole.join("restored/shut")).unwrap();
+            fs::write(whole.join("restored/shut/secret"), b"x").unwrap();
+            fs::set_permissions(whole.join("restored/shut"), fs::Permissions::from_mode(0o000)).unwrap();
+            text.iter().for_each(|text| fs::write(whole.join(MARK.0), text).unwrap());
+            whole
+        };
+        let stale = make("bulla-drill-1", Some(&passing));
+        let lives = make("bulla-drill-2", Some(&passing));
+        let lock = File::open(lives.join(MARK.0)).unwrap();
+        lock.lock().unwrap();
+        let others = [
+            lives,
+            make("bulla-drill-3", None),
+            make("bulla-drill-4", Some(MARK.1)),
+            make("mine", Some(&passing)),
+        ];
+        // A link leads nowhere, and a pipe is not waited for.
+        std::os::unix::fs::symlink(dir.path().join("mine"), dir.path().join("bulla-drill-5")).unwrap();
+        let piped = make("bulla-drill-6", None);
+        rustix::fs::mkfifoat(rustix::fs::CWD, piped.join(MARK.0), rustix::fs::Mode::RWXU).unwrap();
+        sweep(dir.path(), &told);
+        assert!(!stale.exists());
+        assert!(others.iter().chain([&piped]).all(|whole| whole.join("restored/shut").exists()));
+        // Its drill is killed: no lock is left.
+        drop(lock);
+        sweep(dir.path(), &told);
+        assert!(!others[0].exists() && others[1].exists() && told.messages().is_empty());
+        for whole in others[1..].iter().chain([&piped]) {
+            open_up(whole);
+        }
     }
 
     /// An entry as a backup of this file would have it.

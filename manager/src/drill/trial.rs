@@ -91,12 +91,18 @@ impl Trial<'_> {
         Ok((measured, equal, looked.same))
     }
 
+    /// Stops where somebody wants it: what walks a whole tree asks at every entry.
+    fn goes_on(&self) -> bulla_engine::Result<()> {
+        if self.world.observer().interrupted() { Err(bulla_engine::Error::Interrupted) } else { Ok(()) }
+    }
+
     fn draw(&self, seed: [u8; 32]) -> bulla_engine::Result<Lot> {
         let mut lot = Lot::new(seed, self.options.sample.map_or(0, |n| n.max(1)));
         let index = self.repository.open_index()?;
         let evidence = self.repository.evidence()?;
         let mut tree = TreeReader::new(self.repository, &index, self.snapshot.tree);
         while let Some(entry) = tree.next()? {
+            self.goes_on()?;
             let EntryKind::File { size, content, .. } = &entry.kind else { continue };
             if entry.flags.read_error {
                 continue;
@@ -113,7 +119,7 @@ impl Trial<'_> {
     fn restore(&self, scratch: &Scratch<'_>, wanted: Wanted) -> bulla_engine::Result<Vec<String>> {
         let (options, observer) = (options(wanted, false), self.world.observer());
         let report = restore::run(self.repository, self.snapshot, b"", scratch.path(), &options, observer)?;
-        scratch.forget_cached();
+        scratch.forget_cached(&|| self.goes_on())?;
         let mut wrong: Vec<String> =
             report.damaged.iter().map(|d| format!("/{}: {}", escape(&d.path), d.reason)).collect();
         if report.failed > 0 {
@@ -144,6 +150,7 @@ impl Trial<'_> {
         let index = self.repository.open_index()?;
         let mut tree = TreeReader::new(self.repository, &index, self.snapshot.tree);
         while let Some(entry) = tree.next()? {
+            self.goes_on()?;
             let path = entry.path();
             if entry.flags.read_error || !wanted.is_none_or(|w| w.contains(&path)) {
                 continue;

@@ -33,6 +33,42 @@ pub enum Body {
     },
 }
 
+/// What is said in place of what was too long.
+const LEFT_OUT: &str = "there is more, which is too long to be sent: see bulla status";
+
+impl Body {
+    /// Leaves out of it what makes it longer than so many bytes of JSON: lists lose their ends.
+    pub fn fit(&mut self, most: usize) {
+        let mut cut = false;
+        while serde_json::to_vec(self).is_ok_and(|text| text.len() > most) && self.halve() {
+            cut = true;
+        }
+        match self {
+            Self::Message(m) if cut => m.errors.push(LEFT_OUT.to_owned()),
+            Self::Ping { text, .. } if cut => text.push('…'),
+            _ => {}
+        }
+    }
+
+    /// True if there was something to leave out.
+    fn halve(&mut self) -> bool {
+        match self {
+            Self::Message(m) => {
+                let before = m.findings.len() + m.errors.len() + m.commands.len();
+                m.findings.truncate(m.findings.len() / 2);
+                m.errors.truncate(m.errors.len() / 2);
+                m.commands.truncate(m.commands.len() / 2);
+                before > 0
+            }
+            Self::Ping { text, .. } => {
+                let before = text.len();
+                text.truncate(text.floor_char_boundary(before / 2));
+                before > 0
+            }
+        }
+    }
+}
+
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {

@@ -19,6 +19,10 @@ use std::time::{Duration, Instant};
 pub const MOST: usize = 1000;
 /// Longer than any message is.
 const FILE_MAX: u64 = 1 << 20;
+/// Longer than what is said in any.
+const BODY_MAX: usize = 1 << 19;
+/// How long is sent at a time; what is left waits for the next.
+const BUDGET: Duration = Duration::from_secs(120);
 /// The first pause after a failure, in seconds; each is twice the one before.
 const PAUSE: i64 = 60;
 /// The longest one.
@@ -31,6 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Outbox {
     dir: PathBuf,
     most: usize,
+    budget: Duration,
 }
 
 /// An outbox that this process alone changes.
@@ -102,7 +107,7 @@ pub struct Flushed {
 impl Outbox {
     /// The one in this directory, which need not be there yet.
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir, most: MOST }
+        Self { dir, most: MOST, budget: BUDGET }
     }
 
     fn messages(&self) -> PathBuf {
@@ -181,11 +186,12 @@ impl Outbox {
 const NAME_DIGITS: usize = 20;
 
 impl Held<'_> {
-    /// Puts a message there for a channel. Too many: the oldest goes, and its channel's line says so.
+    /// Puts a message there for a channel. Too many: the oldest goes, and its channel's line says so. Too long: it is cut.
     ///
     /// # Errors
     /// It is not there.
-    pub fn put(&self, channel: &str, now: i64, body: Body) -> io::Result<()> {
+    pub fn put(&self, channel: &str, now: i64, mut body: Body) -> io::Result<()> {
+        body.fit(BODY_MAX);
         let mut files = self.outbox.list()?;
         while files.len() >= self.outbox.most.max(1) {
             let (_, oldest) = files.remove(0);
@@ -226,7 +232,7 @@ impl Held<'_> {
     }
 
     /// Sends what is due, or with `all` whatever waits: each channel's messages in their order, until one is not taken. What
-    /// is for channels that `send` does not know (it gives `None`) stays.
+    /// is for channels that `send` does not know (it gives `None`) stays, and what is not begun after two minutes.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -236,7 +242,7 @@ impl Held<'_> {
         all: bool,
         mut send: impl FnMut(&str, &Body) -> Option<Result<(), String>>,
     ) -> io::Result<Flushed> {
-        let (mut out, mut stuck) = (Flushed::default(), BTreeSet::new());
+        let (mut out, mut stuck, begun) = (Flushed::default(), BTreeSet::new(), Instant::now());
         for (_, path) in self.outbox.list()? {
             let Some(mut waiting) = read::<Waiting>(&path) else {
                 let aside = path.with_extension("strange");
@@ -246,7 +252,7 @@ impl Held<'_> {
                 continue;
             };
             out.waiting += 1;
-            if stuck.contains(&waiting.channel) {
+            if stuck.contains(&waiting.channel) || begun.elapsed() >= self.outbox.budget {
                 continue;
             }
             // A pause that is longer than any was set by a clock that was wrong.
@@ -307,6 +313,7 @@ fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::notify::message::{self, Message};
     use proptest::prelude::*;
 
     fn body(n: usize) -> Body {
@@ -424,6 +431,49 @@ mod tests {
         outbox.hold().unwrap().put("a", 1000, body(1)).unwrap();
         let (flushed, taken) = flush(&outbox, 1000, false, &[]);
         assert_eq!((flushed.sent, taken[0].1.as_str()), (2, "0"));
+    }
+
+    #[test]
+    fn what_there_is_no_time_for_waits_for_the_next_time() {
+        let (_dir, mut outbox) = outbox();
+        (0..3).for_each(|n| outbox.hold().unwrap().put("a", 1, body(n)).unwrap());
+        outbox.budget = Duration::ZERO;
+        let (flushed, taken) = flush(&outbox, 2, true, &[]);
+        assert_eq!((flushed, taken.len()), (Flushed { waiting: 3, ..Flushed::default() }, 0));
+        outbox.budget = BUDGET;
+        let (flushed, taken) = flush(&outbox, 2, false, &[]);
+        assert_eq!((flushed.sent, flushed.waiting, taken[0].1.as_str()), (3, 0, "0"));
+    }
+
+    #[test]
+    fn a_message_of_any_length_arrives() {
+        let (_dir, outbox) = outbox();
+        let long = "\u{1d11e}\\".repeat(2000);
+        let mut message = Message::sample("h", "a", 1);
+        message.findings = vec![
+            message::Line {
+                exit: 1,
+                rule: "r".into(),
+                destination: None,
+                message: long.clone(),
+                fix: long.clone()
+            };
+            50
+        ];
+        (message.errors, message.commands) = (vec![long.clone(); 50], vec![long.clone(); 50]);
+        let body = Body::Message(Box::new(message));
+        assert!(serde_json::to_vec(&body).unwrap().len() as u64 > FILE_MAX);
+        outbox.hold().unwrap().put("a", 1, body).unwrap();
+        outbox.hold().unwrap().put("a", 1, Body::Ping { exit: 0, text: long.repeat(200) }).unwrap();
+        let mut said = Vec::new();
+        let flushed = outbox.hold().unwrap().flush(2, false, |_, body| {
+            said.push(body.clone());
+            Some(Ok(()))
+        });
+        assert_eq!((flushed.unwrap().sent, said.len()), (2, 2));
+        let Body::Message(m) = &said[0] else { panic!("{said:?}") };
+        assert!(m.findings.len() > 5 && m.errors.last().unwrap().contains("too long to be sent"));
+        assert!(matches!(&said[1], Body::Ping { text, .. } if text.len() > 100_000 && text.ends_with('…')));
     }
 
     #[test]

@@ -237,8 +237,9 @@ impl World {
 }
 
 impl World {
-    fn drill(&mut self, snapshot: RunId, wrong: &[&str]) {
+    fn drill(&mut self, snapshot: RunId, wrong: &[&str], late: &[&str]) {
         let start = Timestamp { seconds: self.now(), nanos: 0 };
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         self.record(Fact::Drill(Drill {
             job: "job0".into(),
             host: "host".into(),
@@ -247,19 +248,20 @@ impl World {
             kind: DrillKind::Full,
             seed: [0; 32],
             start,
-            outcome: if wrong.is_empty() { 0 } else { 8 },
-            files: 1,
+            outcome: if wrong.is_empty() && late.is_empty() { 0 } else { 8 },
+            // One that came too late broke off.
+            files: u64::from(late.is_empty()),
             files_all: 1,
             bytes: 1,
             bytes_all: 1,
-            wrong: wrong.iter().map(|w| (*w).to_owned()).collect(),
+            wrong: owned(wrong),
             phases: [0; 4],
             rto: 1,
             rpo: 1,
             config: [0; 32],
             key: None,
             diverged: Vec::new(),
-            late: Vec::new(),
+            late: owned(late),
             numbers: Vec::new(),
         }));
     }
@@ -374,13 +376,26 @@ fn each_rule_refuses_and_says_why() {
 fn what_was_not_restored_looks_wrong_or_is_locked_stays() {
     let mut world = usual();
     let proof = world.alive[4].0.id;
-    world.drill(proof, &["differs"]);
+    world.drill(proof, &["differs"], &[]);
     assert_eq!(ask(world, 1), 0, "nor what could not be restored");
-    let mut world = usual();
-    let proof = world.alive[4].0.id;
-    world.drill(proof, &["differs"]);
-    world.drill(proof, &[]);
-    assert_eq!(ask(world, 1), 1, "until it was");
+    for (broke_off, differs, mended, goes, why) in [
+        (false, true, true, 1, "until it was"),
+        (true, false, false, 1, "a restore that broke off says nothing of it"),
+        (true, true, false, 0, "and mends nothing"),
+    ] {
+        let mut world = usual();
+        let proof = world.alive[4].0.id;
+        if differs {
+            world.drill(proof, &["differs"], &[]);
+        }
+        if broke_off {
+            world.drill(proof, &[], &["the restore broke off"]);
+        }
+        if mended {
+            world.drill(proof, &[], &[]);
+        }
+        assert_eq!(ask(world, 1), goes, "{why}");
+    }
     let held = [backup(true, true), Step::Read(1, true)];
     assert_eq!(ask(with(&held), 1), 0, "nothing goes while the newest looks wrong");
     let looked = [backup(true, true), Step::Wait(DAY), backup(true, false), Step::Read(0, true)];
