@@ -100,6 +100,7 @@ fn what_does_not_pass_by_itself_is_not_tried_twice() {
     let (m, dir) = machine("");
     m.stores["vault"].full.store(true, Ordering::SeqCst);
     assert_eq!(m.run("home").outcome, Outcome::Capacity);
+    m.stores["vault"].full.store(false, Ordering::SeqCst);
     std::fs::remove_dir_all(dir.path().join("src")).unwrap();
     assert_eq!(m.run("home").outcome, Outcome::Failed);
     assert_eq!(m.waits.lock().unwrap().len(), 0);
