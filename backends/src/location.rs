@@ -49,6 +49,17 @@ impl Location {
         }
     }
 
+    /// True if the one login of the environment may be shown to the server here: no REST server among `named` that has no login
+    /// in its URL is another one. A password is for one server, and nobody said for which.
+    pub fn takes_login(&self, named: &[Self]) -> bool {
+        let server = |location: &Self| match location {
+            Self::Rest(url) if url.username().is_empty() => Some(url.origin()),
+            _ => None,
+        };
+        let Some(own) = server(self) else { return true };
+        named.iter().filter_map(server).all(|origin| origin == own)
+    }
+
     /// What was typed. The error is a sentence for people and never repeats a password.
     pub fn parse(place: &OsStr) -> Result<Self, String> {
         let bytes = place.as_bytes();
@@ -230,5 +241,16 @@ mod tests {
         );
         assert!(at("rest:ftp://h/").is_err() && at("rest:h").is_err());
         assert_eq!(at("rclone:b2:bucket/x"), Ok(Location::Rclone("b2:bucket/x".into())));
+    }
+
+    #[test]
+    fn a_login_is_shown_to_one_server() {
+        let named = |urls: &[&str]| urls.iter().map(|url| at(url).unwrap()).collect::<Vec<_>>();
+        let takes = |here: &str, urls: &[&str]| at(here).unwrap().takes_login(&named(urls));
+        let (a, b, own) = ("rest:https://a/x", "rest:https://b/x", "rest:https://u:p@b/x");
+        assert!(takes(a, &[]) && takes(a, &[a]) && takes(a, &["rest:https://a/y", "/srv/backup"]));
+        assert!(!takes(a, &[b]) && !takes(b, &[a]) && !takes(a, &[a, b]) && !takes(b, &[a, b]));
+        assert!(!takes(a, &["rest:http://a/x"]) && !takes(a, &["rest:https://a:8000/x"]));
+        assert!(takes(a, &[a, own]) && takes(own, &[a, b]) && takes("/srv/backup", &[a, b]));
     }
 }

@@ -17,6 +17,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// The login for a REST server.
+const LOGIN: &str = "BULLA_REST_USERNAME";
+const LOGIN_PASSWORD: &str = "BULLA_REST_PASSWORD";
+
 /// Everything a command is given besides its own arguments.
 pub(crate) struct Context<'a> {
     /// Where to speak.
@@ -103,17 +107,28 @@ impl<'a> Context<'a> {
 
     /// The store, which is asked nothing yet.
     pub(crate) fn store(&self) -> Outcome<Opened> {
-        self.store_with(&self.location()?, true, &[])
+        self.store_with(&self.location()?, true, &[], &[])
     }
 
-    /// Another store than that of `-r`, with options of its own.
-    pub(crate) fn store_at(&self, location: &Location, own: &[String]) -> Outcome<Opened> {
-        self.store_with(location, false, own)
+    /// Another store than that of `-r`, with options of its own. `named` are those that the login of the environment may be for.
+    pub(crate) fn store_at(
+        &self,
+        location: &Location,
+        own: &[String],
+        named: &[Location],
+    ) -> Outcome<Opened> {
+        self.store_with(location, false, own, named)
     }
 
     /// `-o KEY=VALUE` is for the store of `-r` (`first`), and for all stores if it belongs to no kind of them; what is said
     /// where a store is described comes after that, and `-o URL#KEY=VALUE` last.
-    fn store_with(&self, location: &Location, first: bool, own: &[String]) -> Outcome<Opened> {
+    fn store_with(
+        &self,
+        location: &Location,
+        first: bool,
+        own: &[String],
+        sharing: &[Location],
+    ) -> Outcome<Opened> {
         let (mut general, mut named) = (Vec::new(), Vec::new());
         for (at, word) in self.global.option.iter().enumerate() {
             match place_of(word)? {
@@ -133,7 +148,17 @@ impl<'a> Context<'a> {
         for words in [general, own, named] {
             options.replace(Options::parse(words).map_err(Failure::Usage)?);
         }
-        let get = |name: &str| variable(name).and_then(|v| v.into_string().ok());
+        let login = location.takes_login(sharing);
+        if let (false, Some(_), Location::Rest(url)) = (login, variable(LOGIN), location) {
+            let server = url.origin().ascii_serialization();
+            self.ui.warn(&format!(
+                "{LOGIN} is not shown to {server}: it is for one REST server, and there are several; write each login into its URL"
+            ));
+        }
+        let get = |name: &str| {
+            let shown = login || !matches!(name, LOGIN | LOGIN_PASSWORD);
+            variable(name).filter(|_| shown).and_then(|v| v.into_string().ok())
+        };
         let settings = Settings {
             options,
             variables: Variables::new(&get),
@@ -174,7 +199,7 @@ impl<'a> Context<'a> {
     /// The same; `ready` is called when the secret is read and no object of the repository is.
     pub(crate) fn open_after(&self, ready: impl FnOnce(&Location, &Env)) -> Outcome<Repository> {
         let location = self.location()?;
-        let store = self.store_with(&location, true, &[])?.backend();
+        let store = self.store_with(&location, true, &[], &[])?.backend();
         let secret = |env: &Env| {
             let secret = crate::secret::current(self)?;
             ready(&location, env);
@@ -199,7 +224,7 @@ impl<'a> Context<'a> {
     /// Opens the repository that another one is made or filled from.
     pub(crate) fn open_source(&self, url: &OsString, secret: &FromSecret) -> Outcome<Repository> {
         let location = Location::parse(url).map_err(Failure::Usage)?;
-        let store = self.store_at(&location, &[])?.backend();
+        let store = self.store_at(&location, &[], &self.locations()?)?.backend();
         self.open_in(store, |_| crate::secret::of_source(self, secret))
     }
 

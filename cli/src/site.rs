@@ -66,7 +66,9 @@ impl<'a> Site<'a> {
     fn open_one(&self, name: &str, fresh: bool, key: Option<&Path>) -> Outcome<Repository> {
         let destination = self.destination(name)?;
         let location = location(destination)?;
-        let store = self.context.store_at(&location, &destination.options)?.backend();
+        let named = self.config.destinations.values().flat_map(|at| self::location(&at.value));
+        let named: Vec<Location> = named.collect();
+        let store = self.context.store_at(&location, &destination.options, &named)?.backend();
         let found = Repository::find(self.context.limited(store))?;
         let secret = match key {
             Some(file) => crate::secret::of_file(self.context, file)?,

@@ -3,6 +3,9 @@
 use crate::home::Home;
 use crate::remote::servers::{KEY, RestServer, S3, SECRET, ports, shows_a_secret};
 use crate::ssh::Ssh;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
 
 /// All of a bucket.
 const ALL: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":["arn:aws:s3:::*"]}]}"#;
@@ -282,4 +285,45 @@ fn packs_have_the_size_that_init_was_told() {
     }
     home.bulla("init -r none --key-file-out none.key --pack-size 1K").ends(2).says("is not from");
     home.bulla("init -r none --key-file-out none.key --pack-size 1G").ends(2).says("is not from");
+}
+
+/// The URL of a REST server that has nothing, and the heads of what it was asked.
+fn nothing_there() -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let url = format!("rest:http://{}/", listener.local_addr().unwrap());
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let log = heads.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let (mut head, mut byte) = (Vec::new(), [0]);
+            while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
+                head.extend(byte);
+            }
+            log.lock().unwrap().push(String::from_utf8_lossy(&head).to_lowercase());
+            let nothing = "HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+            let _ = stream.write_all(nothing.as_bytes());
+        }
+    });
+    (url, heads)
+}
+
+/// Whoever runs another server of the command is not told the password.
+#[test]
+fn a_login_of_the_environment_is_shown_to_one_server() {
+    let ((own, own_heads), (other, other_heads)) = (nothing_there(), nothing_there());
+    let mut home = Home::empty();
+    home.set("BULLA_REST_USERNAME", "bulla");
+    home.set("BULLA_REST_PASSWORD", SECRET);
+    // Of each request, whether it came with a login.
+    let shown = |heads: &Mutex<Vec<String>>| -> Vec<bool> {
+        heads.lock().unwrap().drain(..).map(|head| head.contains("authorization: basic")).collect()
+    };
+    home.bulla(&format!("copy -r {own} --from-repo {other}")).says("is not shown to http://127.0.0.1:");
+    let asked = shown(&other_heads);
+    assert!(!asked.is_empty() && !asked.contains(&true), "{asked:?}");
+    for words in [format!("snapshots -r {own}"), format!("copy -r elsewhere --from-repo {own}")] {
+        assert_ne!(home.bulla(&words).code, 0, "{words}: there is no repository");
+        let asked = shown(&own_heads);
+        assert!(!asked.is_empty() && !asked.contains(&false), "{words}: {asked:?}");
+    }
 }

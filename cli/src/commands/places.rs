@@ -52,8 +52,11 @@ pub(super) fn all<'s>(context: &Context<'_>, secrets: &'s [Secret]) -> Outcome<V
     let mut out = Vec::new();
     for (number, (location, options)) in locations.iter().zip(options).enumerate() {
         let Some(secret) = secrets.get(number).or(secrets.first()) else { continue };
-        let opened =
-            if locations.len() == 1 { context.store() } else { context.store_at(location, &options) };
+        let opened = if locations.len() == 1 {
+            context.store()
+        } else {
+            context.store_at(location, &options, &locations)
+        };
         let store = opened?.backend();
         let near = matches!(location, Location::Local(_));
         out.push(Place { near, store, secret, number, repository: None, made: None, failure: None });

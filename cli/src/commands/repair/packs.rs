@@ -133,7 +133,9 @@ fn tell(context: &Context<'_>, args: &Args, report: &PacksReport) -> Outcome<()>
 }
 
 fn heal(context: &Context<'_>, repository: &Repository, from: &OsString, args: &Args) -> Outcome {
-    let other = context.store_at(&Location::parse(from).map_err(Failure::Usage)?, &[])?.backend();
+    let other = context
+        .store_at(&Location::parse(from).map_err(Failure::Usage)?, &[], &context.locations()?)?
+        .backend();
     let options = ReplicaOptions { read_data: args.read_data, dry_run: args.dry_run };
     let report = watch(context.ui, WORDS, |observer| replica::run(repository, &*other, &options, observer));
     let report = report.map_err(stopped)?;
