@@ -211,6 +211,8 @@ impl<S: Store> Remote<S> {
                     Err(Failure::passing(BROKEN_PUT))
                 }
                 Ok(_) | Err(Failure { kind: Kind::TooLong { .. }, .. }) => Ok(Put::Exists),
+                // What this very put had left has gone meanwhile: the next attempt finds the name free.
+                Err(Failure { kind: Kind::Missing, .. }) if takes_back => Err(Failure::passing(BROKEN_PUT)),
                 // Deleted since: what was there was ours or another's, and is nobody's now.
                 Err(Failure { kind: Kind::Missing, .. }) => Ok(Put::Exists),
                 Err(failure) => Err(failure),
