@@ -20,6 +20,28 @@ impl<'a> Variables<'a> {
     }
 }
 
+/// True for what can be the key of an option: letters, digits, dots and dashes.
+pub fn is_key(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'))
+}
+
+/// What could be a URL, or a part of one, may hold a password.
+fn may_hold_a_password(text: &str) -> bool {
+    text.contains("://") || text.contains('@')
+}
+
+/// An option as an error may name it: by its key, and never by what may hold a password.
+pub fn shown(word: &str) -> &str {
+    match word.split_once('=') {
+        Some((key, _)) if is_key(key.trim()) => key.trim(),
+        _ if !may_hold_a_password(word) => word,
+        _ => match word.rsplit_once('#') {
+            Some((_, end)) if !end.is_empty() && !may_hold_a_password(end) => end,
+            _ => "with a URL",
+        },
+    }
+}
+
 /// Options that are taken out one by one; one that nobody took was a mistake.
 #[derive(Debug, Default, Clone)]
 pub struct Options {
@@ -33,8 +55,11 @@ impl Options {
         let mut left = BTreeMap::new();
         for word in words {
             let word = word.as_ref();
-            let (key, value) = word.split_once('=').ok_or_else(|| format!("-o {word}: write key=value"))?;
-            if left.insert(key.trim().to_owned(), value.to_owned()).is_some() {
+            let parts = word.split_once('=').map(|(key, value)| (key.trim(), value));
+            let (key, value) = parts
+                .filter(|(key, _)| is_key(key))
+                .ok_or_else(|| format!("-o {}: write key=value", shown(word)))?;
+            if left.insert(key.to_owned(), value.to_owned()).is_some() {
                 return Err(format!("-o {key} is given twice"));
             }
         }
@@ -55,7 +80,10 @@ impl Options {
     /// The same, read as something else.
     pub fn take_as<T: std::str::FromStr>(&mut self, key: &'static str) -> Result<Option<T>, String> {
         let Some(text) = self.take(key) else { return Ok(None) };
-        text.parse().map(Some).map_err(|_| format!("-o {key}={text}: that is no value for it"))
+        text.parse().map(Some).map_err(|_| match may_hold_a_password(&text) {
+            true => format!("-o {key}: that is no value for it"),
+            false => format!("-o {key}={text}: that is no value for it"),
+        })
     }
 
     /// Whatever nobody took is said, with what there is.
@@ -71,6 +99,21 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_error_repeats_what_may_hold_a_password() {
+        for (word, says) in [
+            ("rest:https://u:pa=ss@h/", "-o with a URL: write key=value"),
+            ("rest:https://u:pass@h/#rest.connections", "-o rest.connections: write key=value"),
+            ("rest:https://u:pa#ss@h/", "-o with a URL: write key=value"),
+            ("sftp:u:pa=ss@h", "-o with a URL: write key=value"),
+            ("s3.region", "-o s3.region: write key=value"),
+        ] {
+            assert_eq!(Options::parse([word]).unwrap_err(), says);
+        }
+        let mut options = Options::parse(["n=https://u:pass@h/"]).unwrap();
+        assert_eq!(options.take_as::<u8>("n").unwrap_err(), "-o n: that is no value for it");
+    }
 
     #[test]
     fn options_are_taken_and_what_is_left_is_a_mistake() {

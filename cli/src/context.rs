@@ -6,7 +6,7 @@ use crate::exit::{Failure, Outcome};
 use crate::ui::Ui;
 use bulla_backends::location::Location;
 use bulla_backends::open::{Opened, Settings};
-use bulla_backends::settings::{Options, Variables};
+use bulla_backends::settings::{Options, Variables, is_key};
 use bulla_engine::backend::{Backend, Throttle};
 use bulla_engine::env::Env;
 use bulla_engine::repository::{Repository, SlotSecret};
@@ -295,12 +295,20 @@ fn bit(at: usize) -> u64 {
     1 << at.min(63)
 }
 
+/// The URL and the option of `URL#KEY=VALUE`; nothing for `KEY=VALUE`. A password may have both signs in it: the last # that
+/// an option follows is the one.
+pub(crate) fn apart(word: &str) -> Option<(&str, &str)> {
+    let is_option = |text: &str| text.split_once('=').is_some_and(|(key, _)| is_key(key.trim()));
+    let parts = |(at, _)| Some((word.get(..at)?, word.get(at + 1..)?));
+    let mut all = word.rmatch_indices('#').filter_map(parts);
+    if is_option(word) { None } else { all.find(|(_, option)| is_option(option)) }
+}
+
 /// The store that `URL#KEY=VALUE` names, and the option.
 fn place_of(word: &str) -> Outcome<(Option<Location>, &str)> {
-    let head = word.split('=').next().unwrap_or_default();
-    let Some((place, _)) = head.rsplit_once('#') else { return Ok((None, word)) };
+    let Some((place, option)) = apart(word) else { return Ok((None, word)) };
     let location = Location::parse(place.as_ref()).map_err(|e| Failure::Usage(format!("-o: {e}")))?;
-    Ok((Some(location), word.get(place.len() + 1..).unwrap_or_default()))
+    Ok((Some(location), option))
 }
 
 /// systemd lists several directories with colons; the first is ours.
@@ -347,6 +355,24 @@ fn first_line(file: &Path) -> Outcome<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_option_for_one_store_is_cut_from_its_url_where_the_url_ends() {
+        for (word, parts) in [
+            ("s3.region=eu", None),
+            ("sftp.command=ssh -i a#b=c", None),
+            ("rest:https://u:pa=ss@h/", None),
+            ("rest:https://h/#rest.connections", None),
+            (
+                "rest:https://u:pa=ss@h/#rest.connections=3",
+                Some(("rest:https://u:pa=ss@h/", "rest.connections=3")),
+            ),
+            ("rest:https://u:p#a=s@h/#k-1=v", Some(("rest:https://u:p#a=s@h/", "k-1=v"))),
+            ("sftp:u@h:/r#sftp.command=ssh -p=1 #", Some(("sftp:u@h:/r", "sftp.command=ssh -p=1 #"))),
+        ] {
+            assert_eq!(apart(word), parts, "{word}");
+        }
+    }
 
     /// Two places would be two locks of a job, and `check --accept-rollback` in a shell would not reach the timers.
     #[test]

@@ -98,6 +98,27 @@ fn a_backup_goes_to_several_repositories_and_one_that_was_away_catches_up() {
     home.bulla("snapshots -r third --key-file third.key").ends(0).prints("4 snapshots");
 }
 
+/// One that was away when the last backup was made, and a verdict beside it that nobody can read.
+#[test]
+fn a_damaged_snapshot_keeps_the_others_from_nothing_that_is_unchanged() {
+    let home = three();
+    home.write("src/hello", b"one");
+    home.bulla("backup -r repo --key-file key src").ok();
+    let verdicts = home.path("repo/snap");
+    let first = std::fs::read_dir(&verdicts).unwrap().next().unwrap().unwrap().path();
+    home.write("src/hello", b"two");
+    home.bulla("backup -r repo --key-file key src").ok();
+    std::fs::write(first, b"not a verdict").unwrap();
+    let ran = home.bulla(&format!("backup {ALL} --skip-if-unchanged src"));
+    ran.ends(0)
+        .prints("nothing changed")
+        .says("copied 1 snapshot to second")
+        .says("copied 1 snapshot to third");
+    for name in ["second", "third"] {
+        home.bulla(&format!("snapshots -r {name} --key-file {name}.key")).ends(0).prints("1 snapshot\n");
+    }
+}
+
 /// Whatever is wrong with the first, the next takes the backup and the others have it from there.
 #[test]
 fn a_dead_or_wrong_first_repository_is_behind_and_the_others_commit() {

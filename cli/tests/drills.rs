@@ -73,7 +73,7 @@ fn what_a_command_leaves_running_is_not_waited_for() {
     home.bulla("run letters --config jobs.toml").ok();
     let old = "command = [\"sh\", \"-c\", \"grep -rq 'letter 39' . && test ! -e broken\"]";
     let child = home.shown("child");
-    let new = format!("'setsid sleep 600 & echo $! > {child}; echo {{\\\"n\\\":1}}'");
+    let new = format!("'setsid sleep 600 2>/dev/null & echo $! > {child}; echo {{\\\"n\\\":1}}'");
     edit(&home, old, &format!("command = [\"sh\", \"-c\", {new}], expect = {{ n = \">= 1\" }}"));
     let begun = std::time::Instant::now();
     home.bulla("drill letters --from disk --app --config jobs.toml").ends(0);

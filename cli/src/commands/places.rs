@@ -4,12 +4,13 @@
 //! Kept true: mistakes in what was typed are told before anything is read; a repository that fails is named, with the reason,
 //! and keeps no other from its snapshot.
 
-use crate::context::Context;
+use crate::context::{Context, apart};
 use crate::exit::{Failure, Outcome};
 use crate::ui::Ui;
 use crate::ui::format::{count, size};
 use crate::ui::signals;
 use bulla_backends::location::Location;
+use bulla_backends::settings::shown;
 use bulla_engine::backend::Backend;
 use bulla_engine::backup::BackupReport;
 use bulla_engine::copy::{self, CopyOptions};
@@ -29,8 +30,8 @@ pub(super) struct Place<'s> {
     secret: &'s Secret,
     number: usize,
     repository: Option<Repository>,
-    /// What was backed up to it, or found unchanged.
-    made: Option<Snapshot>,
+    /// What was backed up to it, or found unchanged; or why that cannot be copied. Nothing after a dry run.
+    made: Option<Result<Snapshot, String>>,
     /// Why it is behind.
     pub(super) failure: Option<Failure>,
 }
@@ -66,8 +67,7 @@ pub(super) fn all<'s>(context: &Context<'_>, secrets: &'s [Secret]) -> Outcome<V
 
 /// The options for each of several locations, but for those that name one: each gets those of its kind of store.
 fn options(typed: &[String], locations: &[Location]) -> Outcome<Vec<Vec<String>>> {
-    let named = |word: &&String| word.split('=').next().is_some_and(|head| head.contains('#'));
-    let typed: Vec<&String> = typed.iter().filter(|word| !named(word)).collect();
+    let typed: Vec<&String> = typed.iter().filter(|word| apart(word).is_none()).collect();
     let fits = |option: &String, location: &Location| {
         let kind = match location {
             Location::Local(_) => return false,
@@ -81,7 +81,8 @@ fn options(typed: &[String], locations: &[Location]) -> Outcome<Vec<Vec<String>>
     if let (2.., Some(option)) =
         (locations.len(), typed.iter().find(|option| !locations.iter().any(|at| fits(option, at))))
     {
-        return Err(Failure::Usage(format!("-o {option}: none of the repositories has such an option")));
+        let text = format!("-o {}: none of the repositories has such an option", shown(option));
+        return Err(Failure::Usage(text));
     }
     let of = |location: &Location| {
         let mut own: Vec<String> =
@@ -122,11 +123,13 @@ impl Place<'_> {
 
     /// It has the backup; copies are made of it.
     pub(super) fn has(&mut self, repository: Repository, report: &BackupReport) {
-        self.made.clone_from(&report.snapshot);
+        self.made = report.snapshot.clone().map(Ok);
         if let (true, Some(parent)) = (report.unchanged, report.parent) {
-            // Others may lack it still.
-            let parent = repository.snapshots().map(|all| all.into_iter().find(|s| s.id == parent));
-            self.made = parent.unwrap_or_default();
+            // Others may lack it still. One that is damaged beside it is in its way no more than one that is forgotten.
+            let found =
+                repository.readable_snapshots().map(|(all, _)| all.into_iter().find(|s| s.id == parent));
+            let text = || format!("snapshot {parent}, since which nothing has changed, is gone");
+            self.made = Some(found.map_err(|e| e.to_string()).and_then(|s| s.ok_or_else(text)));
         }
         self.repository = Some(repository);
     }
@@ -146,9 +149,12 @@ impl Place<'_> {
         if self.failure.is_some() {
             return;
         }
-        if let (Some(source), Some(made)) = (&from.repository, &from.made)
-            && let Err(failure) = self.copy(context, source, made)
-        {
+        let (Some(source), Some(made)) = (&from.repository, &from.made) else { return };
+        let copied = match made {
+            Ok(made) => self.copy(context, source, made),
+            Err(why) => Err(Failure::Failed(why.clone())),
+        };
+        if let Err(failure) = copied {
             self.fails(Some((context.ui, "the next backup brings it what it lacks")), failure);
         }
     }
@@ -158,9 +164,10 @@ impl Place<'_> {
         context.warn_of_rollback(&to);
         let same = |s: &Snapshot| s.host == made.host && s.paths == made.paths;
         let newest = to.snapshots()?.into_iter().filter(same).map(|s| s.start).max();
-        let mut wanted = from.snapshots()?;
+        let ((mut wanted, _), forgotten) = (from.readable_snapshots()?, from.forgotten()?);
         // What it let go by itself does not come back.
-        wanted.retain(|s| same(s) && (s.id == made.id || newest.is_none_or(|newest| s.start > newest)));
+        let missed = |s: &Snapshot| same(s) && newest.is_none_or(|newest| s.start > newest);
+        wanted.retain(|s| s.id == made.id || (missed(s) && !forgotten.contains_key(&s.id)));
         let observer = Told { ui: context.ui, place: self.name() };
         let report = copy::run(from, &to, &wanted, &CopyOptions::default(), &observer)?;
         let (copied, stored) = (count(report.copied.len() as u64, "snapshot"), size(report.stored.bytes));
@@ -206,7 +213,13 @@ mod tests {
         assert_eq!(given, [vec![], typed(&["retry-seconds=5"]), typed(&["retry-seconds=5"])]);
         assert!(matches!(options(&typed(&["sftp.command=x"]), &three), Err(Failure::Usage(_))));
         // What names one of them is for that one, and not looked at here.
-        let given = options(&typed(&["sftp:host:/r#sftp.command=x"]), &three).unwrap();
+        let named = ["sftp:host:/r#sftp.command=x", "rest:https://u:pa=ss@h/#rest.connections=3"];
+        let given = options(&typed(&named), &three).unwrap();
         assert!(given.iter().flatten().all(|option| option == PATIENCE), "{given:?}");
+        // What names none may hold a password nevertheless.
+        let Err(Failure::Usage(text)) = options(&typed(&["rest:https://u:pa=ss@h/"]), &three) else {
+            panic!()
+        };
+        assert_eq!(text, "-o with a URL: none of the repositories has such an option");
     }
 }
