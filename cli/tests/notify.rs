@@ -144,6 +144,10 @@ fn answer(stream: TcpStream, script: &Mutex<Vec<u16>>) -> Option<Asked> {
     Some(Asked { line: line.trim_end().to_owned(), headers, body })
 }
 
+fn subject_of(mail: &serde_json::Value) -> String {
+    mail["subject"].as_str().unwrap_or_default().to_owned()
+}
+
 #[test]
 fn a_failing_run_and_its_recovery_arrive_by_mail_once_each() {
     let Some(mail) = Mail::start("plain", None) else { return };
@@ -161,7 +165,8 @@ fn a_failing_run_and_its_recovery_arrive_by_mail_once_each() {
     let taken = mail.taken();
     assert_eq!(taken.len(), 1, "{taken:?}");
     assert_eq!((&taken[0]["from"], &taken[0]["to"][0]), (&"bulla@db01".into(), &"ops@example.net".into()));
-    assert_eq!(taken[0]["subject"], "[bulla] dump on db01: failure: the last run ended failed");
+    let subject = |n: usize| subject_of(&mail.taken()[n]);
+    assert!(subject(0).starts_with("[bulla] dump on db01: failure: the last run ended failed"), "{taken:?}");
     let text = taken[0]["text"].as_str().unwrap();
     assert!(text.contains("dump (Billing, standard) on db01: failure"), "{text}");
     assert!(text.contains("→ bulla run dump") && text.contains("sh failed"), "{text}");
@@ -172,7 +177,10 @@ fn a_failing_run_and_its_recovery_arrive_by_mail_once_each() {
     home.bulla("run dump --config jobs.toml").ends(0);
     let taken = mail.taken();
     assert_eq!(taken.len(), 2, "{taken:?}");
-    assert_eq!(taken[1]["subject"], "[bulla] dump on db01: recovered: the last run ended failed");
+    assert!(
+        subject(1).starts_with("[bulla] dump on db01: recovered: the last run ended failed"),
+        "{taken:?}"
+    );
     assert_eq!(taken[1]["attached"][0]["dedup_key"], attached["dedup_key"]);
     assert_ne!(taken[1]["attached"][0]["id"], attached["id"]);
 }
