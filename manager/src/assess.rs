@@ -10,6 +10,7 @@ use crate::outcome::Outcome;
 use crate::status::{Facts, JobStatus};
 use bulla_engine::forget::job_of;
 use bulla_engine::format::ledger::{JobRun, Level};
+use bulla_engine::format::tree::Timestamp;
 
 /// So many days back it is looked how often the objective held.
 const DAYS: i64 = 90;
@@ -217,7 +218,7 @@ fn current(status: &JobStatus, runs: &[(i64, &JobRun)], job: &Job, now: i64) -> 
 
 /// The newest snapshot that was read back, and where; packs that are known to be bad prove nothing of a destination.
 fn last_verified(facts: &Facts, name: &str, job: &Job, host: &str) -> Option<Verified> {
-    let mut best: Option<(i64, Verified)> = None;
+    let mut best: Option<(Timestamp, Verified)> = None;
     for to in &job.to {
         let Some(Ok(holding)) = facts.holdings.get(&to.value) else { continue };
         if holding.unrepaired > 0 {
@@ -229,13 +230,13 @@ fn last_verified(facts: &Facts, name: &str, job: &Job, host: &str) -> Option<Ver
                 continue;
             };
             match &mut best {
-                Some((start, known)) if *start == s.start.seconds => {
+                Some((start, known)) if *start == s.start => {
                     known.at = known.at.max(at);
                     known.level = known.level.max(level);
                     known.places.push(to.value.clone());
                 }
-                Some((start, _)) if *start > s.start.seconds => {}
-                _ => best = Some((s.start.seconds, Verified { at, level, places: vec![to.value.clone()] })),
+                Some((start, _)) if *start > s.start => {}
+                _ => best = Some((s.start, Verified { at, level, places: vec![to.value.clone()] })),
             }
         }
     }
