@@ -20,7 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Random cuts of a usual run.
-const CUTS: usize = 6_000;
+const CUTS: usize = 7_000;
 
 fn wanted() -> usize {
     std::env::var("BULLA_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(CUTS)
