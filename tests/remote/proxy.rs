@@ -98,8 +98,6 @@ impl Proxy {
             for client in listener.incoming().flatten() {
                 let state = shared.clone();
                 if !state.down.load(Ordering::SeqCst) {
-                    let open = state.open.fetch_add(1, Ordering::SeqCst) + 1;
-                    state.most.fetch_max(open, Ordering::SeqCst);
                     std::thread::spawn(move || serve(&state, client));
                 }
             }
@@ -133,7 +131,7 @@ impl Proxy {
         std::mem::take(&mut *self.lane(way).cuts.lock().unwrap()).passed
     }
 
-    /// The most connections that were open at once.
+    /// The most requests that waited for an answer at once.
     pub(crate) fn at_once(&self) -> u64 {
         self.state.most.load(Ordering::SeqCst)
     }
@@ -149,31 +147,49 @@ impl Proxy {
     }
 }
 
-fn serve(state: &Arc<State>, client: TcpStream) {
-    pass(state, client);
-    state.open.fetch_sub(1, Ordering::SeqCst);
+impl State {
+    /// A request has begun on a connection.
+    fn asked(&self, waits: &AtomicBool) {
+        if !waits.swap(true, Ordering::SeqCst) {
+            let open = self.open.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most.fetch_max(open, Ordering::SeqCst);
+        }
+    }
+
+    /// Its answer has, or there will be none.
+    fn answered(&self, waits: &AtomicBool) {
+        if waits.swap(false, Ordering::SeqCst) {
+            self.open.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
 }
 
-fn pass(state: &Arc<State>, client: TcpStream) {
+fn serve(state: &Arc<State>, client: TcpStream) {
+    let waits = AtomicBool::new(false).into();
+    pass(state, client, &waits);
+    state.answered(&waits);
+}
+
+fn pass(state: &Arc<State>, client: TcpStream, waits: &Arc<AtomicBool>) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", state.target)) else { return };
     for stream in [&client, &server] {
         stream.set_nodelay(true).unwrap();
     }
     let pair = |a: &TcpStream, b: &TcpStream| (a.try_clone().unwrap(), b.try_clone().unwrap());
     let (there, back) = (pair(&client, &server), pair(&server, &client));
-    let other = state.clone();
-    let second = std::thread::spawn(move || carry(&other, Way::Back, back));
-    carry(state, Way::There, there);
+    let (other, waiting) = (state.clone(), waits.clone());
+    let second = std::thread::spawn(move || carry(&other, Way::Back, back, &waiting));
+    carry(state, Way::There, there, waits);
     let _ = second.join();
 }
 
 /// Carries one direction until it ends, and ends the other with it.
-fn carry(state: &Arc<State>, way: Way, (mut from, to): (TcpStream, TcpStream)) {
+fn carry(state: &Arc<State>, way: Way, (mut from, to): (TcpStream, TcpStream), waits: &AtomicBool) {
     // As much as the wire holds and a little more: who sends has to wait for the rest.
     let (send, receive) = sync_channel(256);
     let ends = (from.try_clone().unwrap(), to.try_clone().unwrap());
     let writer = std::thread::spawn(move || write(&receive, to));
-    read(state, way, &mut from, &send, &ends);
+    read((state, waits), way, &mut from, &send, &ends);
     drop(send);
     let _ = writer.join();
     let _ = ends.0.shutdown(Shutdown::Both);
@@ -183,7 +199,7 @@ fn carry(state: &Arc<State>, way: Way, (mut from, to): (TcpStream, TcpStream)) {
 type Parcel = (Instant, Vec<u8>);
 
 fn read(
-    state: &State,
+    (state, waits): (&State, &AtomicBool),
     way: Way,
     from: &mut TcpStream,
     send: &SyncSender<Parcel>,
@@ -199,7 +215,13 @@ fn read(
         };
         let mut bytes = buffer[..n].to_vec();
         if way == Way::There {
-            state.requests.lock().unwrap().extend(heads.feed(&bytes));
+            let begun = heads.feed(&bytes);
+            if !begun.is_empty() {
+                state.asked(waits);
+            }
+            state.requests.lock().unwrap().extend(begun);
+        } else {
+            state.answered(waits);
         }
         let cut = lane.cut(n as u64);
         if let Some(keep) = cut {
