@@ -18,6 +18,7 @@ mod find;
 mod forged;
 mod gaps;
 mod incremental;
+mod large;
 mod manager;
 mod moving;
 mod nonces;

@@ -84,6 +84,9 @@ fn a_third_name_made_during_the_walk_has_its_content() {
     std::fs::hard_link(&a, &b).unwrap();
     std::fs::create_dir(dir.path().join("z")).unwrap();
     std::fs::write(dir.path().join("large"), noise("large", 2 << 20)).unwrap();
+    // More than the walk is ahead of who reads, so that it has not come to the third name's directory.
+    std::fs::create_dir(dir.path().join("many")).unwrap();
+    (0..3000).for_each(|n| std::fs::write(dir.path().join(format!("many/{n}")), b"").unwrap());
     let (repository, _) = in_memory();
     let report = backup_while(&repository, dir.path(), || std::fs::hard_link(&a, &c).unwrap());
     assert_eq!(read(&repository, &report, &c).unwrap(), b"shared content");

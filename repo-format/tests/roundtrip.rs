@@ -120,10 +120,17 @@ fn entries_out_of_order_or_twice_are_refused() {
 fn lists_seek_and_an_edit_in_the_middle_rewrites_few_nodes() {
     let key = id_key();
     let list = |refs: &[ChunkRef]| {
-        let mut b = ListBuilder::new(&key);
-        refs.iter().for_each(|r| b.push(*r));
-        let (content, nodes) = b.finish();
-        (content, nodes.into_iter().collect::<HashMap<_, _>>())
+        let (mut b, mut nodes) = (ListBuilder::default(), HashMap::new());
+        assert!(b.is_empty());
+        for r in refs {
+            b.push(&key, *r);
+            assert!(!b.is_empty());
+            // What is complete is taken at once: a list of any length lies nowhere whole.
+            nodes.extend(b.take_nodes());
+        }
+        let (content, last) = b.finish(&key);
+        nodes.extend(last);
+        (content, nodes)
     };
     fn flatten(id: ChunkId, nodes: &HashMap<ChunkId, Vec<u8>>, out: &mut Vec<ChunkRef>) -> u64 {
         match ListNode::decode(&nodes[&id]).unwrap() {

@@ -109,9 +109,10 @@ pub struct Fold<'a, 'r> {
     packer: Packer,
     observer: &'a dyn Observer,
     builder: TreeBuilder,
-    segments: Vec<ChunkRef>,
-    /// Their bytes, for progress.
-    segment_bytes: u64,
+    /// The content of a large file, as far as its segments came.
+    list: ListBuilder,
+    /// Its bytes.
+    list_bytes: u64,
     links: HashMap<LinkKey, Linked>,
     places: Vec<Place>,
     pace: Pace,
@@ -141,8 +142,8 @@ impl<'a, 'r> Fold<'a, 'r> {
             packer: meta.packer()?,
             observer,
             builder,
-            segments: Vec::new(),
-            segment_bytes: 0,
+            list: ListBuilder::default(),
+            list_bytes: 0,
             links: HashMap::new(),
             places: Vec::new(),
             pace: Pace::new(shared.checkpoint),
@@ -157,23 +158,24 @@ impl<'a, 'r> Fold<'a, 'r> {
     pub fn take(&mut self, done: Done) -> Result<()> {
         match done {
             Done::Segment(refs) => {
-                self.segment_bytes += refs.iter().map(|r| u64::from(r.len)).sum::<u64>();
-                self.segments.extend(refs);
+                let mut list = std::mem::take(&mut self.list);
+                self.append(&mut list, &refs)?;
+                self.list = list;
+                self.list_bytes += refs.iter().map(|r| u64::from(r.len)).sum::<u64>();
             }
             Done::Error(e) => self.source_error(&e),
             Done::Entries(list) => {
-                self.segment_bytes = 0;
                 for mut finished in list {
                     self.entry(&mut finished)?;
                 }
             }
         }
-        if self.pace.is_due() && self.segments.is_empty() {
+        if self.pace.is_due() && self.list.is_empty() {
             self.checkpoint()?;
         }
         let s = &self.statistics;
         let files = s.files_new + s.files_changed + s.files_unmodified + s.others;
-        self.shared.totals.report(files, s.total_bytes.saturating_add(self.segment_bytes), self.observer);
+        self.shared.totals.report(files, s.total_bytes.saturating_add(self.list_bytes), self.observer);
         Ok(())
     }
 
@@ -240,13 +242,17 @@ impl<'a, 'r> Fold<'a, 'r> {
         }
         match filled {
             Filled::Complete | Filled::Linked(_) => {}
-            Filled::Refs { refs, holes } => self.fill(entry, refs, holes)?,
+            Filled::Refs { refs, holes } => {
+                let mut list = ListBuilder::default();
+                self.append(&mut list, refs)?;
+                self.fill(entry, list, refs.iter().map(|r| u64::from(r.len)).sum(), holes)?;
+            }
             Filled::Segments { holes } => {
-                let refs = std::mem::take(&mut self.segments);
-                self.fill(entry, &refs, holes)?;
+                let (list, bytes) = (std::mem::take(&mut self.list), std::mem::take(&mut self.list_bytes));
+                self.fill(entry, list, bytes, holes)?;
             }
             Filled::Unreadable(e) => {
-                self.segments.clear();
+                (self.list, self.list_bytes) = Default::default();
                 self.source_error(e);
                 if !unread(entry) {
                     return Ok(());
@@ -289,19 +295,22 @@ impl<'a, 'r> Fold<'a, 'r> {
         store_meta(&self.shared.known, self.meta, &mut self.packer, &mut self.places, counter, id, plain)
     }
 
-    fn fill(&mut self, entry: &mut Entry, refs: &[ChunkRef], found: &[Hole]) -> Result<()> {
-        let mut list = ListBuilder::new(self.builder.id_key());
-        refs.iter().for_each(|r| list.push(*r));
-        let (content, nodes) = list.finish();
+    /// Appends to a list of chunks; its nodes are stored as they become complete, so a long one does not lie in memory.
+    fn append(&mut self, list: &mut ListBuilder, refs: &[ChunkRef]) -> Result<()> {
+        refs.iter().for_each(|r| list.push(self.builder.id_key(), *r));
+        list.take_nodes().into_iter().try_for_each(|(id, plain)| self.node(id, &plain))
+    }
+
+    /// Puts a content of `bytes` bytes beside its holes into the entry.
+    fn fill(&mut self, entry: &mut Entry, list: ListBuilder, bytes: u64, found: &[Hole]) -> Result<()> {
+        let (content, nodes) = list.finish(self.builder.id_key());
         for (id, plain) in nodes {
             self.node(id, &plain)?;
         }
         let block =
             if found.is_empty() { Block::None } else { self.block(encode_holes(found))?.unwrap_or_default() };
-        let bytes: u64 =
-            refs.iter().map(|r| u64::from(r.len)).sum::<u64>() + found.iter().map(|h| h.len).sum::<u64>();
         if let EntryKind::File { size, holes, content: c } = &mut entry.kind {
-            (*size, *holes, *c) = (bytes, block, content);
+            (*size, *holes, *c) = (bytes + found.iter().map(|h| h.len).sum::<u64>(), block, content);
         }
         Ok(())
     }

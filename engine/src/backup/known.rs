@@ -1,16 +1,19 @@
 //! Which chunks need not be stored: those of the index, and those this run has stored already.
 //!
 //! Kept true: a chunk is claimed by exactly one worker; a chunk taken from the index puts its pack on the list that
-//! is announced and verified before the commit (SPEC 14), unless the pinned parent vouches for it.
+//! is announced and verified before the commit (SPEC 14), unless the pinned parent vouches for it. Memory holds chunks of
+//! this run only until their index run is stored ([`Known::settle`]).
 
 use super::gaps::Gaps;
+use super::settled::Settled;
 use crate::error::{Error, Result};
+use crate::repository::Repository;
 use crate::repository::index::{Index, PackRef, Place};
 use crate::repository::run::ForeignPack;
 use bulla_repo_format::index::record_key;
 use bulla_repo_format::pack::PackKind;
 use bulla_repo_format::tree::ChunkRef;
-use bulla_repo_format::{ChunkId, PackName};
+use bulla_repo_format::{ChunkId, IndexName, PackName};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,7 +29,9 @@ pub struct Known<'r> {
     gaps: Gaps,
     /// Set when metadata of the parent was found damaged: then nodes are taken from nowhere but what was read.
     distrusted: AtomicBool,
+    /// Chunks of this run, until they are settled.
     fresh: Vec<Mutex<HashSet<Key>>>,
+    settled: Settled,
     foreign: Mutex<HashSet<PackRef>>,
     /// Nodes of the pinned parent's tree that were read: they are safe without a pack check.
     vouched: Mutex<HashSet<ChunkId>>,
@@ -47,6 +52,7 @@ impl<'r> Known<'r> {
             gaps,
             distrusted: AtomicBool::new(false),
             fresh,
+            settled: Settled::default(),
             foreign: Mutex::default(),
             vouched: Mutex::default(),
         }
@@ -109,19 +115,44 @@ impl<'r> Known<'r> {
     /// True when the caller must store the chunk; nobody else will be told so.
     pub fn claim(&self, id: &ChunkId, len: u32, scratch: &mut Vec<Place>) -> Result<bool> {
         let key = record_key(id);
-        let [first, ..] = key;
-        let shard = self.fresh.get(usize::from(first) % SHARDS).ok_or(Error::Interrupted)?;
+        let shard = self.shard(&key)?;
         if !lock(shard).insert(key) {
             return Ok(false);
         }
+        if self.settled.has(&key)? || self.is_elsewhere(id, len, scratch)? {
+            // It will be found there again. Who asks meanwhile is told the same.
+            lock(shard).remove(&key);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// True if the index has the chunk; its pack is relied on then.
+    fn is_elsewhere(&self, id: &ChunkId, len: u32, scratch: &mut Vec<Place>) -> Result<bool> {
         self.index.places(id, scratch)?;
         for place in scratch.iter().filter(|p| p.len == len) {
             if self.excluded.is_empty() || !self.excluded.contains(&self.index.pack_name(place.pack)?) {
                 lock(&self.foreign).insert(place.pack);
-                return Ok(false);
+                return Ok(true);
             }
         }
-        Ok(true)
+        Ok(false)
+    }
+
+    fn shard(&self, key: &Key) -> Result<&Mutex<HashSet<Key>>> {
+        let [first, ..] = *key;
+        self.fresh.get(usize::from(first) % SHARDS).ok_or(Error::Interrupted)
+    }
+
+    /// An index run of this run is stored: its chunks need not be kept in memory, if they can be looked up on this machine.
+    pub fn settle(&self, repository: &Repository, name: &IndexName) {
+        let Some(run) = self.index.own(repository, name) else { return };
+        // Found there first, forgotten here then: between the two, nobody is told to store it again.
+        self.settled.add(run, |key| {
+            if let Ok(shard) = self.shard(key) {
+                lock(shard).remove(key);
+            }
+        });
     }
 
     /// As [`Known::claim`], for tree nodes, which the parent's tree may vouch for.
@@ -160,5 +191,96 @@ impl<'r> Known<'r> {
         out.sort_unstable();
         out.dedup();
         Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Memory;
+    use crate::env::Env;
+    use crate::repository::index::IndexWriter;
+    use crate::repository::{InitOptions, SlotSecret};
+    use bulla_repo_format::RunId;
+    use bulla_repo_format::index::IndexPack;
+    use bulla_repo_format::keys::Secret;
+    use bulla_repo_format::pack::{FrameEntry, PackHeader};
+    use std::path::Path;
+    use std::sync::Arc;
+
+    fn id(n: u32) -> ChunkId {
+        ChunkId::new(*blake3::hash(&n.to_le_bytes()).as_bytes())
+    }
+
+    fn repository(cache: Option<&Path>) -> Repository {
+        let secret = SlotSecret::Key(Secret::new([7; 32]));
+        let mut env = Env::system("test", "test");
+        env.cache = cache.map(Path::to_path_buf);
+        Repository::init(Arc::new(Memory::new()), &InitOptions::default(), &secret, env).unwrap().repository
+    }
+
+    /// Puts an index run that lists some chunks of 7 bytes in one pack.
+    fn put(repository: &Repository, chunks: std::ops::Range<u32>) -> IndexName {
+        let (header, _) =
+            PackHeader::create(PackKind::Data, repository.keyring(), &repository.id(), [1; 32]).unwrap();
+        let (name, run) = (PackName::new(*id(chunks.start).as_bytes()), RunId::new([1; 16]));
+        let frames = vec![FrameEntry { sealed: 300, raw: 1 << 20 }];
+        let pack = IndexPack { name, size: 4096, run, signer: repository.client().id(), header, frames };
+        let mut writer = IndexWriter::new(repository);
+        writer.add(pack, chunks.map(|n| (record_key(&id(n)), n * 7, 7)).collect()).unwrap();
+        writer.flush().unwrap();
+        writer.take_put()[0]
+    }
+
+    fn claimed(known: &Known<'_>, chunks: std::ops::Range<u32>) -> usize {
+        let mut places = Vec::new();
+        chunks.filter(|n| known.claim(&id(*n), 7, &mut places).unwrap()).count()
+    }
+
+    fn in_memory(known: &Known<'_>) -> usize {
+        known.fresh.iter().map(|shard| lock(shard).len()).sum()
+    }
+
+    #[test]
+    fn what_is_settled_is_known_and_not_in_memory() {
+        let cache = tempfile::tempdir().unwrap();
+        for (cached, left) in [(true, 100), (false, 1100)] {
+            let repository = repository(cached.then_some(cache.path()));
+            let index = repository.open_index().unwrap();
+            let known = Known::new(&index, HashSet::new(), Gaps::default());
+            assert_eq!(claimed(&known, 0..1100), 1100);
+            known.settle(&repository, &put(&repository, 0..1000));
+            assert_eq!(in_memory(&known), left, "without a cache there is no other place");
+            assert_eq!(claimed(&known, 0..1200), 100, "those that were never claimed");
+            assert_eq!(in_memory(&known), left + 100);
+            assert_eq!(known.foreign_packs().unwrap(), [], "its own packs need no announcement");
+        }
+    }
+
+    #[test]
+    fn what_is_found_elsewhere_is_relied_on_and_not_kept() {
+        let repository = repository(None);
+        put(&repository, 0..1000);
+        let index = repository.open_index().unwrap();
+        let known = Known::new(&index, HashSet::new(), Gaps::default());
+        assert_eq!((claimed(&known, 500..1500), claimed(&known, 0..1500)), (500, 0));
+        assert_eq!((in_memory(&known), known.foreign_packs().unwrap().len()), (500, 1));
+    }
+
+    /// Claims beside a run being settled: each chunk is claimed once.
+    #[test]
+    fn a_chunk_that_is_being_settled_is_claimed_by_nobody() {
+        let cache = tempfile::tempdir().unwrap();
+        let repository = repository(Some(cache.path()));
+        let index = repository.open_index().unwrap();
+        let known = Known::new(&index, HashSet::new(), Gaps::default());
+        assert_eq!(claimed(&known, 0..20_000), 20_000);
+        let names: Vec<_> = (0..20).map(|n| put(&repository, n * 1000..(n + 1) * 1000)).collect();
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (0..2).map(|_| scope.spawn(|| claimed(&known, 0..20_000))).collect();
+            names.iter().for_each(|name| known.settle(&repository, name));
+            others.into_iter().for_each(|other| assert_eq!(other.join().unwrap(), 0));
+        });
+        assert_eq!((in_memory(&known), claimed(&known, 0..20_000)), (0, 0));
     }
 }

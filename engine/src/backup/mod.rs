@@ -4,6 +4,7 @@
 //! before the look whether they are still there, and that before the snapshot, which is last and is the commit
 //! (SPEC 14). A crash anywhere leaves older snapshots as they were and at worst some packs nobody refers to.
 
+mod ahead;
 pub mod decide;
 pub(crate) mod fold;
 mod gaps;
@@ -14,6 +15,7 @@ pub(crate) mod pipeline;
 mod produce;
 pub(crate) mod resume;
 pub(crate) mod scan;
+mod settled;
 pub(crate) mod store;
 pub(crate) mod work;
 
@@ -27,7 +29,7 @@ use crate::repository::run::{ForeignPack, Run};
 use crate::repository::tree::TreeReader;
 use crate::repository::upload::OnCheckpoint;
 use crate::repository::{Repository, upload};
-use crate::source::{Sources, Walk};
+use crate::source::Sources;
 use bulla_repo_format::frame::Compression;
 use bulla_repo_format::keys::ChunkKind;
 use bulla_repo_format::pack::PackKind;
@@ -302,7 +304,8 @@ impl Job<'_> {
         let resumed = checkpoint
             .map(|c| Resumed::new(repository, shared.known.index(), c, options.comparison))
             .transpose()?;
-        let mut producer = Producer::new(&shared, previous, resumed);
+        let width = repository.env().width;
+        let mut producer = Producer::new(&shared, previous, resumed, width);
         let mut mounts = Vec::new();
         let (paths, stream) = match sources {
             Sources::Paths(paths) => (Some(&*paths), None),
@@ -310,18 +313,17 @@ impl Job<'_> {
         };
         let produce = |feed: &mut pipeline::Feed<'_>| {
             if let Some(paths) = paths {
-                let mut walk = Walk::new(paths, self.observer)?;
-                producer.walk(&mut walk, feed)?;
-                mounts = walk.mounts().to_vec();
+                mounts = ahead::walk(paths, self.observer, |walked| producer.take(walked, feed))?;
+                producer.flush(feed)?;
             }
             stream.map_or(Ok(()), |s| producer.stream(s, self.start, feed))
         };
-        let width = repository.env().width;
         let (tree, mut folded, stored) = std::thread::scope(|scope| {
             if let Some(paths) = paths.filter(|_| self.observer.wants_totals()) {
                 scope.spawn(|| shared.totals.scan(paths));
             }
-            let (hang_up, upload) = (|| uploads.hang_up(), || uploader.run());
+            let settle = |name: &_| shared.known.settle(repository, name);
+            let (hang_up, upload) = (|| uploads.hang_up(), || uploader.run(&settle));
             let done = pipeline::run(&shared, &meta, builder, width, self.observer, produce, hang_up, upload);
             shared.totals.stop();
             done

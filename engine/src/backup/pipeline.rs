@@ -1,10 +1,10 @@
-//! The pipeline: one walk in tree order, N workers, one fold, one uploader, joined by bounded channels.
+//! The pipeline: one walk in tree order (`ahead`), N workers, one fold, one uploader, joined by bounded channels.
 //!
 //! ```text
-//!            ┌─ batch of small files ─┐             ┌─ sealed packs ─► uploader (put, fsync, index)
-//! producer ──┼─ segment of large file ┼─► workers ──┤
-//!  (walk,    └────────────────────────┘             └─ done, by number ─► fold (order, tree, lists)
-//!   decide)  ───── unchanged, directories, links: done at once ─────────►
+//!                   ┌─ batch of small files ─┐             ┌─ sealed packs ─► uploader (put, fsync, index)
+//! walk ─► producer ─┼─ segment of large file ┼─► workers ──┤
+//!         (merge,   └────────────────────────┘             └─ done, by number ─► fold (order, tree, lists)
+//!          decide)  ───── unchanged, directories, links: done at once ─────────►
 //! ```
 //! Memory is bounded by bytes in flight: as many units as there are workers wait, each of at most a frame's size.
 //! Width 1 is the same pipeline. The first error of any stage stops all of them and is the one reported.
@@ -166,7 +166,8 @@ pub fn run<'r, U: Send>(
     }
 }
 
-fn panicked(who: &str) -> Error {
+/// What is said of a stage that panicked.
+pub fn panicked(who: &str) -> Error {
     Error::Refused(format!("{who} stopped on a bug in bulla; nothing was committed"))
 }
 

@@ -1,5 +1,5 @@
-//! The producer: walks the source in tree order beside the parent's tree, decides what is unchanged, and gives out
-//! the rest in batches and segments.
+//! The producer: takes the walk, in tree order, beside the parent's tree, decides what is unchanged, and gives out the
+//! rest in batches and segments.
 
 use super::decide::{Comparison, is_unchanged};
 use super::fold::{Done, Filled, Finished};
@@ -13,7 +13,7 @@ use crate::observer::EntryOutcome;
 use crate::repository::index::Place;
 use crate::repository::pack::Pool;
 use crate::repository::tree::TreeReader;
-use crate::source::{Found, StreamSource, Walk, Walked};
+use crate::source::{Found, StreamSource, Walked};
 use bulla_repo_format::tree::{Block, Entry, EntryFlags, EntryKind, Hole, Timestamp};
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -23,8 +23,10 @@ use std::sync::Arc;
 const SMALL: u64 = 1 << 20;
 /// Entries per batch.
 const BATCH: usize = 512;
-/// Directories whose files wait to be read, per batch: each keeps a descriptor, and a few batches are in flight.
-const DIRECTORIES: usize = 64;
+/// Directories whose files wait to be read or are read: each keeps a descriptor, and a process usually has 1,024.
+const DIRECTORIES: usize = 512;
+/// At most so many in one batch, and at least.
+const PER_BATCH: std::ops::RangeInclusive<usize> = 4..=64;
 
 /// The parent's tree beside the walk.
 pub struct Previous<'r> {
@@ -156,8 +158,9 @@ pub struct Producer<'a, 'r> {
     bytes: u64,
     /// True when some entry of the batch needs a worker.
     reads: bool,
-    /// Directories those lie in.
+    /// Directories those lie in, and how many they may be.
     directories: usize,
+    most: usize,
     /// Members of hard-link groups that were read: size and times they had.
     links: HashMap<(u64, u64), (u64, Timestamp, Timestamp)>,
     /// Buffers of parts of large files.
@@ -166,8 +169,15 @@ pub struct Producer<'a, 'r> {
 
 impl<'a, 'r> Producer<'a, 'r> {
     /// A producer; without `previous` everything is new, without `resumed` it is read.
-    pub fn new(shared: &'a Shared<'r>, previous: Option<Previous<'r>>, resumed: Option<Resumed<'r>>) -> Self {
+    /// As many batches as `width` wait, as many are worked on.
+    pub fn new(
+        shared: &'a Shared<'r>,
+        previous: Option<Previous<'r>>,
+        resumed: Option<Resumed<'r>>,
+        width: usize,
+    ) -> Self {
         Self {
+            most: (DIRECTORIES / (2 * width + 1)).clamp(*PER_BATCH.start(), *PER_BATCH.end()),
             shared,
             previous,
             resumed,
@@ -180,18 +190,15 @@ impl<'a, 'r> Producer<'a, 'r> {
         }
     }
 
-    /// Walks a source.
-    pub fn walk(&mut self, walk: &mut Walk<'_>, feed: &mut Feed<'_>) -> Result<()> {
-        while let Some(walked) = walk.next() {
-            match walked {
-                Walked::Entry(found) => self.entry(found, feed)?,
-                Walked::Error(e) => {
-                    self.flush(feed)?;
-                    feed.give(Unit::Done(Done::Error(e)))?;
-                }
+    /// Takes what a walk meets, in its order; [`Producer::flush`] comes after the last.
+    pub fn take(&mut self, walked: Walked, feed: &mut Feed<'_>) -> Result<()> {
+        match walked {
+            Walked::Entry(found) => self.entry(found, feed),
+            Walked::Error(e) => {
+                self.flush(feed)?;
+                feed.give(Unit::Done(Done::Error(e)))
             }
         }
-        self.flush(feed)
     }
 
     fn entry(&mut self, found: Box<Found>, feed: &mut Feed<'_>) -> Result<()> {
@@ -268,7 +275,7 @@ impl<'a, 'r> Producer<'a, 'r> {
             self.directories += usize::from(!new.is_empty());
         }
         self.batch.push(item);
-        let full = self.batch.len() >= BATCH || self.directories >= DIRECTORIES;
+        let full = self.batch.len() >= BATCH || self.directories >= self.most;
         if full || self.bytes >= GATHER as u64 { self.flush(feed) } else { Ok(()) }
     }
 

@@ -20,6 +20,7 @@ use crate::repository::Repository;
 use crate::repository::chunks::Fetched;
 use crate::repository::pack::{PackSink, PackStream};
 use crate::repository::run::Run;
+use crate::repository::upload::OnRun;
 use crate::repository::upload::{self, OnCheckpoint, Stored};
 use bulla_repo_format::frame::Compression;
 use bulla_repo_format::pack::PackKind;
@@ -232,8 +233,9 @@ impl Copy<'_> {
         let (tree, moved, entered, known, stored) = match &mut self.cut {
             None => {
                 let how = How { dry_run: false, checkpoint: options.checkpoint };
+                let settle = |name: &_| known.settle(to, name);
                 let ((moved, entered), stored) = std::thread::scope(|scope| {
-                    let upload = scope.spawn(|| uploader.run());
+                    let upload = scope.spawn(|| uploader.run(&settle));
                     let moved = self.gather.tree(snapshot.tree, &known, (&data, &meta), how, observer);
                     uploads.hang_up();
                     let bug = || {
@@ -247,7 +249,7 @@ impl Copy<'_> {
             }
             Some(cut) => {
                 let target = Target { repository: to, data, meta, before, checkpoint: options.checkpoint };
-                let ends = (|| uploads.hang_up(), || uploader.run());
+                let ends = (|| uploads.hang_up(), |on_run: OnRun<'_>| uploader.run(on_run));
                 let source = self.gather.source();
                 let (tree, moved, known, stored) =
                     cut.tree(source, snapshot.tree, known, target, observer, ends)?;

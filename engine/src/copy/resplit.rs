@@ -21,6 +21,7 @@ use crate::repository::chunks::{ChunkReader, Fetched};
 use crate::repository::index::{Index, Place};
 use crate::repository::pack::PackStream;
 use crate::repository::tree::TreeReader;
+use crate::repository::upload::OnRun;
 use bulla_repo_format::ChunkId;
 use bulla_repo_format::keys::ChunkKind;
 use bulla_repo_format::record::Checkpoint;
@@ -71,7 +72,7 @@ impl Cut {
         known: Known<'t>,
         target: Target<'t>,
         observer: &dyn Observer,
-        (hang_up, upload): (impl FnOnce() + Send, impl FnOnce() -> Result<U> + Send),
+        (hang_up, upload): (impl FnOnce() + Send, impl FnOnce(OnRun<'_>) -> Result<U> + Send),
     ) -> Result<(ChunkId, Moved, Known<'t>, U)> {
         let (ring, to) = (target.repository.keyring(), target.repository);
         let shared = Shared {
@@ -106,6 +107,8 @@ impl Cut {
             fetched += reading.tree.fetched();
             Ok(())
         };
+        let settle = |name: &_| shared.known.settle(to, name);
+        let upload = || upload(&settle);
         let (tree, folded, stored) =
             pipeline::run(&shared, &target.meta, builder, 1, observer, produce, hang_up, upload)?;
         let count = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);

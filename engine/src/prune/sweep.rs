@@ -110,7 +110,7 @@ impl Sweep<'_> {
         let (next, copied) = (AtomicUsize::new(0), Mutex::<Copied>::default());
         let width = self.repository.env().width.max(1);
         let (examined, stored) = std::thread::scope(|scope| {
-            let upload = scope.spawn(|| uploader.run());
+            let upload = scope.spawn(|| uploader.run(&|_| {}));
             let work = || Worker::new(self, &streams, &copied)?.run(victims, &next);
             let workers: Vec<_> = (0..width).map(|_| scope.spawn(work)).collect();
             let mut examined = Ok(Vec::new());

@@ -340,7 +340,7 @@ fn store(repository: &Repository, run: RunId, nodes: &Nodes) -> Result<()> {
     let (uploads, uploader) = upload::channel(repository, Box::new(|_| Ok(())));
     let stream = PackStream::new(repository, PackKind::Meta, run, Compression::Auto, true, &uploads);
     std::thread::scope(|scope| {
-        let upload = scope.spawn(|| uploader.run());
+        let upload = scope.spawn(|| uploader.run(&|_| {}));
         let feed = || {
             let mut packer = stream.packer()?;
             stream.append(&mut packer, nodes.iter().map(|(id, plain)| (*id, plain.as_slice())))?;

@@ -8,7 +8,7 @@ use super::pack::{PackSink, SealedPack};
 use crate::backend::{Backend, BackendError, Put};
 use crate::error::{Error, Result};
 use crate::parity;
-use bulla_repo_format::ChunkId;
+use bulla_repo_format::{ChunkId, IndexName};
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +26,9 @@ enum Upload {
 
 /// What to do at a checkpoint, after the index of everything before it is durable.
 pub type OnCheckpoint<'r> = Box<dyn FnMut(Option<ChunkId>) -> Result<()> + Send + 'r>;
+
+/// What to do when an index run is stored.
+pub type OnRun<'r> = &'r (dyn Fn(&IndexName) + Sync);
 
 impl Uploads {
     /// No more packs will come.
@@ -133,12 +136,13 @@ impl PackSink for Uploads {
 }
 
 impl Uploader<'_> {
-    /// Puts packs until the workers hang up, then the last index run. Returns what was stored.
-    pub fn run(self) -> Result<Stored> {
+    /// Puts packs until the workers hang up, then the last index run. Returns what was stored; `on_run` hears of every index
+    /// run but the last once it is stored.
+    pub fn run(self, on_run: OnRun<'_>) -> Result<Stored> {
         let (failure, stop) = (Mutex::new(None), bounded::<()>(0));
         let stopper = Mutex::new(Some(stop.0));
         let work = || {
-            if let Err(e) = self.work(&stop.1) {
+            if let Err(e) = self.work(&stop.1, on_run) {
                 lock(&failure).get_or_insert(e);
                 lock(&stopper).take();
             }
@@ -165,7 +169,7 @@ impl Uploader<'_> {
     }
 
     /// Until the workers hang up, or another uploader failed.
-    fn work(&self, stop: &Receiver<()>) -> Result<()> {
+    fn work(&self, stop: &Receiver<()>, on_run: OnRun<'_>) -> Result<()> {
         loop {
             // Taken and numbered at once, so that numbers follow the order in which packs were closed.
             let (number, upload) = {
@@ -183,6 +187,8 @@ impl Uploader<'_> {
             };
             self.under_way.finish(number, done.is_err());
             done?;
+            let put = lock(&self.index).take_put();
+            put.iter().for_each(on_run);
         }
     }
 
@@ -301,7 +307,7 @@ mod tests {
             let stored = stream.finish(&mut packer);
             assert_eq!(stored.is_ok(), good, "{stored:?}");
             drop(stream);
-            let ended = sink.uploader.run();
+            let ended = sink.uploader.run(&|_| {});
             assert_eq!(memory.list(Area::Index).unwrap().len(), usize::from(good), "{ended:?}");
         }
     }

@@ -7,8 +7,8 @@ use bulla_repo_format::tree::{Block, ChunkRef, Content, Entry, EntryKind, Hole, 
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Bounds of a wave.
-const WAVE_ITEMS: usize = 64 << 10;
+/// Bounds of a wave: an item takes about 800 bytes. A frame at a border between waves is decoded for both.
+const WAVE_ITEMS: usize = 16 << 10;
 const WAVE_REFS: usize = 256 << 10;
 const WAVE_BYTES: usize = 8 << 20;
 /// A file of more references is written one chunk after another (`execute/long.rs`).

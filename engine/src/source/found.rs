@@ -50,6 +50,11 @@ impl Found {
         OpenFile::new(fd, self.entry.path(), (self.dev, self.inode))
     }
 
+    /// Tells the directories apart whose descriptors are held.
+    pub(crate) fn directory(&self) -> *const OwnedFd {
+        Arc::as_ptr(&self.dir)
+    }
+
     /// Its absolute path, for messages.
     pub fn path(&self) -> Vec<u8> {
         absolute(&self.entry.path())

@@ -87,26 +87,27 @@ fn ends(refs: usize, id: &ChunkId) -> bool {
     refs >= LIST_REFS_MIN && (u16::from_le_bytes([*a, *b]) < 256 || refs >= LIST_REFS_MAX)
 }
 
-/// Takes chunk references in order and gives a [`Content`].
-pub struct ListBuilder<'a> {
-    key: &'a IdKey,
+/// Takes chunk references in order and gives a [`Content`]. Holds no more than a node of each level, if what is complete is
+/// taken.
+#[derive(Default)]
+pub struct ListBuilder {
     leaf: Vec<ChunkRef>,
     levels: Vec<Vec<ListChild>>,
     nodes: Vec<(ChunkId, Vec<u8>)>,
 }
 
-impl<'a> ListBuilder<'a> {
-    /// An empty list; `key` identifies its nodes.
-    pub fn new(key: &'a IdKey) -> Self {
-        Self { key, leaf: Vec::new(), levels: Vec::new(), nodes: Vec::new() }
-    }
-
-    /// Appends one reference.
-    pub fn push(&mut self, chunk: ChunkRef) {
+impl ListBuilder {
+    /// Appends one reference; `key`, the same for the whole list, identifies its nodes.
+    pub fn push(&mut self, key: &IdKey, chunk: ChunkRef) {
         self.leaf.push(chunk);
         if ends(self.leaf.len(), &chunk.id) {
-            self.flush_leaf();
+            self.flush_leaf(key);
         }
+    }
+
+    /// True if nothing was appended.
+    pub fn is_empty(&self) -> bool {
+        self.leaf.is_empty() && self.levels.is_empty()
     }
 
     /// Nodes that are complete and must be stored; the caller takes them as often as it likes.
@@ -115,12 +116,12 @@ impl<'a> ListBuilder<'a> {
     }
 
     /// The content, and the last nodes to store.
-    pub fn finish(mut self) -> (Content, Vec<(ChunkId, Vec<u8>)>) {
+    pub fn finish(mut self, key: &IdKey) -> (Content, Vec<(ChunkId, Vec<u8>)>) {
         if self.levels.is_empty() && self.leaf.len() <= INLINE_REFS_MAX {
             return (Content::Inline(self.leaf), self.nodes);
         }
         if !self.leaf.is_empty() {
-            self.flush_leaf();
+            self.flush_leaf(key);
         }
         let mut level = 0;
         loop {
@@ -129,26 +130,26 @@ impl<'a> ListBuilder<'a> {
                 Some([only]) if !above => return (Content::List(only.id), self.nodes),
                 Some([]) | None if !above => return (Content::default(), self.nodes),
                 Some([]) | None => {}
-                Some(_) => self.flush_level(level),
+                Some(_) => self.flush_level(key, level),
             }
             level += 1;
         }
     }
 
-    fn flush_leaf(&mut self) {
+    fn flush_leaf(&mut self, key: &IdKey) {
         let refs = std::mem::take(&mut self.leaf);
         let mut out = vec![LIST_LEAF];
         out.put_varint(refs.len() as u64);
         refs.iter().for_each(|c| put_ref(&mut out, c));
         let bytes = refs.iter().map(|c| u64::from(c.len)).sum();
-        self.add(0, ListChild { id: self.key.identify(&out), bytes, refs: refs.len() as u64 }, out);
+        self.add(key, 0, ListChild { id: key.identify(&out), bytes, refs: refs.len() as u64 }, out);
     }
 
-    fn flush_level(&mut self, level: usize) {
+    fn flush_level(&mut self, key: &IdKey, level: usize) {
         let Some(children) = self.levels.get_mut(level).map(std::mem::take) else { return };
         if let [only] = children.as_slice() {
             // A node with one child says nothing: pass the child up.
-            return self.raise(level + 1, *only);
+            return self.raise(key, level + 1, *only);
         }
         let mut out = vec![LIST_INNER];
         out.put_u8(u8::try_from(level + 1).unwrap_or(u8::MAX));
@@ -159,23 +160,23 @@ impl<'a> ListBuilder<'a> {
             out.put_varint(c.refs);
         }
         let sum = |f: fn(&ListChild) -> u64| children.iter().map(f).sum();
-        let child = ListChild { id: self.key.identify(&out), bytes: sum(|c| c.bytes), refs: sum(|c| c.refs) };
-        self.add(level + 1, child, out);
+        let child = ListChild { id: key.identify(&out), bytes: sum(|c| c.bytes), refs: sum(|c| c.refs) };
+        self.add(key, level + 1, child, out);
     }
 
-    fn add(&mut self, level: usize, child: ListChild, node: Vec<u8>) {
+    fn add(&mut self, key: &IdKey, level: usize, child: ListChild, node: Vec<u8>) {
         self.nodes.push((child.id, node));
-        self.raise(level, child);
+        self.raise(key, level, child);
     }
 
-    fn raise(&mut self, level: usize, child: ListChild) {
+    fn raise(&mut self, key: &IdKey, level: usize, child: ListChild) {
         if self.levels.len() <= level {
             self.levels.resize_with(level + 1, Vec::new);
         }
         let Some(row) = self.levels.get_mut(level) else { return };
         row.push(child);
         if ends(row.len(), &child.id) {
-            self.flush_level(level);
+            self.flush_level(key, level);
         }
     }
 }

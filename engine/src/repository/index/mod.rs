@@ -5,6 +5,7 @@
 //! opened index only grows ([`Index::refresh`]), so whatever was found in it keeps its meaning while other processes
 //! merge runs and move chunks.
 
+mod mapped;
 mod merge;
 pub mod segment;
 mod write;
@@ -20,6 +21,7 @@ use crate::error::{Error, Result};
 use bulla_repo_format::envelope::ObjectType;
 use bulla_repo_format::index::{IndexPack, IndexRecord, IndexRun, KEY_LEN, record_key};
 use bulla_repo_format::{Area, ChunkId, IndexName, ObjectName, PackName};
+use mapped::Window;
 use segment::Segment;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -73,6 +75,7 @@ pub(crate) type Contents = (Arc<IndexPack>, Vec<Record>);
 /// All index runs of a repository, as they were when it was opened or last refreshed.
 pub struct Index {
     runs: RwLock<Runs>,
+    window: Arc<Window>,
     failed: Failed,
 }
 
@@ -101,7 +104,7 @@ impl Repository {
 
     /// The same, of runs that a listing has just shown.
     pub(crate) fn open_index_of(&self, names: Vec<IndexName>) -> Result<Index> {
-        let mut index = Index { runs: RwLock::default(), failed: Vec::new() };
+        let mut index = Index { runs: RwLock::default(), window: Arc::default(), failed: Vec::new() };
         let (names, failed) = index.load(self, names)?;
         index.failed = failed;
         segment::remove_stale(self, &names);
@@ -150,7 +153,7 @@ impl Index {
                 if !have.insert(*name) {
                     continue;
                 }
-                match segment::open(repository, name) {
+                match segment::open(repository, name, &self.window) {
                     Ok(segment) => self.push(segment),
                     Err(Error::Backend(BackendError::NotFound { .. })) => {}
                     Err(e) if e.is_damage() => failed.push((*name, e)),
@@ -184,6 +187,11 @@ impl Index {
     pub(crate) fn add_unlisted(&self, repository: &Repository, run: &mut IndexRun) -> Result<()> {
         self.push(segment::in_memory(repository, run)?);
         Ok(())
+    }
+
+    /// A run that this process has put, by itself: `None` where it is not cached, and would lie in memory.
+    pub(crate) fn own(&self, repository: &Repository, name: &IndexName) -> Option<Segment> {
+        segment::cached(repository, name, &self.window)
     }
 
     /// True if the record is in a run that the store has, so that others find the chunk too.

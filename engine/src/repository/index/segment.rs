@@ -8,41 +8,27 @@
 //! checked when a file is mapped, a page's MAC when it is first touched.
 
 use super::Repository;
+use super::mapped::{Mapped, PAGE, Window};
 use crate::error::{Error, Result};
 use bulla_repo_format::codec::{Reader, Write};
 use bulla_repo_format::index::{IndexPack, IndexRecord, IndexRun, KEY_LEN, RECORD_LEN};
 use bulla_repo_format::pack::{FrameEntry, HEADER_LEN, PackHeader};
 use bulla_repo_format::{ClientId, FormatError, IndexName, ObjectName, PackName, RunId};
-use memmap2::Mmap;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const PAGE: usize = 64 << 10;
 const MAC: usize = 16;
 const FOOTER: usize = 72;
 const MAGIC: &[u8; 16] = b"bulla index v1\0\0";
 
-enum Bytes {
-    Mapped(Mmap),
-    Owned(Vec<u8>),
-}
-
-impl Bytes {
-    fn get(&self) -> &[u8] {
-        match self {
-            Self::Mapped(m) => m,
-            Self::Owned(v) => v,
-        }
-    }
-}
-
 /// A run that can be searched.
 pub struct Segment {
     name: IndexName,
-    bytes: Bytes,
+    bytes: Arc<Mapped>,
     /// The cache file, which goes when it is found damaged: the next one who opens the index fetches the run again.
     file: Option<PathBuf>,
     body_len: usize,
@@ -57,10 +43,10 @@ pub struct Segment {
 }
 
 /// Opens a run from the cache, or from the store (and caches it).
-pub(super) fn open(repository: &Repository, name: &IndexName) -> Result<Segment> {
+pub(super) fn open(repository: &Repository, name: &IndexName, window: &Arc<Window>) -> Result<Segment> {
     let key = *repository.keyring().cache_key().expose();
     let file = directory(repository).map(|d| d.join(name.to_string()));
-    if let Some(segment) = file.as_deref().and_then(|f| map(f, name, key)) {
+    if let Some(segment) = file.as_deref().and_then(|f| map(f, name, key, window)) {
         return Ok(segment);
     }
     let mut run = repository.fetch_index_run(name)?;
@@ -68,11 +54,11 @@ pub(super) fn open(repository: &Repository, name: &IndexName) -> Result<Segment>
     // A cache that cannot be written costs time, never correctness.
     if let Some(file) = file
         && store(&file, &bytes).is_ok()
-        && let Some(segment) = map(&file, name, key)
+        && let Some(segment) = map(&file, name, key, window)
     {
         return Ok(segment);
     }
-    parse(Bytes::Owned(bytes), name, key).ok_or_else(|| damaged(name, "its local form does not read back"))
+    parse(Mapped::owned(bytes), name, key).ok_or_else(|| damaged(name, "its local form does not read back"))
 }
 
 /// Caches a run that this process has put: the next one who opens the index need not fetch it.
@@ -89,7 +75,7 @@ pub(super) fn in_memory(repository: &Repository, run: &mut IndexRun) -> Result<S
     let key = *repository.keyring().cache_key().expose();
     let name = IndexName { generation: super::UNLISTED, hash: repository.env().random() };
     let bytes = encode(&name, run, &key);
-    parse(Bytes::Owned(bytes), &name, key).ok_or_else(|| damaged(&name, "its local form does not read back"))
+    parse(Mapped::owned(bytes), &name, key).ok_or_else(|| damaged(&name, "its local form does not read back"))
 }
 
 fn directory(repository: &Repository) -> Option<PathBuf> {
@@ -156,21 +142,20 @@ fn store(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     std::fs::rename(&temporary, file)
 }
 
+/// A run that lies in the cache; `None` where there is no cache, or not what this process would have written.
+pub(super) fn cached(repository: &Repository, name: &IndexName, window: &Arc<Window>) -> Option<Segment> {
+    let key = *repository.keyring().cache_key().expose();
+    map(&directory(repository)?.join(name.to_string()), name, key, window)
+}
+
 /// Maps a cache file; `None` if it is absent, or not what this process would have written.
-#[allow(unsafe_code, reason = "the only unsafe block: mapping a private cache file")]
-fn map(file: &Path, name: &IndexName, key: [u8; 32]) -> Option<Segment> {
-    let f = File::open(file).ok()?;
-    // SAFETY: the file lies in a directory of mode 0700, is written once under a temporary name and renamed, and
-    // bulla never truncates or rewrites it. Whoever can break that can already read and replace this process's
-    // cache. Contents are authenticated page by page before use, so a change between check and use can give a
-    // wrong location, which the chunk's id then refutes.
-    let mapped = unsafe { Mmap::map(&f) }.ok()?;
-    let mut segment = parse(Bytes::Mapped(mapped), name, key)?;
+fn map(file: &Path, name: &IndexName, key: [u8; 32], window: &Arc<Window>) -> Option<Segment> {
+    let mut segment = parse(Mapped::map(&File::open(file).ok()?, window)?, name, key)?;
     segment.file = Some(file.to_path_buf());
     Some(segment)
 }
 
-fn parse(bytes: Bytes, name: &IndexName, key: [u8; 32]) -> Option<Segment> {
+fn parse(bytes: Arc<Mapped>, name: &IndexName, key: [u8; 32]) -> Option<Segment> {
     let all = bytes.get();
     let (head, seal) = all.split_last_chunk::<32>()?;
     let (head, footer) = head.split_at_checked(head.len().checked_sub(FOOTER - 32)?)?;
@@ -239,6 +224,9 @@ impl Segment {
             return Err(bad());
         }
         for page in start / PAGE..end.div_ceil(PAGE) {
+            if self.bytes.is_ready(page) {
+                continue;
+            }
             let (word, bit) = (self.verified.get(page / 64).ok_or_else(bad)?, 1u64 << (page % 64));
             if word.load(Ordering::Relaxed) & bit == 0 {
                 let bytes =
@@ -249,6 +237,7 @@ impl Segment {
                 }
                 word.fetch_or(bit, Ordering::Relaxed);
             }
+            self.bytes.touched(page);
         }
         self.bytes.get().get(start..end).ok_or_else(bad)
     }
@@ -390,7 +379,7 @@ mod tests {
         for n in [0, 1, 2, 5000, 60_000] {
             let (name, mut r) = (IndexName { generation: 0, hash: [9; 32] }, run(n));
             let bytes = encode(&name, &mut r, &[8; 32]);
-            let s = parse(Bytes::Owned(bytes), &name, [8; 32]).unwrap();
+            let s = parse(Mapped::owned(bytes), &name, [8; 32]).unwrap();
             assert_eq!(s.records() as usize, r.records.len());
             for i in 0..n + 100 {
                 let id = ChunkId::new(*blake3::hash(&i.to_le_bytes()).as_bytes());
@@ -416,7 +405,7 @@ mod tests {
             let (name, mut r) = (IndexName { generation: 0, hash: [9; 32] }, run(20_000));
             r.records.iter_mut().for_each(|r| r.key[..3].fill(lead));
             let bytes = encode(&name, &mut r, &[8; 32]);
-            let s = parse(Bytes::Owned(bytes), &name, [8; 32]).unwrap();
+            let s = parse(Mapped::owned(bytes), &name, [8; 32]).unwrap();
             for record in &r.records {
                 let mut hits = Vec::new();
                 s.find(&record.key, |_, _, offset, _| hits.push(offset)).unwrap();
@@ -435,13 +424,13 @@ mod tests {
         for at in (0..good.len()).step_by(97) {
             let mut bad = good.clone();
             bad[at] ^= 4;
-            if let Some(s) = parse(Bytes::Owned(bad), &name, [8; 32]) {
+            if let Some(s) = parse(Mapped::owned(bad), &name, [8; 32]) {
                 let all: Result<Vec<_>> = s.all_records().collect();
                 let packs: Result<Vec<_>> = (0..3).map(|p| s.pack(p)).collect();
                 assert!(all.is_err() || packs.is_err() || s.read_graves(0).is_err(), "byte {at}");
             }
         }
         let other = IndexName { generation: 1, hash: [9; 32] };
-        assert!(parse(Bytes::Owned(good), &other, [8; 32]).is_none());
+        assert!(parse(Mapped::owned(good), &other, [8; 32]).is_none());
     }
 }

@@ -4,6 +4,7 @@ use super::super::Repository;
 use super::merge::put;
 use crate::error::Result;
 use crate::repository::upload::Stored;
+use bulla_repo_format::IndexName;
 use bulla_repo_format::index::{IndexPack, IndexRecord, IndexRun, KEY_LEN};
 use bulla_repo_format::limits::INDEX_RECORDS_MAX;
 
@@ -18,13 +19,16 @@ pub struct IndexWriter<'r> {
     run: IndexRun,
     /// Records put so far.
     put: usize,
+    /// Runs put since [`IndexWriter::take_put`].
+    names: Vec<IndexName>,
     stored: Stored,
 }
 
 impl<'r> IndexWriter<'r> {
     /// Nothing yet.
     pub fn new(repository: &'r Repository) -> Self {
-        Self { repository, run: IndexRun::new(repository.client().id()), put: 0, stored: Stored::default() }
+        let run = IndexRun::new(repository.client().id());
+        Self { repository, run, put: 0, names: Vec::new(), stored: Stored::default() }
     }
 
     /// Adds a pack and its chunks. The pack must have been put; it is made durable before the run that names it.
@@ -53,10 +57,16 @@ impl<'r> IndexWriter<'r> {
         let mut run = std::mem::replace(&mut self.run, IndexRun::new(self.repository.client().id()));
         self.put += run.records.len();
         self.repository.backend().flush()?;
-        let (_, size) = put(self.repository, &mut run)?;
+        let (name, size) = put(self.repository, &mut run)?;
+        self.names.push(name);
         self.stored.bytes += size;
         self.stored.objects += 1;
         Ok(())
+    }
+
+    /// Names of the runs put since this was last asked.
+    pub fn take_put(&mut self) -> Vec<IndexName> {
+        std::mem::take(&mut self.names)
     }
 
     /// The runs put so far.
