@@ -2,7 +2,7 @@
 //! a password of this process's own. (restic talks to it over pipes, in HTTP/2; a port needs no second HTTP library.)
 
 use crate::http::{Http, Timeouts};
-use crate::rest::Rest;
+use crate::rest::{Names, Rest};
 use crate::store::{Attempt, Failure, Mode, Page, Part, Put, Stat, Store};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -33,6 +33,8 @@ pub struct Config {
 pub struct Rclone {
     config: Config,
     running: Mutex<Option<Running>>,
+    /// Kept beyond the end of a server, which may have left what an upload had put.
+    names: Arc<Names>,
 }
 
 struct Running {
@@ -59,7 +61,7 @@ fn end(shell: &mut Child) {
 impl Rclone {
     /// The store, without starting anything.
     pub fn new(config: Config) -> Self {
-        Self { config, running: Mutex::new(None) }
+        Self { config, running: Mutex::new(None), names: Arc::default() }
     }
 
     /// The server, started if it is not there.
@@ -97,7 +99,8 @@ impl Rclone {
             let url: Url = url.parse().map_err(|_| Failure::last("rclone's address makes no sense"))?;
             let http =
                 Http::new(None, self.config.connections, Timeouts::default()).map_err(Failure::last)?;
-            Ok(Arc::new(Rest::new(http, url, Some(self.place()), self.config.connections)))
+            let rest = Rest::new(http, url, Some(self.place()), self.config.connections);
+            Ok(Arc::new(rest.knowing(self.names.clone())))
         });
         match ready {
             Ok(rest) => Ok(Running { shell, rest, ended }),
@@ -164,9 +167,6 @@ impl Store for Rclone {
     }
     fn delete(&self, path: &str) -> Attempt<()> {
         self.server()?.delete(path)
-    }
-    fn takes_back(&self) -> bool {
-        true
     }
     fn exact(&self) -> Attempt<bool> {
         Ok(false)

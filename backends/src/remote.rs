@@ -11,7 +11,7 @@ use bulla_engine::format::{Area, ObjectName};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Called when an attempt failed and another will be made: what, and in how many seconds.
 pub type Notice = Box<dyn Fn(&str) + Send + Sync>;
@@ -27,11 +27,6 @@ pub struct Remote<S> {
     free: Mutex<usize>,
     freed: Condvar,
 }
-
-/// Until a server has noticed that a connection is gone, as a rule.
-const TAKEN_BACK: Duration = Duration::from_millis(50);
-
-const BROKEN_PUT: &str = "a part of a put that broke off is still there";
 
 /// Of several areas, the names and sizes in each.
 type Listings = Vec<Vec<(ObjectName, u64)>>;
@@ -179,40 +174,17 @@ impl<S: Store> Remote<S> {
         let object = name.to_string();
         self.until_done(verb, &object, |failures| {
             let put = self.store.put(&object, parts, mode)?;
-            let limit = parts.iter().map(|p| p.len() as u64).sum();
-            let whole = || Ok(self.store.stat(&object)?.is_some_and(|s| s.size == limit));
-            let takes_back = self.store.takes_back();
-            let ours = || {
-                if takes_back {
-                    std::thread::sleep(TAKEN_BACK);
-                    if !whole()? {
-                        return Err(Failure::passing("the server took away what it had acknowledged"));
-                    }
-                }
-                Ok(Put::Created)
-            };
-            if failures == 0 {
+            if put == Put::Created || failures == 0 {
                 return Ok(put);
             }
-            if put == Put::Created {
-                return ours();
-            }
+            let limit = parts.iter().map(|p| p.len() as u64).sum();
             if matches!(name.area(), Area::Packs | Area::Meta | Area::Index | Area::Parity) {
-                return match whole()? {
-                    true => ours(),
-                    false if takes_back => Err(Failure::passing(BROKEN_PUT)),
-                    false => Ok(Put::Exists),
-                };
+                let same = self.store.stat(&object)?.is_some_and(|s| s.size == limit);
+                return Ok(if same { Put::Created } else { Put::Exists });
             }
             match self.store.get(&object, Part::Whole { limit }) {
-                Ok(there) if equals(&there, parts) => ours(),
-                // No two writers' bytes begin alike: it is what is left of this very put, and will go.
-                Ok(there) if takes_back && parts.concat().starts_with(&there) => {
-                    Err(Failure::passing(BROKEN_PUT))
-                }
+                Ok(there) if equals(&there, parts) => Ok(Put::Created),
                 Ok(_) | Err(Failure { kind: Kind::TooLong { .. }, .. }) => Ok(Put::Exists),
-                // What this very put had left has gone meanwhile: the next attempt finds the name free.
-                Err(Failure { kind: Kind::Missing, .. }) if takes_back => Err(Failure::passing(BROKEN_PUT)),
                 // Deleted since: what was there was ours or another's, and is nobody's now.
                 Err(Failure { kind: Kind::Missing, .. }) => Ok(Put::Exists),
                 Err(failure) => Err(failure),
@@ -327,6 +299,7 @@ mod tests {
     use super::*;
     use bulla_engine::format::{PackName, RunId};
     use proptest::prelude::*;
+    use std::time::Duration;
 
     /// A store of names alone, which lists in pages, and answers puts and stats from a script, the last answer first.
     #[derive(Default)]
@@ -336,7 +309,6 @@ mod tests {
         asked: Mutex<u64>,
         puts: Mutex<Vec<Attempt<Put>>>,
         sizes: Mutex<Vec<Option<u64>>>,
-        takes_back: bool,
     }
 
     impl Pages {
@@ -369,9 +341,6 @@ mod tests {
         }
         fn put(&self, _: &str, _: &[&[u8]], _: Mode) -> Attempt<Put> {
             self.puts.lock().unwrap().pop().unwrap_or_else(|| Err(Failure::last("not asked")))
-        }
-        fn takes_back(&self) -> bool {
-            self.takes_back
         }
         fn get(&self, _: &str, _: Part) -> Attempt<Vec<u8>> {
             Err(Failure::last("not asked"))
@@ -413,33 +382,24 @@ mod tests {
         Remote::new(Pages { names, page, ..Pages::default() }, Patience::default(), None)
     }
 
-    /// A first put breaks off, the answers to the others and the sizes that are seen follow. What all that comes to, with the
-    /// answers that were left over.
-    fn put_again(takes_back: bool, puts: &[Put], sizes: &[Option<u64>]) -> (Put, usize) {
-        let broken = Err(Failure::passing("it broke off"));
-        let puts = puts.iter().rev().map(|put| Ok(*put)).chain([broken]).collect();
-        let sizes = Mutex::new(sizes.iter().rev().copied().collect());
-        let store = Pages { puts: Mutex::new(puts), sizes, takes_back, ..Pages::default() };
+    /// A first put breaks off, and the second finds something of that size there. What comes of it.
+    fn put_again(there: u64) -> Put {
+        let puts = vec![Ok(Put::Exists), Err(Failure::passing("it broke off"))];
+        let store =
+            Pages { puts: Mutex::new(puts), sizes: Mutex::new(vec![Some(there)]), ..Pages::default() };
         let patience = Patience { first: Duration::from_millis(1), ..Patience::default() };
         let remote = Remote::new(store, patience, None);
         let put = remote.put(&ObjectName::Pack(PackName::new([7; 32])), &[b"by", b"tes"]).unwrap();
-        let left = remote.store.puts.lock().unwrap().len() + remote.store.sizes.lock().unwrap().len();
-        (put, left)
+        assert!(
+            remote.store.puts.lock().unwrap().is_empty() && remote.store.sizes.lock().unwrap().is_empty()
+        );
+        put
     }
 
-    /// What a broken put has left under a pack's name is no pack, and a whole one may go yet.
+    /// Under a pack's name is that pack, if it is whole.
     #[test]
-    fn a_part_that_a_broken_put_left_is_waited_for() {
-        use Put::{Created, Exists};
-        // A part; it went, and the third put is there to stay.
-        assert_eq!(put_again(true, &[Exists, Created], &[Some(3), Some(5)]), (Created, 0));
-        // All of it, which is taken away.
-        assert_eq!(put_again(true, &[Exists, Created], &[Some(5), None, Some(5)]), (Created, 0));
-        // All of it, which stays.
-        assert_eq!(put_again(true, &[Exists], &[Some(5), Some(5)]), (Created, 0));
-        // Where nothing is taken back, what is there is there.
-        assert_eq!(put_again(false, &[Exists], &[Some(3)]), (Exists, 0));
-        assert_eq!(put_again(false, &[Exists], &[Some(5)]), (Created, 0));
+    fn an_answer_that_was_lost_is_settled_by_what_is_there() {
+        assert_eq!((put_again(5), put_again(3)), (Put::Created, Put::Exists));
     }
 
     proptest! {

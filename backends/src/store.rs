@@ -103,7 +103,8 @@ pub trait Store: Send + Sync {
     fn place(&self) -> String;
     /// Makes what an empty repository needs before its first put: directories, where the store has such.
     fn prepare(&self) -> Attempt<()>;
-    /// Puts the concatenation of `parts`, durably.
+    /// Puts the concatenation of `parts`, durably: what is acknowledged stays, whatever an earlier attempt that broke off
+    /// may yet do at the server.
     fn put(&self, path: &str, parts: &[&[u8]], mode: Mode) -> Attempt<Put>;
     /// Reads.
     fn get(&self, path: &str, part: Part) -> Attempt<Vec<u8>>;
@@ -113,10 +114,6 @@ pub trait Store: Send + Sync {
     /// a request for each directory.
     fn list_behind(&self, _path: &str) -> Option<Attempt<Page>> {
         None
-    }
-    /// True if a put that broke off may, when the server notices, take away what a later one has put under the same name.
-    fn takes_back(&self) -> bool {
-        false
     }
     /// Size and time, or `None`.
     fn stat(&self, path: &str) -> Attempt<Option<Stat>>;

@@ -14,7 +14,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-const SECRET: &str = "a-secret-that-shows-nowhere";
+pub(super) const SECRET: &str = "a-secret-that-shows-nowhere";
 
 /// What the server does with a request.
 #[derive(Clone)]
@@ -91,7 +91,7 @@ impl Scripted {
 }
 
 /// One request: its first line as far as the query, and its body.
-fn request(reader: &mut BufReader<TcpStream>) -> Option<String> {
+pub(super) fn request(reader: &mut BufReader<TcpStream>) -> Option<String> {
     let (mut first, mut length) = (String::new(), 0);
     loop {
         let mut line = String::new();

@@ -4,4 +4,5 @@
 #![allow(clippy::print_stdout, reason = "tests say what they skipped")]
 
 mod answers;
+mod rest;
 mod sftp;

@@ -171,6 +171,10 @@ fn a_locked_bucket_is_told_of_and_locked_anew() {
     assert!((now + 39 * 86_400..now + 41 * 86_400).contains(&config), "{config}");
     home.write("jobs.toml", job("worm = { mode = \"always\", keep = \"40d\" }").as_bytes());
     home.bulla("config check --config jobs.toml").ends(2).prints("governance");
+    let local = job("worm = { mode = \"compliance\", keep = \"40d\" }").replace(&url, &home.shown("here"));
+    home.write("jobs.toml", local.as_bytes());
+    home.bulla("config check --config jobs.toml").ends(2).prints("E-DST-03").prints("leave worm out");
+    home.bulla("run files --config jobs.toml").ends(2).says("no object lock");
 }
 
 /// A certificate that nobody knows is trusted if it is named, as a word, in the environment, or in that of AWS's tools.

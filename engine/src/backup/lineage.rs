@@ -8,7 +8,8 @@ use crate::repository::snapshots::{Listed, Position};
 use bulla_repo_format::envelope::ObjectType;
 use bulla_repo_format::record::{Capabilities, Certificate};
 use bulla_repo_format::snapshot::Snapshot;
-use bulla_repo_format::{ObjectName, RunId};
+use bulla_repo_format::{IndexName, ObjectName, RunId};
+use std::collections::HashSet;
 
 /// What a backup is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct Lineage {
     /// Set when the store shows an older state than was seen. A backup goes on: it takes nothing away, and one more is
     /// better than one less.
     pub alarm: Option<String>,
+    /// The index runs that were there.
+    pub(crate) index: HashSet<IndexName>,
 }
 
 impl Lineage {
@@ -41,7 +44,7 @@ impl Lineage {
         observer: &dyn Observer,
     ) -> Result<Self> {
         let pins = repository.load_pins();
-        let listed = repository.read_snapshots()?;
+        let (listed, index) = repository.read_snapshots_and_index_names()?;
         let alarm = match pins.and_then(|pins| repository.witness(&pins, &listed)) {
             Err(e @ Error::RolledBack { .. }) => Some(e.to_string()),
             other => other.map(|()| None)?,
@@ -68,7 +71,7 @@ impl Lineage {
             }
         };
         let position = Position::of(repository, &alive);
-        Ok(Self { parent, position, alarm })
+        Ok(Self { parent, position, alarm, index })
     }
 }
 

@@ -8,7 +8,7 @@ use crate::observer::{Event, Observer};
 use crate::repository::Repository;
 use crate::repository::index::{Index, index_names_in};
 use crate::repository::snapshots::runs_in;
-use bulla_repo_format::{Area, ObjectName, PackName, RunId};
+use bulla_repo_format::{Area, IndexName, ObjectName, PackName, RunId};
 use std::collections::HashSet;
 
 /// What was found.
@@ -24,18 +24,20 @@ pub(crate) struct Looked {
 }
 
 impl Looked {
-    /// Looks around. `own` is this run, unless nothing will be written; `excluded` are packs it met before and must not use.
+    /// Looks around. `own` is this run, unless nothing will be written; `excluded` are packs it met before and must not use;
+    /// `before` are the index runs of a listing that was whole before this run was announced, if there was one.
     pub(crate) fn around(
         repository: &Repository,
         own: Option<RunId>,
         excluded: &HashSet<PackName>,
+        before: Option<&HashSet<IndexName>>,
         observer: &dyn Observer,
     ) -> Result<Self> {
         // Packs come after the runs that list them: the other way round those put in between would look lost.
         let areas = [Area::Index, Area::Marks, Area::Meta, Area::Packs, Area::Announcements];
         let mut listed = repository.backend().list_many(&areas)?.into_iter();
         let mut next = || listed.next().unwrap_or_default();
-        let index = repository.open_index_of(index_names_in(next()))?;
+        let index = repository.open_index_of(index_names_in(next()), before)?;
         for (_, e) in index.failed() {
             let text = format!("an index run cannot be used, its chunks will be stored again: {e}");
             observer.event(&Event::Warning(&text));

@@ -198,7 +198,7 @@ impl Job<'_> {
             run = Some(opened);
         }
         let own = run.as_ref().map(Run::id);
-        let mut looked = Looked::around(repository, own, self.excluded, self.observer)?;
+        let mut looked = Looked::around(repository, own, self.excluded, Some(&lineage.index), self.observer)?;
         let mut checkpoint = None;
         if run.is_some() && options.parent != Parent::None {
             let (host, paths) = (&options.host, paths_of(sources));

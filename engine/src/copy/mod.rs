@@ -221,7 +221,7 @@ impl Copy<'_> {
         }
         let (mut run, dead) = Run::open(to, RunKind::Writer, &self.pins)?;
         self.pins.retain(|pin| !dead.contains(pin));
-        let mut looked = Looked::around(to, Some(run.id()), excluded, observer)?;
+        let mut looked = Looked::around(to, Some(run.id()), excluded, None, observer)?;
         let before = self.before(snapshot, &mut looked)?;
         let known = looked.known(to, observer)?;
         let id = run.id();

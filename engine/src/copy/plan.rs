@@ -33,7 +33,7 @@ pub(super) fn plan(
     observer: &dyn Observer,
 ) -> Result<CopyReport> {
     let shared = share_chunks(gather.source().0, to);
-    let mut looked = Looked::around(to, None, &HashSet::new(), observer)?;
+    let mut looked = Looked::around(to, None, &HashSet::new(), None, observer)?;
     // One for all: what one snapshot would bring, the next would find.
     let known = looked.known(to, observer)?;
     let mut seen = resplit::Seen::new();

@@ -54,14 +54,15 @@ pub struct Run<'r> {
 
 impl<'r> Run<'r> {
     /// Opens a run by announcing it with its pins, durably, then looks whether each pin is alive: the pins that
-    /// are not are returned and must not be used (w0).
+    /// are not are returned and must not be used (w0). That they are snapshots the caller has read: a verdict never
+    /// changes and stays until a death is durable, so that there is no death now says that it is alive now.
     pub fn open(repository: &'r Repository, kind: RunKind, pins: &[Pin]) -> Result<(Self, Vec<Pin>)> {
         let id = RunId::new(repository.env().random());
         let mut run = Self { repository, id, kind, next: 0, removable: true };
         run.announce(pins, false, &[])?;
         let mut dead = Vec::new();
         for pin in pins {
-            if !repository.alive(&pin.snapshot)? {
+            if !repository.lives_on(&pin.snapshot)? {
                 dead.push(*pin);
             }
         }
@@ -189,6 +190,11 @@ impl Repository {
             Err(Error::Backend(BackendError::NotFound { .. })) => return Ok(false),
             Err(e) => return Err(e),
         }
+        self.lives_on(snapshot)
+    }
+
+    /// The same of what was read as a snapshot before.
+    fn lives_on(&self, snapshot: &RunId) -> Result<bool> {
         match self.is_dead(snapshot) {
             Ok(dead) => Ok(!dead),
             Err(Error::Object { .. }) => Ok(true),

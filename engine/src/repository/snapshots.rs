@@ -1,6 +1,7 @@
 //! Snapshots: which are alive, and which one a user means.
 
 use super::Repository;
+use super::index::index_names_in;
 use crate::error::{Error, Result};
 use crate::observer::escape;
 use bulla_repo_format::envelope::ObjectType;
@@ -8,7 +9,7 @@ use bulla_repo_format::limits::OBJECT_MAX;
 use bulla_repo_format::record::{Death, Forget};
 use bulla_repo_format::snapshot::{Head, Snapshot, Verdict};
 use bulla_repo_format::tree::is_within;
-use bulla_repo_format::{Area, ObjectName, RunId};
+use bulla_repo_format::{Area, IndexName, ObjectName, RunId};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Which snapshots are meant. Empty fields match everything.
@@ -131,7 +132,20 @@ impl Repository {
     /// Snapshots that are alive, with their heads, oldest first; and the verdicts that could not be read.
     pub(crate) fn read_snapshots(&self) -> Result<Listed> {
         let areas = [Area::Forgets, Area::Deaths, Area::Verdicts];
-        let mut listed = self.backend().list_many(&areas)?.into_iter().map(runs_in);
+        self.snapshots_in(self.backend().list_many(&areas)?)
+    }
+
+    /// The same, and the index runs that were there meanwhile: where listings are one request they cost nothing more.
+    pub(crate) fn read_snapshots_and_index_names(&self) -> Result<(Listed, HashSet<IndexName>)> {
+        let areas = [Area::Forgets, Area::Deaths, Area::Index, Area::Verdicts];
+        let mut listed = self.backend().list_many(&areas)?;
+        let index = if listed.len() > 2 { listed.remove(2) } else { Vec::new() };
+        Ok((self.snapshots_in(listed)?, index_names_in(index).into_iter().collect()))
+    }
+
+    /// Of the listings of forgets, deaths and verdicts.
+    fn snapshots_in(&self, listed: Vec<Vec<(ObjectName, u64)>>) -> Result<Listed> {
+        let mut listed = listed.into_iter().map(runs_in);
         let mut next = || listed.next().unwrap_or_default();
         let forgets = next();
         let gone: HashSet<RunId> = next().into_iter().collect();

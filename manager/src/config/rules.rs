@@ -3,7 +3,7 @@
 
 use super::mistake::{Mistake, meant};
 use super::section::At;
-use super::{Class, Config, Job, JobSource, Length, Means, Retention};
+use super::{Class, Config, Destination, Job, JobSource, Length, Means, Retention};
 use crate::policy::{Compliance, Preset, rules, slot_hours};
 use bulla_engine::retention::{Keep, Policy, Unit};
 use jiff::Timestamp;
@@ -21,6 +21,9 @@ pub(super) fn judge(config: &Config, mistakes: &mut Vec<Mistake>) {
             &retention.value.policy,
             &retention.value.compliance,
         );
+    }
+    for (name, destination) in &config.destinations {
+        judge.lock(name, &destination.value);
     }
     for (name, job) in &config.jobs {
         judge.names(name, job);
@@ -79,6 +82,15 @@ impl Judge<'_> {
             let what =
                 format!("job {name} is kept by {:?}, and no retention or preset is named so", at.value);
             self.say(at, "E-REF-01", what, meant(&at.value, names));
+        }
+    }
+
+    /// Only buckets have object lock; whether one has is for the first run to see, since it has to ask.
+    fn lock(&mut self, name: &str, destination: &Destination) {
+        if let Some(worm) = destination.worm.as_ref().filter(|_| !destination.url.value.starts_with("s3:")) {
+            let what =
+                format!("destination {name} has worm, and no object lock: only buckets behind s3: have");
+            self.say(worm, "E-DST-03", what, "leave worm out, or let url name a bucket with object lock");
         }
     }
 

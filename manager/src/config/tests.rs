@@ -104,6 +104,27 @@ fn each_mistake_has_its_code_and_its_fix() {
     }
 }
 
+/// What no store of that kind can do is told before a run has backed up to it.
+#[test]
+fn only_buckets_are_asked_to_lock() {
+    for (url, sound) in [
+        ("s3:https://s3.example.org/b/p", true),
+        ("/mnt/b", false),
+        ("file:/mnt/b", false),
+        ("sftp:u@h:b", false),
+        ("rest:https://u:secret@h/b/", false),
+        ("rclone:r:b", false),
+    ] {
+        let key = "key = { file = \"/k\" }\nworm = { mode = \"compliance\", keep = \"35d\" }";
+        let text = format!("[destination.vault]\nurl = \"{url}\"\n{key}\n");
+        let found = told(&text);
+        let hit = found
+            .iter()
+            .any(|(c, t)| c.starts_with("E-DST-03") && t.contains("vault") && !t.contains("secret"));
+        assert_eq!((hit, read(&text).is_sound()), (!sound, sound), "{url}: {found:?}");
+    }
+}
+
 /// Once a year a day has 25 hours, where clocks are changed.
 #[test]
 fn days_are_those_of_the_host() {

@@ -99,13 +99,17 @@ pub(crate) fn index_names_in(listed: Vec<(ObjectName, u64)>) -> Vec<IndexName> {
 impl Repository {
     /// Opens the index: fetches runs that are not cached, maps the rest.
     pub fn open_index(&self) -> Result<Index> {
-        self.open_index_of(self.index_names()?)
+        self.open_index_of(self.index_names()?, None)
     }
 
-    /// The same, of runs that a listing has just shown.
-    pub(crate) fn open_index_of(&self, names: Vec<IndexName>) -> Result<Index> {
+    /// The same, of runs that a listing has just shown, and another one had shown before that.
+    pub(crate) fn open_index_of(
+        &self,
+        names: Vec<IndexName>,
+        before: Option<&HashSet<IndexName>>,
+    ) -> Result<Index> {
         let mut index = Index { runs: RwLock::default(), window: Arc::default(), failed: Vec::new() };
-        let (names, failed) = index.load(self, names)?;
+        let (names, failed) = index.load(self, names, before)?;
         index.failed = failed;
         segment::remove_stale(self, &names);
         Ok(index)
@@ -144,8 +148,15 @@ impl Index {
     }
 
     /// Adds the runs that are listed and not here yet, until two listings agree: a run that was merged away
-    /// meanwhile is in the one it was merged into (SPEC 14).
-    fn load(&self, repository: &Repository, mut names: Vec<IndexName>) -> Result<(Vec<IndexName>, Failed)> {
+    /// meanwhile is in the one it was merged into (SPEC 14). One that ended before this one began counts, if it showed
+    /// the same runs and all of them are still there: nothing was merged from one to the other.
+    fn load(
+        &self,
+        repository: &Repository,
+        mut names: Vec<IndexName>,
+        before: Option<&HashSet<IndexName>>,
+    ) -> Result<(Vec<IndexName>, Failed)> {
+        let mut agreed = before.is_some_and(|before| *before == names.iter().copied().collect());
         loop {
             let mut failed = Vec::new();
             let mut have: HashSet<IndexName> = self.runs().segments.iter().map(|s| *s.name()).collect();
@@ -155,10 +166,13 @@ impl Index {
                 }
                 match segment::open(repository, name, &self.window) {
                     Ok(segment) => self.push(segment),
-                    Err(Error::Backend(BackendError::NotFound { .. })) => {}
+                    Err(Error::Backend(BackendError::NotFound { .. })) => agreed = false,
                     Err(e) if e.is_damage() => failed.push((*name, e)),
                     Err(e) => return Err(e),
                 }
+            }
+            if std::mem::take(&mut agreed) {
+                return Ok((names, failed));
             }
             let again = repository.index_names()?;
             if again.iter().all(|n| have.contains(n)) {
@@ -179,7 +193,7 @@ impl Index {
     /// Takes in what other processes have put since; true if there was anything.
     pub fn refresh(&self, repository: &Repository) -> Result<bool> {
         let before = self.segments();
-        self.load(repository, repository.index_names()?)?;
+        self.load(repository, repository.index_names()?, None)?;
         Ok(self.segments() > before)
     }
 
@@ -368,7 +382,8 @@ impl Index {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::Memory;
+    use crate::backend::testing::Recorder;
+    use crate::backend::{Backend, Memory};
     use crate::env::Env;
     use crate::repository::{InitOptions, SlotSecret};
     use bulla_repo_format::RunId;
@@ -420,5 +435,31 @@ mod tests {
         let near = |id: u8| index.place_near(&ChunkId::new([id; 32]), &mut 0).unwrap();
         assert_eq!(near(10), None, "in a grave");
         assert_eq!(index.pack_name(near(20).unwrap().pack).unwrap(), PackName::new([2; 32]));
+    }
+    /// A run that is merged away while its listing is read is in neither if the listing has passed the union's name. Two
+    /// listings that agree tell; the one before the announcement is one of them if it showed the same.
+    #[test]
+    fn a_listing_is_made_again_unless_the_one_before_showed_the_same_and_all_of_it_is_there() {
+        let (secret, env) = (SlotSecret::Key(Secret::new([7; 32])), Env::system("test", "test"));
+        let store = Arc::new(Recorder::new(Arc::new(Memory::new())));
+        let repository =
+            Repository::init(store.clone(), &InitOptions::default(), &secret, env).unwrap().repository;
+        (1..=2).for_each(|number| list(&repository, number));
+        let names = repository.index_names().unwrap();
+        let opened = |names: &[IndexName], before: Option<&[IndexName]>| {
+            store.take();
+            let before = before.map(|b| b.iter().copied().collect());
+            let index = repository.open_index_of(names.to_vec(), before.as_ref()).unwrap();
+            (index.segments(), store.take().get("list index").copied().unwrap_or(0))
+        };
+        assert_eq!(opened(&names, Some(&names)), (2, 0));
+        assert_eq!(opened(&names, None), (2, 1));
+        // Both were merged into another one, which this listing has not met: the one before had the second, or the union.
+        assert_eq!(opened(&names[..1], Some(&names)), (2, 2));
+        assert_eq!(opened(&names, Some(&names[..1])), (2, 1));
+        // They agree, but what they showed has been merged since.
+        list(&repository, 3);
+        store.delete(&ObjectName::Index(names[0])).unwrap();
+        assert_eq!(opened(&names, Some(&names)), (2, 2));
     }
 }
