@@ -69,7 +69,7 @@ impl<'a> Site<'a> {
         let named = self.config.destinations.values().flat_map(|at| self::location(&at.value));
         let named: Vec<Location> = named.collect();
         let store = self.context.store_at(&location, &destination.options, &named)?.backend();
-        let found = Repository::find(self.context.limited(store))?;
+        let found = Repository::find(self.context.limited_to(destination.limits, store))?;
         let secret = match key {
             Some(file) => crate::secret::of_file(self.context, file)?,
             None => crate::secret::of_destination(self.context, destination)?,

@@ -5,8 +5,8 @@ use super::entries::{entries, quoted};
 use super::mistake::{Mistake, Place};
 use super::section::{At, Section, Source};
 use super::{
-    Class, Config, Destination, Drill, File, Hook, HookAt, Host, Job, JobSource, Length, Media, Missed, Read,
-    Retention, Retry, SecretRef, Verify, Worm, rules,
+    Class, Config, Destination, Drill, File, Hook, HookAt, Host, Job, JobSource, Length, Limits, Media,
+    Missed, Read, Retention, Retry, SecretRef, Verify, Worm, rules,
 };
 use crate::policy::{Compliance, Preset, place};
 use bulla_engine::backend::LockMode;
@@ -179,7 +179,16 @@ fn destination(s: &mut Section<'_>) -> Option<Destination> {
     let site = s.text("site", "Where that stands");
     let append_only = s.flag("append_only", "This machine cannot delete there").is_some_and(|at| at.value);
     let worm = s.table("worm", "What each run locks there anew, in a bucket with object lock", worm);
-    Some(Destination { url: url?, options, key, password, media, site, append_only, worm })
+    let limits = s.table("limits", "How fast it may be written to and read from", |s| Some(limits(s)));
+    let limits = limits.map(|at| at.value).unwrap_or_default();
+    Some(Destination { url: url?, options, key, password, media, site, append_only, worm, limits })
+}
+
+fn limits(s: &mut Section<'_>) -> Limits {
+    let upload =
+        s.parsed("upload", "At most this much a second is written, like 10MiB; a bare number is KiB");
+    let download = s.parsed("download", "At most this much a second is read, by drills as well");
+    Limits { upload: upload.map(|at| at.value), download: download.map(|at| at.value) }
 }
 
 fn worm(s: &mut Section<'_>) -> Option<Worm> {

@@ -185,6 +185,28 @@ fn secrets_are_places_and_nothing_else() {
 }
 
 #[test]
+fn a_destination_has_limits_of_its_own() {
+    let of = |line: &str| format!("{DISK}{line}\n");
+    let limits = |line: &str| read(&of(line)).config.destinations["disk"].value.limits;
+    let written = limits("limits = { upload = \"10MiB\", download = \"200\" }");
+    assert_eq!(written, Limits { upload: "10M/s".parse().ok(), download: "200KiB".parse().ok() });
+    assert_eq!(limits(""), Limits::default());
+    for (line, code, said) in [
+        ("limits = { upload = \"0\" }", "E-VAL-01 5", "leave it out for no limit"),
+        ("limits = { download = \"fast\" }", "E-VAL-01 5", "not a size like 512K, 10M"),
+        ("limits = { upload = 10 }", "E-KEY-02 5", "write text"),
+        ("limits = { uplaod = \"1M\" }", "E-KEY-01 5", "did you mean upload?"),
+        ("limits = \"10MiB\"", "E-KEY-02 5", "write a table"),
+    ] {
+        let found = told(&of(line));
+        assert!(found.len() == 1 && found[0].0 == code && found[0].1.contains(said), "{line}\n{found:?}");
+    }
+    let schema = Config::schema();
+    let place = &schema["properties"]["destination"]["additionalProperties"]["properties"]["limits"];
+    assert_eq!(place["properties"]["upload"]["type"], "string");
+}
+
+#[test]
 fn all_mistakes_are_told_in_order_with_their_lines() {
     let text = "[host]\ntimezone = \"Europe/Berlyn\"\n[destination.a]\nkey = { file = \"/k\" }\nmedia = \"hd\"\n[job.x]\nto = [\"b\"]\n[jobs.y]\n";
     let codes: Vec<String> = told(text).into_iter().map(|(code, _)| code).collect();
