@@ -208,7 +208,7 @@ fn line(judged: &Judged) -> String {
     let (s, c, a) = (&judged.status, &judged.compliance, &judged.assessment);
     let findings: Vec<String> =
         s.findings.iter().map(|f| format!("{}: {}", f.outcome.word(), without_ids(&f.what))).collect();
-    let lacks: Vec<&str> = c.marks.iter().filter(|mark| !mark.met).map(|mark| mark.rule).collect();
+    let lacks: Vec<&str> = c.all().filter(|mark| !mark.met).map(|mark| mark.rule.as_str()).collect();
     let gaps = |impact| a.gaps.iter().filter(|gap| gap.impact == impact).count();
     format!(
         "{} (exit {}) · V{} · {} copies · 3-2-1-1-0 {} without {} · backup: {}, gaps: {} high, {} medium, {} low (exit {}) · {}",

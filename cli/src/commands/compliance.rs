@@ -17,7 +17,8 @@ use serde::Serialize;
 #[command(after_help = "\
 Three copies, on two kinds of media, one off-site, one that this machine cannot delete, no errors. A copy counts only where
 the newest backup is proven to read back, and where it does not fail together with another: on another disk than the source, or
-on another host. Media, site and append_only are what the configuration says; what it does not say is not met. The exit
+on another host. What data is under may want its newest months at hand (pci-dss: 3): then they have to be, each backup on
+record or one at most a slot later, where no tape is and it could be read just now. Media, site and append_only are what the configuration says; what it does not say is not met. The exit
 code is 6 unless all jobs comply in full.")]
 pub(crate) struct Args {
     /// Only these jobs
@@ -80,7 +81,7 @@ fn document(context: &Context<'_>, all: &[(&String, Compliance)]) -> Outcome<()>
     let jobs = all.iter().map(|(job, c)| Line {
         job,
         compliance: c.verdict.word(),
-        marks: c.marks.iter().map(|m| MarkLine { rule: m.rule, met: m.met, evidence: &m.evidence }).collect(),
+        marks: c.all().map(|m| MarkLine { rule: &m.rule, met: m.met, evidence: &m.evidence }).collect(),
     });
     let (message_type, jobs) = ("compliance", jobs.collect());
     context.ui.document(&Document { message_type, schema_version: SCHEMA, jobs })
@@ -90,7 +91,7 @@ fn tell(context: &Context<'_>, all: &[(&String, Compliance)]) -> Outcome<()> {
     let mut out = context.ui.results();
     for (job, compliance) in all {
         out.line(format_args!("{}: {}", escape(job.as_bytes()), compliance.verdict.word()))?;
-        for mark in &compliance.marks {
+        for mark in compliance.all() {
             let sign = if mark.met { "yes" } else { "NO " };
             out.line(format_args!("  {sign} {}: {}", mark.rule, escape(mark.evidence.as_bytes())))?;
         }

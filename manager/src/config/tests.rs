@@ -184,6 +184,37 @@ fn secrets_are_places_and_nothing_else() {
     }
 }
 
+/// The law wants the newest months where they can be read at once.
+#[test]
+fn what_has_to_be_at_hand_is_not_on_tapes_alone() {
+    let kept = "retention = \"own\"";
+    let text = |to: &str, compliance: &str, more: &str| {
+        let tape = DISK.replace("destination.disk", "destination.vault") + "media = \"tape\"\n";
+        let own = format!("[retention.own]\ndaily = \"7d\"\nmonthly = \"12m\"\n{compliance}\n");
+        let job = with_job(&[kept, &format!("to = {to}")]).replace(DISK, "");
+        format!("{own}{tape}{more}{job}")
+    };
+    let pci = "compliance = [\"pci-dss\"]";
+    let alone = told(&text("[\"vault\"]", pci, ""));
+    assert_eq!(alone.len(), 1, "{alone:?}");
+    assert!(
+        alone[0].0.starts_with("E-CMP-02") && alone[0].1.contains("wants the newest 3m at hand"),
+        "{alone:?}"
+    );
+    assert!(alone[0].1.contains("to = [\"vault\", \"…\"]"), "{alone:?}");
+    // The fix that is named is one.
+    let beside = told(&text("[\"vault\"]", pci, DISK));
+    let fix = beside[0].1.split("the smallest change: to = ").nth(1).unwrap();
+    assert_eq!(fix, "[\"vault\", \"disk\"]");
+    assert_eq!(told(&text(fix, pci, DISK)), []);
+    assert_eq!(told(&text("[\"vault\"]", "compliance = [\"gdpr\"]", "")), []);
+    // The job's own word counts as well; and of a destination that nobody knows nothing is said.
+    let own = text("[\"vault\"]", "", "") + pci + "\n";
+    assert!(told(&own)[0].0.starts_with("E-CMP-02"), "{:?}", told(&own));
+    let unknown = told(&text("[\"vault\", \"nas\"]", pci, ""));
+    assert!(unknown.len() == 1 && unknown[0].0.starts_with("E-REF-01"), "{unknown:?}");
+}
+
 #[test]
 fn a_destination_has_limits_of_its_own() {
     let of = |line: &str| format!("{DISK}{line}\n");

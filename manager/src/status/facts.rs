@@ -45,6 +45,15 @@ impl Facts {
         Self { holdings }
     }
 
+    /// What is known of each destination of a job.
+    pub fn holdings_of<'j>(&self, job: &'j Job) -> impl Iterator<Item = (&'j str, Option<&Holding>)> {
+        let of = |to: &'j crate::config::At<String>| {
+            let holding = self.holdings.get(&to.value).and_then(|h| h.as_ref().ok());
+            (to.value.as_str(), holding)
+        };
+        job.to.iter().map(of)
+    }
+
     /// All that was put on record anywhere by jobs of this name and host, once each, oldest first, with when it ended.
     pub fn runs(&self, job: &str, host: &str) -> Vec<(i64, &JobRun)> {
         let mut runs: BTreeMap<RunId, (i64, &JobRun)> = BTreeMap::new();
