@@ -121,6 +121,10 @@ impl World for Site<'_> {
         self.context.host()
     }
 
+    fn is_foreign(&self) -> bool {
+        self.context.host() != crate::context::machine()
+    }
+
     fn own_directories(&self) -> Vec<(u64, u64)> {
         let local = self.config.destinations.values().filter_map(|d| match location(&d.value) {
             Ok(Location::Local(path)) => Some(path),

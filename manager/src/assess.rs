@@ -172,11 +172,12 @@ pub fn assess(
     let mut gaps = found(status, job.class, facts, job);
     gaps.extend(rules(compliance, config, name, job, facts));
     gaps.extend(promises(status, job, name, facts));
-    if let Some(drill) = drill.filter(|d| d.config != config.digest(name)) {
+    // Of what is important it is a finding.
+    let changed = drill.filter(|d| facts.changed_since((name, host), d, config.digest(name)));
+    if let Some(drill) = changed.filter(|_| job.class < Class::Important) {
         gaps.push(Gap {
             outcome: Outcome::Done,
-            risk: "the configuration has changed since a restore was last tried: its procedure is not tested"
-                .to_owned(),
+            risk: crate::status::PROCEDURE.to_owned(),
             impact: Impact::of(Outcome::Partial, job.class),
             recommendation: format!("bulla drill {name}"),
             evidence: facts.cite_drill(drill),

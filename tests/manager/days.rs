@@ -61,6 +61,7 @@ fn config(home: &Path, logs: &Path, dump: &str, check: &str) -> String {
         weekly = "4w"
         [job.home]
         class = "important"
+        owner = "it"
         rto = "1d"
         rpo = "1d2h"
         source = {{ paths = ["{}"] }}
@@ -76,6 +77,7 @@ fn config(home: &Path, logs: &Path, dump: &str, check: &str) -> String {
         retention = "short"
         [job.billing]
         class = "critical"
+        owner = "dba"
         rto = "2h"
         rpo = "1d2h"
         source = {{ pipeline = [{dump}, ["sh", "-c", "cat; test ! -e {}/broken"]], as = "billing.dump", magic = "PGDMP", min_size = "1KiB" }}

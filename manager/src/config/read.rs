@@ -369,9 +369,13 @@ fn retry(s: &mut Section<'_>) -> Retry {
 
 /// What has to be said of a job. What is there and cannot be read is another mistake, told already.
 fn promises(s: &Section<'_>, class: Class, verify: Verify) {
-    for (key, example) in [("rto", "2h"), ("rpo", "1d2h")] {
+    let need = "what you need and not what you have";
+    let owner = "whom to ask when it has to be restored: the recovery procedure names them";
+    for (key, example, why) in
+        [("rto", "2h", need), ("rpo", "1d2h", need), ("owner", "ops@example.net", owner)]
+    {
         if class >= Class::Important && !s.has(key) {
-            let fix = format!("write {key} = \"{example}\", what you need and not what you have");
+            let fix = format!("write {key} = \"{example}\", {why}");
             s.lacks("E-JOB-04", format!("is important and has no {key}"), fix);
         }
     }

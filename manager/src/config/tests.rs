@@ -38,7 +38,7 @@ fn the_starter_is_sound() {
 
 #[test]
 fn each_mistake_has_its_code_and_its_fix() {
-    let high = ["class = \"critical\"", "rto = \"1h\""];
+    let high = ["class = \"critical\"", "rto = \"1h\"", "owner = \"ops\""];
     for (lines, code, said) in [
         (&["scedule = \"30 1 * * *\""][..], "E-KEY-01", "did you mean schedule?"),
         (&["owner = 7"], "E-KEY-02", "of type integer; write text, in quotes"),
@@ -79,6 +79,7 @@ fn each_mistake_has_its_code_and_its_fix() {
         (&["retention = \"user-date\""], "E-REF-01", "did you mean user-data?"),
         (&["class = \"important\""], "E-JOB-04", "has no rto"),
         (&["class = \"important\"", "rto = \"1h\"", "rpo = none"], "E-JOB-04", "has no rpo"),
+        (&["class = \"important\"", "rto = \"1h\""], "E-JOB-04", "has no owner; write owner ="),
         (&high, "E-DST-02", "no destination is known to be on another site"),
         (&["class = \"critical\"", "rto = \"1h\"", "verify = \"off\""], "E-VER-01", "write verify = \"new\""),
         (&["schedule = \"OnCalendar=Mon..Fri 01:30\""], "E-RET-05", "3d may pass between runs"),
@@ -150,7 +151,7 @@ fn what_is_right_is_not_called_wrong() {
 #[test]
 fn a_mistake_draws_no_others_after_it() {
     let codes = |text: &str| told(text).into_iter().map(|(code, _)| code).collect::<Vec<_>>().join(", ");
-    let important = ["class = \"important\"", "rto = \"soon\""];
+    let important = ["class = \"important\"", "rto = \"soon\"", "owner = \"ops\""];
     assert_eq!(codes(&with_job(&important)), "E-VAL-01 12");
     assert_eq!(codes(&with_job(&["schedule = \"daily\""])), "E-VAL-01 10");
     assert_eq!(codes(&with_job(&["to = [\"disk\", 3]"])), "E-KEY-02 10");
@@ -399,7 +400,7 @@ fn who_is_told_exists_and_critical_jobs_have_two() {
     let far = "site = \"far\"\n";
     let critical = with_channel(MAIL)
         .replace("site = \"here\"\n", far)
-        .replace("notify =", "class = \"critical\"\nrto = \"1h\"\nnotify =");
+        .replace("notify =", "class = \"critical\"\nrto = \"1h\"\nowner = \"ops\"\nnotify =");
     let critical = format!("[host]\nsite = \"here\"\nmetrics = \"/m/bulla.prom\"\n{critical}");
     assert!(codes(&critical).starts_with("W-NOT-01 "), "{}", codes(&critical));
     let two = format!("{critical}[notify.two]\n{MAIL}\n").replace("[\"ops\"]", "[\"ops\", \"two\"]");

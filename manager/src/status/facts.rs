@@ -30,6 +30,8 @@ pub struct Holding {
 pub struct Facts {
     /// By destination; or why nothing is known of it.
     pub holdings: BTreeMap<String, Result<Holding, Trouble>>,
+    /// Who looks is not the machine that the jobs are of: its configuration is not the one that they run by.
+    pub foreign: bool,
 }
 
 impl Facts {
@@ -42,7 +44,7 @@ impl Facts {
                 holdings.insert(to.value.clone(), hold(world, &to.value));
             }
         }
-        Self { holdings }
+        Self { holdings, foreign: world.is_foreign() }
     }
 
     /// What is known of each destination of a job.
@@ -88,6 +90,16 @@ impl Facts {
         }
         drills.sort_by_key(|(ended, drill)| (drill.start, *ended));
         drills
+    }
+
+    /// True if what is written of a job is another thing than it was when a drill restored it. The drill may have been one of
+    /// another machine, with a configuration of its own: what the runs of the job say was in force then counts as well.
+    pub fn changed_since(&self, (job, host): (&str, &str), drill: &Drill, digest: [u8; 32]) -> bool {
+        let runs = self.runs(job, host);
+        let before = runs.iter().rfind(|(_, run)| run.start <= drill.start).map(|(_, run)| run.config);
+        let same = |config: [u8; 32]| config == drill.config || Some(config) == before;
+        let later = runs.iter().any(|(_, run)| run.start > drill.start && !same(run.config));
+        later || !self.foreign && !same(digest)
     }
 
     /// The name of the first record that says something: its destination, client and number.
