@@ -62,6 +62,13 @@ impl<'a> Site<'a> {
         }
     }
 
+    /// What another host stands on: nobody can say more than that it is that host.
+    pub(crate) fn domains_of_host(&self, host: &str) -> Vec<Domain> {
+        let mut all = Surroundings::of_this_machine().of_host(host);
+        all.push(Domain::Host(host.to_ascii_lowercase()));
+        all
+    }
+
     /// Opened with its own secret, or with the key in a file.
     fn open_one(&self, name: &str, fresh: bool, key: Option<&Path>) -> Outcome<Repository> {
         let destination = self.destination(name)?;
@@ -119,10 +126,6 @@ impl World for Site<'_> {
 
     fn host(&self) -> String {
         self.context.host()
-    }
-
-    fn is_foreign(&self) -> bool {
-        self.context.host() != crate::context::machine()
     }
 
     fn own_directories(&self) -> Vec<(u64, u64)> {

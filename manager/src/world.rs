@@ -51,11 +51,6 @@ pub trait World: Sync {
     /// The host that backups are about.
     fn host(&self) -> String;
 
-    /// True if that is another machine than this one.
-    fn is_foreign(&self) -> bool {
-        false
-    }
-
     /// Directories, as device and inode, that are never backed up: local repositories and caches.
     fn own_directories(&self) -> Vec<(u64, u64)>;
 

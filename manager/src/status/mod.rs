@@ -39,6 +39,8 @@ pub(crate) const PROCEDURE: &str =
 pub struct JobStatus {
     /// Its name.
     pub job: String,
+    /// The host that runs it.
+    pub host: String,
     /// When the newest backup began that is whole and proven to read back, in seconds.
     pub proven: Option<i64>,
     /// When the newest run that went well ended.
@@ -156,6 +158,7 @@ impl Judge<'_> {
         self.found.sort_by_key(|f| f.outcome.rank());
         JobStatus {
             job: self.name.to_owned(),
+            host: self.host.to_owned(),
             proven: newest,
             last_ok: runs
                 .iter()
