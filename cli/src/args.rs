@@ -2,10 +2,9 @@
 //! [`crate::context`] for what the words mean on this machine.
 
 use crate::commands::{Command, GROUPS};
-use crate::ui::format::parse_size;
+use bulla_manager::config::Rate;
 use clap::{ArgAction, Args, ColorChoice, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use std::ffi::OsString;
-use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 /// The whole command line.
@@ -55,11 +54,11 @@ pub(crate) struct Global {
     #[arg(long, global = true)]
     pub(crate) no_cache: bool,
     /// Write to the repository at most this much a second: a size as 2M, or a number of KiB
-    #[arg(long, global = true, value_name = "RATE", value_parser = rate)]
-    pub(crate) limit_upload: Option<NonZeroU64>,
+    #[arg(long, global = true, value_name = "RATE")]
+    pub(crate) limit_upload: Option<Rate>,
     /// Read from the repository at most this much a second
-    #[arg(long, global = true, value_name = "RATE", value_parser = rate)]
-    pub(crate) limit_download: Option<NonZeroU64>,
+    #[arg(long, global = true, value_name = "RATE")]
+    pub(crate) limit_download: Option<Rate>,
     /// Trust the certificates in this file (PEM), and no others, when the repository is reached by HTTPS [BULLA_CACERT]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) cacert: Option<PathBuf>,
@@ -99,13 +98,6 @@ pub(crate) struct FromSecret {
     /// File with a key of the repository to copy from [BULLA_FROM_KEY_FILE]
     #[arg(long, value_name = "FILE", group = "from_secret")]
     pub(crate) from_key_file: Option<PathBuf>,
-}
-
-/// Bytes a second; a bare number counts KiB, as restic's does.
-fn rate(text: &str) -> Result<NonZeroU64, String> {
-    let factor = if text.trim().bytes().all(|b| b.is_ascii_digit()) { 1024 } else { 1 };
-    let bytes = parse_size(text)?.checked_mul(factor).and_then(NonZeroU64::new);
-    bytes.ok_or_else(|| format!("{text:?} is no rate; leave the option out for no limit"))
 }
 
 /// When to use colours.

@@ -10,6 +10,7 @@ use bulla_backends::settings::{Options, Variables, is_key};
 use bulla_engine::backend::{Backend, Throttle};
 use bulla_engine::env::Env;
 use bulla_engine::repository::{Repository, SlotSecret};
+use bulla_manager::config::{Limits, Rate};
 use std::borrow::Borrow;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -185,9 +186,17 @@ impl<'a> Context<'a> {
 
     /// The same store, no faster than asked for.
     pub(crate) fn limited(&self, store: Arc<dyn Backend>) -> Arc<dyn Backend> {
-        match (self.global.limit_upload, self.global.limit_download) {
-            (None, None) => store,
-            (up, down) => Arc::new(Throttle::new(store, up, down)),
+        self.limited_to(Limits::default(), store)
+    }
+
+    /// The same store, no faster than asked for, nor than its own limits.
+    pub(crate) fn limited_to(&self, own: Limits, store: Arc<dyn Backend>) -> Arc<dyn Backend> {
+        let typed = Limits { upload: self.global.limit_upload, download: self.global.limit_download };
+        match typed.and(own) {
+            Limits { upload: None, download: None } => store,
+            Limits { upload, download } => {
+                Arc::new(Throttle::new(store, upload.map(Rate::bytes), download.map(Rate::bytes)))
+            }
         }
     }
 

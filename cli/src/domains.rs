@@ -173,7 +173,8 @@ impl Surroundings {
     }
 
     /// What a name or an address leads to.
-    fn of_host(&self, host: &str) -> Vec<Domain> {
+    /// What another host is, by its name or an address.
+    pub(crate) fn of_host(&self, host: &str) -> Vec<Domain> {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         if host.is_empty() || self.names.iter().any(|name| name.eq_ignore_ascii_case(host)) {
             return vec![Domain::Here];

@@ -3,6 +3,7 @@
 //!
 //! Kept true: whatever goes wrong here is a warning; how a backup ended is another matter.
 
+use crate::commands::reported::{Hosts, Looked};
 use crate::context::Context;
 use crate::exit::Failure;
 use crate::site::Site;
@@ -24,7 +25,7 @@ const WORDS: Words = Words { during: "check", list_is_result: false };
 
 /// How jobs stand, and what that was judged by.
 pub(crate) struct Judged {
-    facts: Facts,
+    pub(crate) facts: Facts,
     /// In the order in which they were asked for.
     pub(crate) jobs: Vec<JobStatus>,
     /// When, in seconds.
@@ -35,13 +36,23 @@ pub(crate) struct Judged {
 impl Judged {
     /// Reads what is on record and judges it.
     pub(crate) fn of(context: &Context<'_>, config: &Config, names: &[String]) -> Self {
+        Self::of_hosts(context, config, names, Hosts::Own)
+    }
+
+    /// The same of the jobs of other hosts.
+    pub(crate) fn of_hosts(
+        context: &Context<'_>,
+        config: &Config,
+        names: &[String],
+        hosts: Hosts<'_>,
+    ) -> Self {
         watch(context.ui, WORDS, |observer| {
             let site = Site::new(context, config, observer, false);
-            let (facts, now) = (Facts::gather(&site, config, names), bulla_manager::world::now(&site));
-            let host = context.host();
-            let jobs = names.iter().filter_map(|name| Some((name, config.jobs.get(name)?)));
-            let jobs = jobs.map(|(name, job)| judge(config, name, &job.value, &host, &facts, now)).collect();
-            Self { facts, jobs, now, host }
+            let mut looked = Looked::at(context, &site, config, names, hosts);
+            let (now, subjects) = (looked.now, looked.subjects(config, names, hosts));
+            let jobs = looked.each(&subjects, |facts, s| judge(config, s.name, s.job, &s.host, facts, now));
+            let host = if let Hosts::One(host) = hosts { host.to_owned() } else { context.host() };
+            Self { facts: looked.facts, jobs, now, host }
         })
     }
 

@@ -62,6 +62,13 @@ impl<'a> Site<'a> {
         }
     }
 
+    /// What another host stands on: nobody can say more than that it is that host.
+    pub(crate) fn domains_of_host(&self, host: &str) -> Vec<Domain> {
+        let mut all = Surroundings::of_this_machine().of_host(host);
+        all.push(Domain::Host(host.to_ascii_lowercase()));
+        all
+    }
+
     /// Opened with its own secret, or with the key in a file.
     fn open_one(&self, name: &str, fresh: bool, key: Option<&Path>) -> Outcome<Repository> {
         let destination = self.destination(name)?;
@@ -69,7 +76,7 @@ impl<'a> Site<'a> {
         let named = self.config.destinations.values().flat_map(|at| self::location(&at.value));
         let named: Vec<Location> = named.collect();
         let store = self.context.store_at(&location, &destination.options, &named)?.backend();
-        let found = Repository::find(self.context.limited(store))?;
+        let found = Repository::find(self.context.limited_to(destination.limits, store))?;
         let secret = match key {
             Some(file) => crate::secret::of_file(self.context, file)?,
             None => crate::secret::of_destination(self.context, destination)?,

@@ -101,5 +101,17 @@ fn the_policy_of_a_job_can_be_shown_and_played() {
     home.bulla(&format!("policy simulate --job logs --compliance pci-dss --config {FILE} {years}"))
         .ends(2)
         .says("12m");
+    // With a job it is known what is at hand, and where.
+    let tape = |media: &str| {
+        let text = String::from_utf8(home.read(FILE)).unwrap();
+        home.write("tape.toml", format!("{text}media = \"{media}\"\n").as_bytes());
+        home.write("conf.d/logs.toml", &home.read("etc/conf.d/logs.toml"));
+        format!(
+            "policy show --job logs --compliance pci-dss --keep-monthly 12m --config {}",
+            home.shown("tape.toml")
+        )
+    };
+    home.bulla(&tape("hdd")).ends(0).prints("pci-dss: 12m, 3m at hand in disk: met");
+    home.bulla(&tape("tape")).ends(2).prints("3m at hand: NOT MET").says("name another one in to");
     home.bulla(&format!("policy show --job log --config {FILE}")).ends(2).says("there are logs");
 }

@@ -27,6 +27,7 @@ mod metrics;
 mod names;
 mod notify;
 mod options;
+mod others;
 mod parity;
 mod policy;
 mod quick_start;

@@ -29,6 +29,7 @@ pub(crate) fn furnished() -> Home {
         last = 3
         [job.letters]
         class = "important"
+        owner = "Sumer"
         rto = "1h"
         rpo = "1d2h"
         source = {{ paths = ["{}"], must_exist = ["{}"] }}
@@ -222,6 +223,10 @@ fn copies_count_where_they_are_proven_and_fail_apart() {
         1,
     );
     home.write("jobs.toml", format!("[host]\nsite = \"here\"\n{text}").as_bytes());
+    // By this configuration nobody has restored anything yet.
+    let changed = home.bulla("compliance letters --config jobs.toml").ends(6);
+    assert!(changed.out.contains("NO  0 errors: the configuration has changed"), "{}", changed.out);
+    home.bulla("drill letters --config jobs.toml --app").ok();
     let told = home.bulla("compliance letters --config jobs.toml --json").ends(6);
     let told = json(&told.out);
     let marks = told["jobs"][0]["marks"].as_array().unwrap();

@@ -191,6 +191,26 @@ fn limits_hold_back_and_unknown_options_are_refused() {
     assert!(
         seconds(&format!("{restore}2 --limit-download 1G --limit-upload 1G")) < Duration::from_millis(3000)
     );
+    // A destination's own limit, and the command's: the lower one holds, whichever that is.
+    home.write("data/noise", &crate::content::noise(1, 400_000));
+    let config = |limits: &str| {
+        let text = format!(
+            "[destination.disk]\nurl = \"{}\"\nkey = {{ file = \"{}\" }}\n{limits}\n\
+             [job.files]\nsource = {{ paths = [\"{}\"] }}\nto = [\"disk\"]\n",
+            home.shown("repo"),
+            home.shown("key"),
+            home.shown("data"),
+        );
+        home.write("jobs.toml", text.as_bytes());
+    };
+    let slow = Duration::from_millis(1700);
+    config("limits = { upload = \"200KiB/s\" }");
+    assert!(seconds("run files --limit-upload 1G --config jobs.toml") >= slow);
+    config("limits = { download = \"200\" }");
+    assert!(seconds("drill files --config jobs.toml") >= slow);
+    home.write("data/noise", &crate::content::noise(2, 400_000));
+    config("limits = { upload = \"1GiB\" }");
+    assert!(seconds("run files --limit-upload 200 --config jobs.toml") >= slow);
     for wrong in ["--limit-upload 0", "--limit-download fast"] {
         home.bulla(&format!("snapshots {wrong}")).ends(2);
     }

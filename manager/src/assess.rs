@@ -172,11 +172,12 @@ pub fn assess(
     let mut gaps = found(status, job.class, facts, job);
     gaps.extend(rules(compliance, config, name, job, facts));
     gaps.extend(promises(status, job, name, facts));
-    if let Some(drill) = drill.filter(|d| d.config != config.digest(name)) {
+    // Of what is important it is a finding.
+    let changed = drill.filter(|d| facts.changed_since((name, host), d, config.digest(name)));
+    if let Some(drill) = changed.filter(|_| job.class < Class::Important) {
         gaps.push(Gap {
             outcome: Outcome::Done,
-            risk: "the configuration has changed since a restore was last tried: its procedure is not tested"
-                .to_owned(),
+            risk: crate::status::PROCEDURE.to_owned(),
             impact: Impact::of(Outcome::Partial, job.class),
             recommendation: format!("bulla drill {name}"),
             evidence: facts.cite_drill(drill),
@@ -314,7 +315,8 @@ fn found(status: &JobStatus, class: Class, facts: &Facts, job: &Job) -> Vec<Gap>
     gaps
 }
 
-/// What the rules of 3-2-1-1-0 lack; errors are findings by themselves. Only what is critical has to meet them.
+/// What the rules of 3-2-1-1-0 lack; errors are findings by themselves. Only what is critical has to meet them; what a law
+/// wants at hand is for everybody.
 fn rules(compliance: &Compliance, config: &Config, name: &str, job: &Job, facts: &Facts) -> Vec<Gap> {
     let outcome = if job.class == Class::Critical { Outcome::Unproven } else { Outcome::Done };
     let first = job.to.first().and_then(|to| config.destinations.get(&to.value));
@@ -336,8 +338,14 @@ fn rules(compliance: &Compliance, config: &Config, name: &str, job: &Job, facts:
         ),
         (locked, "take from this machine the right to delete there, and write append_only = true".to_owned()),
     ];
-    let lacking = fixes.into_iter().filter(|(mark, _)| !mark.met);
-    let gap = |(mark, recommendation): (&crate::compliance::Mark, String)| Gap {
+    let at_hand = compliance.at_hand.iter().map(|mark| {
+        let fix =
+            format!("name a destination that is no tape in job.{name}.to; bulla copy to it what it lacks");
+        (mark, Outcome::Unproven, fix)
+    });
+    let all = fixes.into_iter().map(|(mark, fix)| (mark, outcome, fix)).chain(at_hand);
+    let lacking = all.filter(|(mark, ..)| !mark.met);
+    let gap = |(mark, outcome, recommendation): (&crate::compliance::Mark, Outcome, String)| Gap {
         outcome,
         risk: format!("not met: {}; there is: {}", mark.rule, mark.evidence),
         impact: match job.class {

@@ -5,10 +5,15 @@
 //! for each place that fails as a whole.
 
 use crate::config::{Config, Job, Length, Media};
+use crate::policy::Compliance as Term;
+use crate::run::lock::{finest, promise};
 use crate::status::{Facts, Holding, JobStatus};
 use bulla_engine::backend::LockMode;
 use bulla_engine::forget::job_of;
+use bulla_engine::format::ledger::Lock;
 use bulla_engine::format::snapshot::Snapshot;
+use bulla_engine::retention::{Period, Unit};
+use std::collections::BTreeSet;
 
 /// What fails as a whole. A place may stand on several of them, and two places that share one fail together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,17 +32,24 @@ pub enum Domain {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
     /// The rule.
-    pub rule: &'static str,
+    pub rule: String,
     /// It is met.
     pub met: bool,
     /// What there is, or what is missing.
     pub evidence: String,
 }
 
+impl Compliance {
+    /// All rules that are asked for.
+    pub fn all(&self) -> impl Iterator<Item = &Mark> {
+        self.marks.iter().chain(&self.at_hand)
+    }
+}
+
 /// How a job complies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// All five are met.
+    /// All five are met, and what has to be at hand is.
     Full,
     /// Three copies and one of them off-site, but not all of the rest.
     Partial,
@@ -50,6 +62,8 @@ pub enum Verdict {
 pub struct Compliance {
     /// Copies, media, off-site, locked, errors.
     pub marks: [Mark; 5],
+    /// What has to be at hand by what the data is under.
+    pub at_hand: Vec<Mark>,
     /// What follows.
     pub verdict: Verdict,
 }
@@ -141,7 +155,67 @@ pub fn judge(
         last.map_or_else(String::new, |at| format!(" (newest record {} old)", age(now.saturating_sub(at))));
     let marks = marks(config, status, &counted, &not, &told);
     let met = [0, 1, 2, 3, 4].map(|n: usize| marks.get(n).is_some_and(|m| m.met));
-    Compliance { marks, verdict: Verdict::of(met) }
+    let at_hand = at_hand((config, name, job), facts, host, now);
+    let verdict = match Verdict::of(met) {
+        Verdict::Full if at_hand.iter().any(|mark| !mark.met) => Verdict::Partial,
+        other => other,
+    };
+    Compliance { marks, at_hand, verdict }
+}
+
+/// What has to be readable at once, and whether it is there: where no tape is and it could be read just now.
+fn at_hand((config, name, job): (&Config, &str, &Job), facts: &Facts, host: &str, now: i64) -> Vec<Mark> {
+    let policy = config.retention_of(job).map(|(_, retention)| retention.policy);
+    let mark = |(term, hot): (Term, Period)| {
+        let unit = policy.as_ref().map_or(Some(Unit::Daily), |policy| finest(policy, &hot));
+        // A rule that is too short is another mistake.
+        let promise = promise((name, host), term.to_string(), &hot, unit.unwrap_or(Unit::Daily));
+        let (mut has, mut not) = (Vec::new(), Vec::new());
+        for (place, holding) in facts.holdings_of(job) {
+            let tape = config.destinations.get(place).is_none_or(|d| !d.value.is_at_hand());
+            match holding.map(|holding| lack(&promise, holding, (facts, job), now)) {
+                _ if tape => not.push(format!("{place} is a tape")),
+                None => not.push(format!("{place} cannot be read")),
+                Some(Some(lack)) => not.push(format!("{place} has {lack}")),
+                Some(None) => has.push(place),
+            }
+        }
+        let evidence = if has.is_empty() { not.join(", ") } else { format!("in {}", has.join(", ")) };
+        Mark { rule: format!("{hot} at hand, for {term}"), met: !has.is_empty(), evidence }
+    };
+    config.terms_of(job).into_iter().filter_map(|term| Some(mark((term, term.hot()?)))).collect()
+}
+
+/// What a destination lacks of what is promised: each backup on record that is young enough, or one that began at most a slot
+/// later; and one that is old enough, or the first that there ever was, or one at most a slot after that.
+fn lack(promise: &Lock, holding: &Holding, (facts, job): (&Facts, &Job), now: i64) -> Option<String> {
+    let own = holding.snapshots.iter().filter(|s| s.host == promise.host && job_of(s) == Some(&promise.job));
+    let stay: BTreeSet<i64> = own.map(|s| s.start.seconds).collect();
+    let Some(oldest) = stay.first().copied().filter(|_| holding.unrepaired == 0) else {
+        let bad = holding.unrepaired > 0;
+        return Some(
+            if bad { "packs that were bad when they were last read" } else { "no backup" }.to_owned(),
+        );
+    };
+    let read: Vec<&Holding> = facts.holdings_of(job).filter_map(|(_, holding)| holding).collect();
+    let runs = facts.runs(&promise.job, &promise.host);
+    let began: BTreeSet<i64> = runs.iter().map(|(_, run)| run.start.seconds).collect();
+    let gone = |h: &&Holding| h.evidence.unlocked(promise, now, (&began, &stay));
+    if let Some(start) = read.iter().filter_map(gone).min() {
+        let age = age(now.saturating_sub(start));
+        return Some(format!("nothing of the backup of {age} ago, or of the time after it"));
+    }
+    let apart = |from: i64, to: i64| u64::try_from(to.saturating_sub(from)).unwrap_or(0);
+    if apart(oldest, now) >= promise.min {
+        return None;
+    }
+    if read.len() < job.to.len() {
+        // What it does not know of may be on record where nobody can look.
+        return Some("nothing so old, and other destinations cannot be read".to_owned());
+    }
+    let made = runs.iter().find(|(_, run)| run.copies.iter().any(|copy| copy.snapshot.is_some()));
+    let late = made.is_some_and(|(_, run)| apart(run.start.seconds, oldest) > promise.unit);
+    late.then(|| format!("nothing older than {}", age(now.saturating_sub(oldest))))
 }
 
 /// When a copy was last known to read back: nothing unless it is whole, accounted for, read lately, and lies where nothing is
@@ -188,12 +262,12 @@ fn marks(
     let worst = status.findings.first().map_or_else(|| "none".to_owned(), |f| f.what.clone());
     [
         Mark {
-            rule: "3 copies",
+            rule: "3 copies".to_owned(),
             met: counted.len() >= 2,
             evidence: format!("the source, {}{but}", names(counted.iter().collect())),
         },
         Mark {
-            rule: "2 media",
+            rule: "2 media".to_owned(),
             met: media.len() >= 2,
             evidence: if kinds.is_empty() {
                 "none of a copy that counts".to_owned()
@@ -201,9 +275,17 @@ fn marks(
                 kinds.join(", ")
             },
         },
-        Mark { rule: "1 off-site", met: !offsite.is_empty(), evidence: names(offsite) },
-        Mark { rule: "1 that cannot be deleted from here", met: !locked.is_empty(), evidence: names(locked) },
-        Mark { rule: "0 errors", met: status.findings.is_empty(), evidence: format!("{worst}{told}") },
+        Mark { rule: "1 off-site".to_owned(), met: !offsite.is_empty(), evidence: names(offsite) },
+        Mark {
+            rule: "1 that cannot be deleted from here".to_owned(),
+            met: !locked.is_empty(),
+            evidence: names(locked),
+        },
+        Mark {
+            rule: "0 errors".to_owned(),
+            met: status.findings.is_empty(),
+            evidence: format!("{worst}{told}"),
+        },
     ]
 }
 

@@ -92,12 +92,12 @@ fn facts(of: &[Fact]) -> Facts {
     let ledger = Ledger { records, ..Ledger::default() };
     let holding =
         Holding { snapshots: Vec::new(), ledger, evidence, unrepaired: 0, explained: Default::default() };
-    Facts { holdings: [("disk".to_owned(), Ok(holding))].into() }
+    Facts { holdings: [("disk".to_owned(), Ok(holding))].into(), foreign: false }
 }
 
 fn out_of_reach() -> Facts {
     let trouble = Trouble::new(Outcome::Failed, "no route to host");
-    Facts { holdings: [("disk".to_owned(), Err(trouble))].into() }
+    Facts { holdings: [("disk".to_owned(), Err(trouble))].into(), foreign: false }
 }
 
 fn due(config: &Config, facts: &Facts, now: &str, tried: Option<&str>) -> Option<i64> {

@@ -61,6 +61,7 @@ fn config(home: &Path, logs: &Path, dump: &str, check: &str) -> String {
         weekly = "4w"
         [job.home]
         class = "important"
+        owner = "it"
         rto = "1d"
         rpo = "1d2h"
         source = {{ paths = ["{}"] }}
@@ -76,6 +77,7 @@ fn config(home: &Path, logs: &Path, dump: &str, check: &str) -> String {
         retention = "short"
         [job.billing]
         class = "critical"
+        owner = "dba"
         rto = "2h"
         rpo = "1d2h"
         source = {{ pipeline = [{dump}, ["sh", "-c", "cat; test ! -e {}/broken"]], as = "billing.dump", magic = "PGDMP", min_size = "1KiB" }}
@@ -208,7 +210,7 @@ fn line(judged: &Judged) -> String {
     let (s, c, a) = (&judged.status, &judged.compliance, &judged.assessment);
     let findings: Vec<String> =
         s.findings.iter().map(|f| format!("{}: {}", f.outcome.word(), without_ids(&f.what))).collect();
-    let lacks: Vec<&str> = c.marks.iter().filter(|mark| !mark.met).map(|mark| mark.rule).collect();
+    let lacks: Vec<&str> = c.all().filter(|mark| !mark.met).map(|mark| mark.rule.as_str()).collect();
     let gaps = |impact| a.gaps.iter().filter(|gap| gap.impact == impact).count();
     format!(
         "{} (exit {}) · V{} · {} copies · 3-2-1-1-0 {} without {} · backup: {}, gaps: {} high, {} medium, {} low (exit {}) · {}",

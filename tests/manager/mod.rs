@@ -7,4 +7,5 @@ mod notify;
 mod postgres;
 mod refusals;
 mod retry;
+mod terms;
 mod world;

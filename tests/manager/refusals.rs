@@ -205,7 +205,8 @@ fn a_drill_stops_at_any_file_and_leaves_nothing() {
 #[test]
 fn a_critical_job_on_one_site_is_a_mistake() {
     let dir = Path::new("/srv");
-    let critical = "class = \"critical\"\n        rto = \"1h\"\n        rpo = \"2d\"";
+    let critical =
+        "class = \"critical\"\n        owner = \"ops\"\n        rto = \"1h\"\n        rpo = \"2d\"";
     assert!(mistakes(&text(dir, critical)).contains(&"E-DST-02"));
     let inside = text(Path::new("/mnt"), "");
     assert!(mistakes(&inside).contains(&"E-SRC-06"), "a backup in its own source");
@@ -317,6 +318,48 @@ fn all_that_is_reported_is_in_the_stores() {
             .iter()
             .any(|f| f.outcome == Outcome::Damage && f.what.contains("missing from the ledger"))
     );
+}
+
+/// 7 as well: who is asked is written down or the configuration is refused, and a procedure that was changed since it was tried
+/// is one that nobody has tried, for whoever looks.
+#[test]
+fn a_procedure_is_documented_and_tried_or_the_job_fails() {
+    let important = "class = \"important\"\n        rto = \"1h\"\n        rpo = \"2d\"";
+    assert!(mistakes(&text(Path::new("/srv"), important)).contains(&"E-JOB-04"), "nobody is named to ask");
+    let documented = format!("{important}\n        owner = \"ops\"");
+    let mut job = One::new(&documented);
+    let ends = |job: &One| (job.status().outcome(), job.assessment().outcome());
+    let untested = |job: &One| job.status().findings.iter().any(|f| f.rule == "procedure");
+    job.run();
+    job.drill();
+    assert_eq!(ends(&job), (Outcome::Done, Outcome::Done));
+    let changed = format!("{documented}\n        hooks = [{{ at = \"before\", command = [\"true\"] }}]");
+    job.m.configure(&text(job.dir.path(), &changed));
+    assert!(untested(&job));
+    assert_eq!(ends(&job), (Outcome::Unproven, Outcome::Unproven));
+    let facts = Facts::gather(&job.m, &job.m.config, &["home".into()]);
+    let of = (&job.m.config, "home", job.m.job("home"));
+    let rules =
+        compliance::judge(of, &facts, &job.status(), "db01", &[], &|_| Vec::new(), job.m.clock.read());
+    assert!(!rules.marks[4].met && rules.marks[4].evidence.contains("procedure is not tested"), "{rules:?}");
+    // Whoever looks from elsewhere, with a configuration of its own, is told so as soon as a run went by it.
+    let foreign = |m: &Machine| {
+        let facts = Facts { foreign: true, ..Facts::gather(m, &m.config, &["home".into()]) };
+        judge(&m.config, "home", m.job("home"), "db01", &facts, m.clock.read()).outcome()
+    };
+    assert_eq!(foreign(&job.m), Outcome::Done);
+    job.run();
+    assert_eq!(foreign(&job.m), Outcome::Unproven);
+    job.drill();
+    assert_eq!((ends(&job), foreign(&job.m)), ((Outcome::Done, Outcome::Done), Outcome::Done));
+    // A job that nobody depends on is told of it, and does not fail.
+    let standard = "rto = \"1h\"\n        rpo = \"2d\"";
+    let mut job = One::new(standard);
+    job.run();
+    job.drill();
+    job.m.configure(&text(job.dir.path(), &format!("{standard}\n        owner = \"ops\"")));
+    assert_eq!(ends(&job), (Outcome::Done, Outcome::Done));
+    assert!(job.assessment().gaps.iter().any(|gap| gap.risk.contains("procedure is not tested")));
 }
 
 /// 8: never ignore capacity.
@@ -477,6 +520,30 @@ fn clocks_have_to_agree_and_a_waiver_shows() {
     assert!(job.status().waived.is_some());
     job.run();
     assert_eq!(job.ids().len(), 3);
+}
+
+/// The newest record was right when it was written, and the clock of this machine has run ahead since: by it everything is
+/// older than it is.
+#[test]
+fn the_store_is_asked_what_time_it_is_before_anything_goes() {
+    let mut job = One::new("");
+    job.m.configure(&text(job.dir.path(), "").replace("last = 3", "last = 9"));
+    (0..5).for_each(|_| drop(job.run()));
+    assert_eq!(job.ids().len(), 5);
+    let store = job.m.stores["disk"].clone();
+    let (then, ahead) = (job.m.clock.read(), 20 * DAY);
+    job.m.clock.set(then + ahead);
+    store.wrong.store(-ahead, Ordering::SeqCst);
+    let repository = job.m.repository("disk");
+    let ask = || Permit::ask(&repository, &job.ids()[..1], "by hand");
+    let refused = ask().unwrap_err();
+    assert!(matches!(&refused, Error::Refused(why) if why.contains("1728000 seconds apart")), "{refused}");
+    store.wrong.store(-500, Ordering::SeqCst);
+    assert!(ask().is_ok(), "twenty days later by both clocks");
+    assert_eq!(store.list(Area::Announcements).unwrap(), [], "asking leaves nothing behind");
+    // Out of reach, it says nothing, and nothing goes.
+    store.full.store(true, Ordering::SeqCst);
+    assert!(ask().is_err());
 }
 
 /// What is proven where packs are known to be bad, or a source looks wrong, is no copy that counts.

@@ -1,7 +1,7 @@
 //! `bulla assess`: the assessment report of each job, from what is on record in its destinations. The judgement is the
 //! manager's ([`bulla_manager::assess`]).
 
-use super::config::ConfigArgs;
+use super::reported::{Hosts, Looked, ReportArgs, named};
 use crate::context::Context;
 use crate::exit::{Outcome, keep};
 use crate::site::Site;
@@ -13,8 +13,6 @@ use bulla_engine::observer::escape;
 use bulla_manager::assess::{Assessment, History, assess};
 use bulla_manager::config::Class;
 use bulla_manager::outcome::Outcome as Ended;
-use bulla_manager::status::{self, Facts};
-use bulla_manager::{compliance, world};
 use serde::Serialize;
 
 /// What `assess` takes.
@@ -26,11 +24,8 @@ restored all, or reckoned from one of a sample. Current RPO is how much work wou
 last 90 days, and for how much of them the objective held. Each gap has what to type or to write, and the records that show
 it: DESTINATION#CLIENT.NUMBER in the ledger. The exit code is that of the gravest gap.")]
 pub(crate) struct Args {
-    /// Only these jobs
-    #[arg(value_name = "JOB")]
-    jobs: Vec<String>,
     #[command(flatten)]
-    config: ConfigArgs,
+    of: ReportArgs,
 }
 
 const WORDS: Words = Words { during: "check", list_is_result: false };
@@ -47,6 +42,7 @@ struct Document<'a> {
 #[derive(Serialize)]
 struct Line<'a> {
     job: &'a str,
+    host: &'a str,
     system: &'a str,
     data_classification: &'static str,
     current_backup: &'static str,
@@ -87,27 +83,20 @@ struct GapLine<'a> {
 
 /// Says it.
 pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
-    let (config, _) = args.config.read()?.sound()?;
-    let names: Vec<String> =
-        if args.jobs.is_empty() { config.jobs.keys().cloned().collect() } else { args.jobs.clone() };
-    for name in &names {
-        super::config::job(&config, name)?;
-    }
+    let (config, names) = args.of.read()?;
+    let hosts = args.of.hosts();
     let (all, now) = watch(context.ui, WORDS, |observer| {
         let site = Site::new(context, &config, observer, false);
-        let (facts, now, host) = (Facts::gather(&site, &config, &names), world::now(&site), context.host());
-        let one = |name: &String| {
-            let job = &config.jobs.get(name)?.value;
-            let of = (&config, name.as_str(), job);
-            let status = status::judge(&config, name, job, &host, &facts, now);
-            let (place, source) = (|to: &str| site.domain_of(to), site.domains_of_source(job));
-            let rules = compliance::judge(of, &facts, &status, &host, &source, &place, now);
-            Some(assess(of, &facts, (&status, &rules), &host, now))
-        };
-        (names.iter().filter_map(one).collect::<Vec<Assessment>>(), now)
+        let mut looked = Looked::at(context, &site, &config, &names, hosts);
+        let (now, subjects) = (looked.now, looked.subjects(&config, &names, hosts));
+        let all = looked.each_judged(&site, &config, &subjects, |facts, s, judged| {
+            let assessment = assess((&config, s.name, s.job), facts, judged, &s.host, now);
+            (s.host.clone(), assessment)
+        });
+        (all, now)
     });
-    let ended = all.iter().fold(Ended::Done, |ended, a| ended.and(a.outcome()));
-    let told = if context.ui.json { document(context, &all, ended, now) } else { tell(context, &all) };
+    let ended = all.iter().fold(Ended::Done, |ended, (_, a)| ended.and(a.outcome()));
+    let told = if context.ui.json { document(context, &all, ended, now) } else { tell(context, &all, hosts) };
     keep(ended.into(), told)
 }
 
@@ -130,7 +119,7 @@ fn percent(history: &History) -> Option<f64> {
     Some(permille as f64 / 10.0)
 }
 
-fn document(context: &Context<'_>, all: &[Assessment], ended: Ended, now: i64) -> Outcome<()> {
+fn document(context: &Context<'_>, all: &[(String, Assessment)], ended: Ended, now: i64) -> Outcome<()> {
     context.ui.document(&Document {
         message_type: "assessment",
         schema_version: SCHEMA,
@@ -140,7 +129,7 @@ fn document(context: &Context<'_>, all: &[Assessment], ended: Ended, now: i64) -
     })
 }
 
-fn of(a: &Assessment) -> Line<'_> {
+fn of((host, a): &(String, Assessment)) -> Line<'_> {
     let gaps = a.gaps.iter().map(|gap| GapLine {
         exit: gap.outcome.code(),
         risk: &gap.risk,
@@ -150,6 +139,7 @@ fn of(a: &Assessment) -> Line<'_> {
     });
     Line {
         job: &a.job,
+        host,
         system: &a.system,
         data_classification: class(a.class),
         current_backup: a.current.word(),
@@ -178,13 +168,13 @@ fn length(seconds: i64) -> String {
     super::status::short(seconds)
 }
 
-fn tell(context: &Context<'_>, all: &[Assessment]) -> Outcome<()> {
+fn tell(context: &Context<'_>, all: &[(String, Assessment)], hosts: Hosts<'_>) -> Outcome<()> {
     let mut out = context.ui.results();
-    for (n, a) in all.iter().enumerate() {
+    for (n, (host, a)) in all.iter().enumerate() {
         if n > 0 {
             out.line("")?;
         }
-        for line in lines(a) {
+        for line in lines(&named(&a.job, host, hosts), a) {
             out.line(escape(line.as_bytes()))?;
         }
     }
@@ -192,9 +182,9 @@ fn tell(context: &Context<'_>, all: &[Assessment]) -> Outcome<()> {
 }
 
 /// The report as the template has it.
-fn lines(a: &Assessment) -> Vec<String> {
+fn lines(job: &str, a: &Assessment) -> Vec<String> {
     let none = |what: &str| what.to_owned();
-    let system = if a.system == a.job { a.job.clone() } else { format!("{} (job {})", a.system, a.job) };
+    let system = if a.system == a.job { job.to_owned() } else { format!("{} (job {job})", a.system) };
     let verified = a.last_verified.as_ref().map_or_else(
         || none("never"),
         |v| format!("{} (V{}, {})", time(v.at), v.level as u8, v.places.join(" + ")),

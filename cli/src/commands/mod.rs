@@ -22,6 +22,7 @@ mod policy;
 mod protect;
 mod prune;
 mod repair;
+pub(crate) mod reported;
 mod rescue_kit;
 mod restore;
 mod retain;

@@ -10,7 +10,7 @@ use crate::ui::json::SCHEMA;
 use crate::ui::table::Table;
 use bulla_engine::retention::Policy;
 use bulla_manager::policy::simulate::{Day, Kept, Play, Stopped, stored};
-use bulla_manager::policy::{Compliance, Preset, Reach, Short, rules};
+use bulla_manager::policy::{Compliance, Preset, Reach, rules};
 use clap::Subcommand;
 use jiff::civil::Date;
 use jiff::{Span, Zoned};
@@ -53,6 +53,8 @@ struct Which {
 struct Meant {
     policy: Policy,
     compliance: Vec<Compliance>,
+    /// Where a job's backups are at hand.
+    at_hand: Option<Vec<String>>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -94,7 +96,7 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
 
 impl Which {
     fn meant(&self) -> Outcome<Meant> {
-        let mut compliance = self.compliance.clone();
+        let (mut compliance, mut at_hand) = (self.compliance.clone(), None);
         let policy = match (self.preset, &self.job) {
             (Some(preset), _) => self.retention.over(preset.policy()),
             (None, Some(name)) => {
@@ -103,29 +105,37 @@ impl Which {
                 let (_, retention) = config.retention_of(job).ok_or_else(|| {
                     Failure::Usage(format!("job {name} keeps everything: it has no retention"))
                 })?;
-                let terms = retention.compliance.iter().chain(&job.compliance).map(|at| at.value);
+                let terms = config.terms_of(job).into_iter();
                 compliance.extend(terms.filter(|c| !self.compliance.contains(c)));
+                at_hand = Some(config.at_hand(job).into_iter().map(str::to_owned).collect());
                 self.retention.over(retention.policy)
             }
             (None, None) => self.retention.policy()?,
         };
-        Ok(Meant { policy, compliance })
+        Ok(Meant { policy, compliance, at_hand })
     }
 }
 
 impl Meant {
-    fn shortfalls(&self) -> Vec<Short> {
-        self.compliance.iter().filter_map(|c| c.shortfall(&self.policy)).collect()
+    /// What a term wants at hand and is nowhere but on tape.
+    fn far(&self, term: Compliance) -> Option<String> {
+        let nowhere = self.at_hand.as_ref().is_some_and(Vec::is_empty);
+        let hot = term.hot().filter(|_| nowhere)?;
+        Some(format!(
+            "{term} wants the newest {hot} at hand, and all destinations of the job are tapes; name another one in to"
+        ))
     }
-}
 
-/// A contradiction is told where the results are, too: they are about it.
-fn verdict(short: &[Short]) -> Outcome {
-    if short.is_empty() {
-        return Ok(Code::Done);
+    /// A contradiction is told where the results are, too: they are about it.
+    fn verdict(&self) -> Outcome {
+        let short = |c: &Compliance| c.shortfall(&self.policy).map(|short| short.to_string());
+        let all: Vec<String> =
+            self.compliance.iter().flat_map(|c| short(c).into_iter().chain(self.far(*c))).collect();
+        if all.is_empty() {
+            return Ok(Code::Done);
+        }
+        Err(Failure::Usage(format!("the policy contradicts what the data is under: {}", all.join("; "))))
     }
-    let all: Vec<String> = short.iter().map(Short::to_string).collect();
-    Err(Failure::Usage(format!("the policy contradicts what the data is under: {}", all.join("; "))))
 }
 
 #[derive(Serialize)]
@@ -133,6 +143,9 @@ struct Term {
     name: &'static str,
     min: Option<String>,
     hot: Option<String>,
+    /// Of a job: where that is, by its configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at_hand: Option<Vec<String>>,
     note: &'static str,
     met: bool,
     fix: Option<String>,
@@ -156,8 +169,9 @@ fn show(context: &Context<'_>, which: &Which) -> Outcome {
             name: c.name(),
             min: c.min().map(|p| p.to_string()),
             hot: c.hot().map(|p| p.to_string()),
+            at_hand: meant.at_hand.clone().filter(|_| c.hot().is_some()),
             note: c.note(),
-            met: short.is_none(),
+            met: short.is_none() && meant.far(*c).is_none(),
             fix: short.map(|s| format!("{} = \"{}\"", s.fix.0, s.fix.1)),
         }
     };
@@ -170,7 +184,7 @@ fn show(context: &Context<'_>, which: &Which) -> Outcome {
     };
     if context.ui.json {
         context.ui.document(&shown)?;
-        return verdict(&meant.shortfalls());
+        return meant.verdict();
     }
     let mut out = context.ui.results();
     let mut table = Table::new(&["Rule", "Keeps", "Promises"]);
@@ -185,12 +199,14 @@ fn show(context: &Context<'_>, which: &Which) -> Outcome {
     out.line(format!("one can always go back: {}", shown.reach))?;
     for term in &shown.compliance {
         let min = term.min.as_deref().unwrap_or("no minimum");
-        let hot = term.hot.as_ref().map(|h| format!(", {h} at hand")).unwrap_or_default();
+        let places = term.at_hand.as_ref().filter(|places| !places.is_empty());
+        let places = places.map(|places| format!(" in {}", places.join(", "))).unwrap_or_default();
+        let hot = term.hot.as_ref().map(|h| format!(", {h} at hand{places}")).unwrap_or_default();
         let met = if term.met { "met" } else { "NOT MET" };
         out.line(format!("{}: {min}{hot}: {met} ({})", term.name, term.note))?;
     }
     out.finish()?;
-    verdict(&meant.shortfalls())
+    meant.verdict()
 }
 
 /// One day of the JSON lines.
@@ -264,7 +280,7 @@ fn play(context: &Context<'_>, args: &Simulate) -> Outcome {
     } else {
         print_years(context, args, &play, &shown, &judged, bytes_of)?;
     }
-    verdict(&meant.shortfalls())
+    meant.verdict()
 }
 
 /// The moments of a day's snapshots, in the zone of its end.

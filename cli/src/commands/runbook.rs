@@ -2,6 +2,7 @@
 //! manager's ([`bulla_manager::runbook`]).
 
 use super::config::ConfigArgs;
+use super::reported::{HostArgs, Looked};
 use super::status::short;
 use crate::context::{Context, canonical};
 use crate::exit::{Code, Failure, Outcome, keep};
@@ -14,8 +15,6 @@ use bulla_engine::format::tree::Timestamp;
 use bulla_engine::observer::escape;
 use bulla_manager::compliance::Domain;
 use bulla_manager::runbook::{Item, Runbook, write};
-use bulla_manager::status::Facts;
-use bulla_manager::world;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -35,6 +34,8 @@ pub(crate) struct Args {
     /// Restore into this new directory
     #[arg(long, value_name = "DIR", default_value = "/mnt/restored")]
     target: PathBuf,
+    #[command(flatten)]
+    of: HostArgs,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -89,11 +90,16 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     let target = canonical(&args.target);
     let target = target.to_str().ok_or_else(|| Failure::Usage("--target has to be UTF-8".into()))?;
     let names = [args.job.clone()];
+    let hosts = args.of.hosts();
     let written = watch(context.ui, WORDS, |observer| {
         let site = Site::new(context, &config, observer, false);
-        let (facts, now, host) = (Facts::gather(&site, &config, &names), world::now(&site), context.host());
+        let mut looked = Looked::at(context, &site, &config, &names, hosts);
+        let (now, subjects) = (looked.now, looked.subjects(&config, &names, hosts));
         let away = |to: &str| site.domain_of(to).iter().any(|d| matches!(d, Domain::Host(_)));
-        write((&config, &args.job, job), &facts, &host, (args.from.as_deref(), target), &away, now)
+        let from = (args.from.as_deref(), target);
+        let all = looked
+            .each(&subjects, |facts, s| write((&config, s.name, s.job), facts, &s.host, from, &away, now));
+        all.into_iter().flatten().next()
     });
     let Some(runbook) = written else {
         let text = format!("there is no snapshot of job {} that could be restored", args.job);

@@ -1,7 +1,7 @@
 //! `bulla status`: how jobs stand, from what is on record in their destinations. The judgement is the manager's
 //! ([`bulla_manager::status`]).
 
-use super::config::ConfigArgs;
+use super::reported::{Hosts, ReportArgs, named};
 use crate::context::Context;
 use crate::exit::{Outcome, keep};
 use crate::notices::{self, Judged};
@@ -14,7 +14,11 @@ use bulla_manager::config::Length;
 use bulla_manager::outcome::Outcome as Ended;
 use bulla_manager::status::JobStatus;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+
+/// Destination, host and job of what the configuration does not know.
+type Unknown = BTreeSet<(String, String, String)>;
 
 /// What `status` takes.
 #[derive(Debug, clap::Args)]
@@ -23,14 +27,11 @@ V: how far the newest backup is proven: 0 committed, 1 all is there, 2 it was re
 4 an application worked with what was restored. RPO: how much work would be lost now, and how much may be. RTO: how long a
 restore takes by the last drill (m: measured, x: reckoned from a sample), and how long it may.")]
 pub(crate) struct Args {
-    /// Only these jobs
-    #[arg(value_name = "JOB")]
-    jobs: Vec<String>,
-    /// Write metrics for Prometheus into this file [default: what the configuration says]
-    #[arg(long, value_name = "FILE")]
-    metrics: Option<PathBuf>,
     #[command(flatten)]
-    config: ConfigArgs,
+    of: ReportArgs,
+    /// Write metrics for Prometheus into this file [default: what the configuration says]
+    #[arg(long, value_name = "FILE", conflicts_with = "all_hosts")]
+    metrics: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -42,6 +43,16 @@ struct Document<'a> {
     jobs: Vec<Line<'a>>,
     /// Channels with something undelivered.
     channels: Vec<ChannelLine<'a>>,
+    /// With all hosts: jobs on record that the configuration does not know.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unknown: Vec<UnknownLine<'a>>,
+}
+
+#[derive(Serialize)]
+struct UnknownLine<'a> {
+    destination: &'a str,
+    host: &'a str,
+    job: &'a str,
 }
 
 #[derive(Serialize)]
@@ -56,6 +67,7 @@ struct ChannelLine<'a> {
 #[derive(Serialize)]
 struct Line<'a> {
     job: &'a str,
+    host: &'a str,
     state: &'static str,
     exit: u8,
     level: u8,
@@ -87,27 +99,24 @@ struct FindingLine<'a> {
 
 /// Says it.
 pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
-    let (config, _) = args.config.read()?.sound()?;
-    let names: Vec<String> =
-        if args.jobs.is_empty() { config.jobs.keys().cloned().collect() } else { args.jobs.clone() };
-    for name in &names {
-        super::config::job(&config, name)?;
-    }
-    let judged = Judged::of(context, &config, &names);
-    // A part of the jobs would take the others' place.
+    let (config, names) = args.of.read()?;
+    let hosts = args.of.hosts();
+    let judged = Judged::of_hosts(context, &config, &names, hosts);
+    // A part of the jobs, or another host's, would take the others' place.
     let whole =
-        config.host.metrics.as_ref().map(|at| PathBuf::from(&at.value)).filter(|_| args.jobs.is_empty());
+        config.host.metrics.as_ref().map(|at| PathBuf::from(&at.value)).filter(|_| args.of.is_whole());
     if let Some(path) = args.metrics.clone().or(whole) {
         judged.measure(context, &config, &path);
     }
+    let unknown = if hosts == Hosts::All { judged.facts.others(&config) } else { Unknown::new() };
     let (all, now) = (&judged.jobs, judged.now);
     let ended = all.iter().fold(Ended::Done, |ended, job| ended.and(job.outcome()));
     let mut channels = notices::lines(context, &config);
     channels.retain(|line| line.complaint().is_some());
     let told = if context.ui.json {
-        document(context, all, &channels, ended, now)
+        document(context, (all, &unknown), &channels, ended, now)
     } else {
-        table(context, all, &channels, now)
+        table(context, (all, &unknown, hosts), &channels, now)
     };
     keep(ended.into(), told)
 }
@@ -128,6 +137,7 @@ fn line(s: &JobStatus) -> Line<'_> {
     });
     Line {
         job: &s.job,
+        host: &s.host,
         state: s.outcome().word(),
         exit: s.outcome().code(),
         level: s.level as u8,
@@ -160,7 +170,7 @@ fn channel_line(line: &notices::Line) -> ChannelLine<'_> {
 
 fn document(
     context: &Context<'_>,
-    all: &[JobStatus],
+    (all, unknown): (&[JobStatus], &Unknown),
     channels: &[notices::Line],
     ended: Ended,
     now: i64,
@@ -172,6 +182,10 @@ fn document(
         exit: ended.code(),
         jobs: all.iter().map(line).collect(),
         channels: channels.iter().map(channel_line).collect(),
+        unknown: unknown
+            .iter()
+            .map(|(destination, host, job)| UnknownLine { destination, host, job })
+            .collect(),
     })
 }
 
@@ -189,8 +203,14 @@ fn of(is: Option<String>, may: Option<i64>) -> String {
     may.map_or_else(|| is.clone(), |may| format!("{is} / {}", short(may)))
 }
 
-fn table(context: &Context<'_>, all: &[JobStatus], channels: &[notices::Line], now: i64) -> Outcome<()> {
+fn table(
+    context: &Context<'_>,
+    (all, unknown, hosts): (&[JobStatus], &Unknown, Hosts<'_>),
+    channels: &[notices::Line],
+    now: i64,
+) -> Outcome<()> {
     let mut out = context.ui.results();
+    let (named, others) = (|s: &JobStatus| named(&s.job, &s.host, hosts), hosts != Hosts::Own);
     let worst = |s: &&JobStatus| s.findings.first().map(|f| f.outcome.rank());
     if let Some((s, f)) = all
         .iter()
@@ -198,10 +218,11 @@ fn table(context: &Context<'_>, all: &[JobStatus], channels: &[notices::Line], n
         .min_by_key(|s| (worst(s), s.proven))
         .and_then(|s| Some((s, s.findings.first()?)))
     {
-        out.line(escape(format!("FIRST: {}: {}  → {}", s.job, f.what, f.fix).as_bytes()))?;
+        out.line(escape(format!("FIRST: {}: {}  → {}", named(s), f.what, f.fix).as_bytes()))?;
     }
-    let mut table =
-        Table::new(&["Job", "Last OK", "V", "RPO now / may", "RTO / may", "Drill", "Copies", "State"]);
+    let mut heads = vec!["Job", "Last OK", "V", "RPO now / may", "RTO / may", "Drill", "Copies", "State"];
+    heads.extend(others.then_some("Host"));
+    let mut table = Table::new(&heads);
     for s in all {
         let rto = s.rto.map(|(seconds, measured)| {
             format!(
@@ -217,7 +238,7 @@ fn table(context: &Context<'_>, all: &[JobStatus], channels: &[notices::Line], n
         if s.waived.is_some() {
             state.push_str(", rules lifted");
         }
-        table.row(vec![
+        let mut row = vec![
             vec![escape(s.job.as_bytes())],
             vec![s.last_ok.map_or_else(|| "never".to_owned(), time)],
             vec![(s.level as u8).to_string()],
@@ -226,21 +247,29 @@ fn table(context: &Context<'_>, all: &[JobStatus], channels: &[notices::Line], n
             vec![s.drill.map_or_else(|| "never".to_owned(), |at| format!("{} ago", short(now - at)))],
             vec![s.copies.to_string()],
             vec![state],
-        ]);
+        ];
+        row.extend(others.then(|| vec![escape(s.host.as_bytes())]));
+        table.row(row);
     }
     for line in table.lines() {
         out.line(line)?;
     }
     for s in all {
         for f in &s.findings {
-            let line = format!("{}: {}: {}  → {}", s.job, f.outcome.word(), f.what, f.fix);
+            let line = format!("{}: {}: {}  → {}", named(s), f.outcome.word(), f.what, f.fix);
             out.line(escape(line.as_bytes()))?;
         }
         if let Some((until, why)) = &s.waived {
             let until = time(*until);
-            let line = format!("{}: the rules about letting go are lifted until {until}: {why}", s.job);
+            let line = format!("{}: the rules about letting go are lifted until {until}: {why}", named(s));
             out.line(escape(line.as_bytes()))?;
         }
+    }
+    for (place, host, job) in unknown {
+        let line = format!(
+            "{job} of {host} is on record in {place} and goes there by no job here: nothing is judged of it"
+        );
+        out.line(escape(line.as_bytes()))?;
     }
     for complaint in channels.iter().filter_map(notices::Line::complaint) {
         out.line(escape(complaint.as_bytes()))?;

@@ -250,11 +250,8 @@ impl Collector<'_> {
 
     /// Now, by the store's clock: the time it gave this run's own announcement.
     fn store_time(&self, own: &RunId) -> Result<i64> {
-        let name = ObjectName::Announcement(*own, 0);
-        match self.repository.backend().stat(&name)? {
-            Some(stat) => Ok(stat.modified),
-            None => Err(survey::unseen(self.repository, own, "announcements")),
-        }
+        let announced = self.repository.announced_at(own)?;
+        announced.ok_or_else(|| survey::unseen(self.repository, own, "announcements"))
     }
 
     /// Snapshots that an earlier collector let die: the body is in the death, so the object may go.

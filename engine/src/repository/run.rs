@@ -181,6 +181,28 @@ impl Drop for Run<'_> {
 }
 
 impl Repository {
+    /// When a run was announced, by the store's clock.
+    pub(crate) fn announced_at(&self, run: &RunId) -> Result<Option<i64>> {
+        let stat = self.backend().stat(&ObjectName::Announcement(*run, 0))?;
+        Ok(stat.map(|stat| stat.modified))
+    }
+
+    /// How far the store's clock is from this machine's now, in seconds: a reader is announced and withdrawn, which says
+    /// nothing to anybody.
+    pub(crate) fn clocks_apart(&self) -> Result<u64> {
+        let clock = &self.env().clock;
+        let before = clock.now().seconds;
+        let (run, _) = Run::open(self, RunKind::Reader, &[])?;
+        let after = clock.now().seconds;
+        let Some(there) = self.announced_at(&run.id())? else {
+            let reason = "the store does not show what was just put there".to_owned();
+            return Err(Error::Damaged { what: ObjectName::Announcement(run.id(), 0).to_string(), reason });
+        };
+        // A put may take long.
+        let between = (before.min(after)..=before.max(after)).contains(&there);
+        Ok(if between { 0 } else { there.abs_diff(before).min(there.abs_diff(after)) })
+    }
+
     /// `snap/S` is a snapshot and there is no authentic `gone/S`; `check` reports a forged one. The order of the two
     /// requests matters (SPEC 14).
     pub fn alive(&self, snapshot: &RunId) -> Result<bool> {

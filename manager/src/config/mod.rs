@@ -20,7 +20,7 @@ pub use expect::Expectation;
 pub use mistake::{Mistake, Place};
 pub(crate) use rules::local;
 pub use section::At;
-pub use size::Size;
+pub use size::{Limits, Rate, Size};
 pub use value::{Backoff, Length};
 
 use crate::policy::Compliance;
@@ -115,6 +115,15 @@ pub struct Destination {
     pub append_only: bool,
     /// What each run locks there anew.
     pub worm: Option<At<Worm>>,
+    /// How fast it may be written to and read from.
+    pub limits: Limits,
+}
+
+impl Destination {
+    /// True if it can be read at once, without somebody fetching a tape first.
+    pub fn is_at_hand(&self) -> bool {
+        self.media.as_ref().is_none_or(|at| at.value != Media::Tape)
+    }
 }
 
 /// What a store with object lock keeps against everybody, from each run on.

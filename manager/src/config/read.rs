@@ -5,8 +5,8 @@ use super::entries::{entries, quoted};
 use super::mistake::{Mistake, Place};
 use super::section::{At, Section, Source};
 use super::{
-    Class, Config, Destination, Drill, File, Hook, HookAt, Host, Job, JobSource, Length, Media, Missed, Read,
-    Retention, Retry, SecretRef, Verify, Worm, rules,
+    Class, Config, Destination, Drill, File, Hook, HookAt, Host, Job, JobSource, Length, Limits, Media,
+    Missed, Read, Retention, Retry, SecretRef, Verify, Worm, rules,
 };
 use crate::policy::{Compliance, Preset, place};
 use bulla_engine::backend::LockMode;
@@ -179,7 +179,16 @@ fn destination(s: &mut Section<'_>) -> Option<Destination> {
     let site = s.text("site", "Where that stands");
     let append_only = s.flag("append_only", "This machine cannot delete there").is_some_and(|at| at.value);
     let worm = s.table("worm", "What each run locks there anew, in a bucket with object lock", worm);
-    Some(Destination { url: url?, options, key, password, media, site, append_only, worm })
+    let limits = s.table("limits", "How fast it may be written to and read from", |s| Some(limits(s)));
+    let limits = limits.map(|at| at.value).unwrap_or_default();
+    Some(Destination { url: url?, options, key, password, media, site, append_only, worm, limits })
+}
+
+fn limits(s: &mut Section<'_>) -> Limits {
+    let upload =
+        s.parsed("upload", "At most this much a second is written, like 10MiB; a bare number is KiB");
+    let download = s.parsed("download", "At most this much a second is read, by drills as well");
+    Limits { upload: upload.map(|at| at.value), download: download.map(|at| at.value) }
 }
 
 fn worm(s: &mut Section<'_>) -> Option<Worm> {
@@ -360,9 +369,13 @@ fn retry(s: &mut Section<'_>) -> Retry {
 
 /// What has to be said of a job. What is there and cannot be read is another mistake, told already.
 fn promises(s: &Section<'_>, class: Class, verify: Verify) {
-    for (key, example) in [("rto", "2h"), ("rpo", "1d2h")] {
+    let need = "what you need and not what you have";
+    let owner = "whom to ask when it has to be restored: the recovery procedure names them";
+    for (key, example, why) in
+        [("rto", "2h", need), ("rpo", "1d2h", need), ("owner", "ops@example.net", owner)]
+    {
         if class >= Class::Important && !s.has(key) {
-            let fix = format!("write {key} = \"{example}\", what you need and not what you have");
+            let fix = format!("write {key} = \"{example}\", {why}");
             s.lacks("E-JOB-04", format!("is important and has no {key}"), fix);
         }
     }

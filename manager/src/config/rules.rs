@@ -29,6 +29,7 @@ pub(super) fn judge(config: &Config, mistakes: &mut Vec<Mistake>) {
         judge.names(name, job);
         judge.copies(name, job);
         judge.channels(name, job);
+        judge.at_hand(name, job);
         judge.source(name, job);
         if let Some((at, retention)) = config.retention_of(&job.value) {
             judge.terms(&format!("job {name}"), at, &retention.policy, &job.value.compliance);
@@ -47,6 +48,26 @@ impl Config {
             name.value.parse::<Preset>().ok().map(|p| Retention { policy: p.policy(), compliance: vec![] })
         };
         self.retentions.get(&name.value).map(|at| at.value.clone()).or_else(preset).map(|found| (name, found))
+    }
+}
+
+impl Config {
+    /// What a job's data is under, by itself and by its retention, each once.
+    pub fn terms_of(&self, job: &Job) -> Vec<Compliance> {
+        let retention = self.retention_of(job).map(|(_, retention)| retention.compliance);
+        let mut terms: Vec<Compliance> = Vec::new();
+        for at in retention.iter().flatten().chain(&job.compliance) {
+            if !terms.contains(&at.value) {
+                terms.push(at.value);
+            }
+        }
+        terms
+    }
+
+    /// The destinations of a job that can be read at once.
+    pub fn at_hand<'j>(&self, job: &'j Job) -> Vec<&'j str> {
+        let here = |to: &&At<String>| self.destinations.get(&to.value).is_some_and(|d| d.value.is_at_hand());
+        job.to.iter().filter(here).map(|to| to.value.as_str()).collect()
     }
 }
 
@@ -147,6 +168,36 @@ impl Judge<'_> {
                 "add a destination elsewhere, and say site = \"…\" of the host and of it",
             );
         }
+    }
+
+    /// What has to be at hand is nowhere but on tape. That it is kept long enough is another rule ([`Self::terms`]): what is
+    /// at hand is kept as long as the rest.
+    fn at_hand(&mut self, name: &str, job: &At<Job>) {
+        let config = self.config;
+        let hot = |c: Compliance| c.hot().map(|hot| (c, hot));
+        let known = job.value.to.iter().all(|to| config.destinations.contains_key(&to.value));
+        let (Some((term, hot)), Some(first)) =
+            (config.terms_of(&job.value).into_iter().find_map(hot), job.value.to.first())
+        else {
+            return;
+        };
+        if !known || !config.at_hand(&job.value).is_empty() {
+            return;
+        }
+        let names = job.value.to.iter().map(|to| to.value.as_str());
+        let other = config.destinations.iter().find(|(_, d)| d.value.is_at_hand());
+        let all: Vec<String> =
+            names.chain(other.map(|(name, _)| name.as_str())).map(|n| format!("{n:?}")).collect();
+        let fix = match other {
+            Some(_) => format!("the smallest change: to = [{}]", all.join(", ")),
+            None => format!(
+                "describe a destination on other media, like media = \"hdd\", and name it: to = [{}, \"…\"]",
+                all.join(", ")
+            ),
+        };
+        let what =
+            format!("job {name}: {term} wants the newest {hot} at hand, and all its destinations are tapes");
+        self.say(first, "E-CMP-02", what, fix);
     }
 
     /// A source that holds its own backup grows for ever; a compressed one is stored whole each time.

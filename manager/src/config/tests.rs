@@ -38,7 +38,7 @@ fn the_starter_is_sound() {
 
 #[test]
 fn each_mistake_has_its_code_and_its_fix() {
-    let high = ["class = \"critical\"", "rto = \"1h\""];
+    let high = ["class = \"critical\"", "rto = \"1h\"", "owner = \"ops\""];
     for (lines, code, said) in [
         (&["scedule = \"30 1 * * *\""][..], "E-KEY-01", "did you mean schedule?"),
         (&["owner = 7"], "E-KEY-02", "of type integer; write text, in quotes"),
@@ -79,6 +79,7 @@ fn each_mistake_has_its_code_and_its_fix() {
         (&["retention = \"user-date\""], "E-REF-01", "did you mean user-data?"),
         (&["class = \"important\""], "E-JOB-04", "has no rto"),
         (&["class = \"important\"", "rto = \"1h\"", "rpo = none"], "E-JOB-04", "has no rpo"),
+        (&["class = \"important\"", "rto = \"1h\""], "E-JOB-04", "has no owner; write owner ="),
         (&high, "E-DST-02", "no destination is known to be on another site"),
         (&["class = \"critical\"", "rto = \"1h\"", "verify = \"off\""], "E-VER-01", "write verify = \"new\""),
         (&["schedule = \"OnCalendar=Mon..Fri 01:30\""], "E-RET-05", "3d may pass between runs"),
@@ -171,7 +172,7 @@ fn what_is_right_is_not_called_wrong() {
 #[test]
 fn a_mistake_draws_no_others_after_it() {
     let codes = |text: &str| told(text).into_iter().map(|(code, _)| code).collect::<Vec<_>>().join(", ");
-    let important = ["class = \"important\"", "rto = \"soon\""];
+    let important = ["class = \"important\"", "rto = \"soon\"", "owner = \"ops\""];
     assert_eq!(codes(&with_job(&important)), "E-VAL-01 12");
     assert_eq!(codes(&with_job(&["schedule = \"daily\""])), "E-VAL-01 10");
     assert_eq!(codes(&with_job(&["to = [\"disk\", 3]"])), "E-KEY-02 10");
@@ -203,6 +204,59 @@ fn secrets_are_places_and_nothing_else() {
     for key in ["fd = 3", "file = \"/a\"", "systemd = \"a\"", "command = [\"pass\", \"show\"]"] {
         assert_eq!(told_of(&format!("key = {{ {key} }}")), []);
     }
+}
+
+/// The law wants the newest months where they can be read at once.
+#[test]
+fn what_has_to_be_at_hand_is_not_on_tapes_alone() {
+    let kept = "retention = \"own\"";
+    let text = |to: &str, compliance: &str, more: &str| {
+        let tape = DISK.replace("destination.disk", "destination.vault") + "media = \"tape\"\n";
+        let own = format!("[retention.own]\ndaily = \"7d\"\nmonthly = \"12m\"\n{compliance}\n");
+        let job = with_job(&[kept, &format!("to = {to}")]).replace(DISK, "");
+        format!("{own}{tape}{more}{job}")
+    };
+    let pci = "compliance = [\"pci-dss\"]";
+    let alone = told(&text("[\"vault\"]", pci, ""));
+    assert_eq!(alone.len(), 1, "{alone:?}");
+    assert!(
+        alone[0].0.starts_with("E-CMP-02") && alone[0].1.contains("wants the newest 3m at hand"),
+        "{alone:?}"
+    );
+    assert!(alone[0].1.contains("to = [\"vault\", \"…\"]"), "{alone:?}");
+    // The fix that is named is one.
+    let beside = told(&text("[\"vault\"]", pci, DISK));
+    let fix = beside[0].1.split("the smallest change: to = ").nth(1).unwrap();
+    assert_eq!(fix, "[\"vault\", \"disk\"]");
+    assert_eq!(told(&text(fix, pci, DISK)), []);
+    assert_eq!(told(&text("[\"vault\"]", "compliance = [\"gdpr\"]", "")), []);
+    // The job's own word counts as well; and of a destination that nobody knows nothing is said.
+    let own = text("[\"vault\"]", "", "") + pci + "\n";
+    assert!(told(&own)[0].0.starts_with("E-CMP-02"), "{:?}", told(&own));
+    let unknown = told(&text("[\"vault\", \"nas\"]", pci, ""));
+    assert!(unknown.len() == 1 && unknown[0].0.starts_with("E-REF-01"), "{unknown:?}");
+}
+
+#[test]
+fn a_destination_has_limits_of_its_own() {
+    let of = |line: &str| format!("{DISK}{line}\n");
+    let limits = |line: &str| read(&of(line)).config.destinations["disk"].value.limits;
+    let written = limits("limits = { upload = \"10MiB\", download = \"200\" }");
+    assert_eq!(written, Limits { upload: "10M/s".parse().ok(), download: "200KiB".parse().ok() });
+    assert_eq!(limits(""), Limits::default());
+    for (line, code, said) in [
+        ("limits = { upload = \"0\" }", "E-VAL-01 5", "leave it out for no limit"),
+        ("limits = { download = \"fast\" }", "E-VAL-01 5", "not a size like 512K, 10M"),
+        ("limits = { upload = 10 }", "E-KEY-02 5", "write text"),
+        ("limits = { uplaod = \"1M\" }", "E-KEY-01 5", "did you mean upload?"),
+        ("limits = \"10MiB\"", "E-KEY-02 5", "write a table"),
+    ] {
+        let found = told(&of(line));
+        assert!(found.len() == 1 && found[0].0 == code && found[0].1.contains(said), "{line}\n{found:?}");
+    }
+    let schema = Config::schema();
+    let place = &schema["properties"]["destination"]["additionalProperties"]["properties"]["limits"];
+    assert_eq!(place["properties"]["upload"]["type"], "string");
 }
 
 #[test]
@@ -367,7 +421,7 @@ fn who_is_told_exists_and_critical_jobs_have_two() {
     let far = "site = \"far\"\n";
     let critical = with_channel(MAIL)
         .replace("site = \"here\"\n", far)
-        .replace("notify =", "class = \"critical\"\nrto = \"1h\"\nnotify =");
+        .replace("notify =", "class = \"critical\"\nrto = \"1h\"\nowner = \"ops\"\nnotify =");
     let critical = format!("[host]\nsite = \"here\"\nmetrics = \"/m/bulla.prom\"\n{critical}");
     assert!(codes(&critical).starts_with("W-NOT-01 "), "{}", codes(&critical));
     let two = format!("{critical}[notify.two]\n{MAIL}\n").replace("[\"ops\"]", "[\"ops\", \"two\"]");

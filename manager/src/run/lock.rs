@@ -6,6 +6,7 @@
 use crate::config::{Config, Job};
 use crate::policy::{Reach, rules, slot_hours};
 use bulla_engine::format::ledger::Lock;
+use bulla_engine::retention::{Period, Policy, Unit};
 
 /// A snapshot may begin so many hours after its run: hooks and attempts come first.
 const SLACK: i64 = 12;
@@ -13,25 +14,33 @@ const SLACK: i64 = 12;
 /// The locks of a job; since when they hold is for the caller to say.
 pub(super) fn wanted(config: &Config, name: &str, job: &Job, host: &str) -> Vec<Lock> {
     let Some((_, retention)) = config.retention_of(job) else { return Vec::new() };
-    let terms = retention.compliance.iter().chain(&job.compliance);
     let lock = |compliance: crate::policy::Compliance| {
         let min = compliance.min()?;
-        let long = |keep| Reach::of_rule(keep).covers(&min);
         // The finest rule that is long enough is what the term is met by.
-        let (unit, _) = rules(&retention.policy).into_iter().find(|(_, keep)| long(*keep))?;
-        Some(Lock {
-            job: name.to_owned(),
-            host: host.to_owned(),
-            term: compliance.to_string(),
-            min: min.shortest().unsigned_abs(),
-            unit: (slot_hours(unit).unwrap_or(0) + SLACK).unsigned_abs() * 3600,
-            since: 0,
-        })
+        let unit = finest(&retention.policy, &min)?;
+        Some(promise((name, host), compliance.to_string(), &min, unit))
     };
-    let mut locks: Vec<Lock> = terms.filter_map(|at| lock(at.value)).collect();
+    let mut locks: Vec<Lock> = config.terms_of(job).into_iter().filter_map(lock).collect();
     locks.sort_by(|a, b| a.term.cmp(&b.term));
-    locks.dedup();
     locks
+}
+
+/// The finest rule of a policy that reaches so far.
+pub(crate) fn finest(policy: &Policy, min: &Period) -> Option<Unit> {
+    let long = |keep| Reach::of_rule(keep).covers(min);
+    rules(policy).into_iter().find(|(_, keep)| long(*keep)).map(|(unit, _)| unit)
+}
+
+/// That of the backups of a job each one younger than `min` stays, or one that began at most a slot later.
+pub(crate) fn promise((job, host): (&str, &str), term: String, min: &Period, unit: Unit) -> Lock {
+    Lock {
+        job: job.to_owned(),
+        host: host.to_owned(),
+        term,
+        min: min.shortest().unsigned_abs(),
+        unit: (slot_hours(unit).unwrap_or(0) + SLACK).unsigned_abs() * 3600,
+        since: 0,
+    }
 }
 
 /// True if what is on record asks for less.

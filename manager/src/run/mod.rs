@@ -7,7 +7,7 @@
 pub mod guard;
 mod hooks;
 pub mod keep;
-mod lock;
+pub(crate) mod lock;
 mod source;
 mod take;
 

@@ -4,11 +4,12 @@
 use crate::config::{Config, Job};
 use crate::world::{Trouble, World};
 use bulla_engine::evidence::Evidence;
+use bulla_engine::forget::job_of;
 use bulla_engine::format::RunId;
 use bulla_engine::format::ledger::{Drill, Fact, JobRun, Record};
 use bulla_engine::format::snapshot::Snapshot;
 use bulla_engine::repository::Ledger;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// What one destination holds.
 #[derive(Debug, Clone)]
@@ -30,19 +31,58 @@ pub struct Holding {
 pub struct Facts {
     /// By destination; or why nothing is known of it.
     pub holdings: BTreeMap<String, Result<Holding, Trouble>>,
+    /// Who looks is not the machine that the jobs are of: its configuration is not the one that they run by.
+    pub foreign: bool,
 }
 
 impl Facts {
     /// Reads what there is, of the destinations of these jobs.
     pub fn gather(world: &dyn World, config: &Config, jobs: &[String]) -> Self {
-        let mut holdings = BTreeMap::new();
         let named = config.jobs.iter().filter(|(name, _)| jobs.contains(name));
-        for to in named.flat_map(|(_, job)| &job.value.to) {
-            if !holdings.contains_key(&to.value) {
-                holdings.insert(to.value.clone(), hold(world, &to.value));
+        Self::gather_from(world, named.flat_map(|(_, job)| &job.value.to).map(|to| &to.value))
+    }
+
+    /// The same of these destinations.
+    pub fn gather_from<'n>(world: &dyn World, places: impl Iterator<Item = &'n String>) -> Self {
+        let mut holdings = BTreeMap::new();
+        for place in places {
+            if !holdings.contains_key(place) {
+                holdings.insert(place.clone(), hold(world, place));
             }
         }
-        Self { holdings }
+        Self { holdings, foreign: false }
+    }
+
+    /// The hosts that have run a job of this name, as its destinations say.
+    pub fn hosts(&self, name: &str, job: &Job) -> Vec<String> {
+        let holdings = self.holdings_of(job).filter_map(|(_, holding)| holding);
+        let all: BTreeSet<&str> =
+            holdings.flat_map(owners).filter(|(_, job)| *job == name).map(|(host, _)| host).collect();
+        all.into_iter().map(str::to_owned).collect()
+    }
+
+    /// Jobs on record that are not in the configuration: destination, host and job. Nothing can be judged of them, because
+    /// nobody says here what was promised.
+    pub fn others(&self, config: &Config) -> BTreeSet<(String, String, String)> {
+        let mut out = BTreeSet::new();
+        for (place, holding) in self.holdings.iter().filter_map(|(place, h)| Some((place, h.as_ref().ok()?)))
+        {
+            let goes = |job: &str| {
+                config.jobs.get(job).is_some_and(|job| job.value.to.iter().any(|to| to.value == *place))
+            };
+            let unknown = owners(holding).filter(|(_, job)| !goes(job));
+            out.extend(unknown.map(|(host, job)| (place.clone(), host.to_owned(), job.to_owned())));
+        }
+        out
+    }
+
+    /// What is known of each destination of a job.
+    pub fn holdings_of<'j>(&self, job: &'j Job) -> impl Iterator<Item = (&'j str, Option<&Holding>)> {
+        let of = |to: &'j crate::config::At<String>| {
+            let holding = self.holdings.get(&to.value).and_then(|h| h.as_ref().ok());
+            (to.value.as_str(), holding)
+        };
+        job.to.iter().map(of)
     }
 
     /// All that was put on record anywhere by jobs of this name and host, once each, oldest first, with when it ended.
@@ -81,6 +121,16 @@ impl Facts {
         drills
     }
 
+    /// True if what is written of a job is another thing than it was when a drill restored it. The drill may have been one of
+    /// another machine, with a configuration of its own: what the runs of the job say was in force then counts as well.
+    pub fn changed_since(&self, (job, host): (&str, &str), drill: &Drill, digest: [u8; 32]) -> bool {
+        let runs = self.runs(job, host);
+        let before = runs.iter().rfind(|(_, run)| run.start <= drill.start).map(|(_, run)| run.config);
+        let same = |config: [u8; 32]| config == drill.config || Some(config) == before;
+        let later = runs.iter().any(|(_, run)| run.start > drill.start && !same(run.config));
+        later || !self.foreign && !same(digest)
+    }
+
     /// The name of the first record that says something: its destination, client and number.
     pub fn cite(&self, says: impl Fn(&Fact) -> bool) -> Option<String> {
         let mut all = self.holdings.iter().filter_map(|(place, h)| Some((place, h.as_ref().ok()?)));
@@ -114,6 +164,15 @@ impl Facts {
 /// `disk#0a1b2c3d.17`: the destination, the client that wrote it, its number in that client's chain.
 fn name_of(place: &str, record: &Record) -> String {
     format!("{place}#{}.{}", record.client.short(), record.sequence)
+}
+
+/// Hosts and jobs of which there is a run on record, or a snapshot.
+fn owners(holding: &Holding) -> impl Iterator<Item = (&str, &str)> {
+    let ran = holding.ledger.records.iter().filter_map(|record| match &record.fact {
+        Fact::Run(run) => Some((run.host.as_str(), run.job.as_str())),
+        _ => None,
+    });
+    ran.chain(holding.snapshots.iter().filter_map(|s| Some((s.host.as_str(), job_of(s)?))))
 }
 
 fn hold(world: &dyn World, destination: &str) -> Result<Holding, Trouble> {

@@ -30,11 +30,17 @@ pub(crate) const fn drill_days(class: Class) -> i64 {
     }
 }
 
+/// What is wrong with a recovery procedure of which nobody knows whether it works.
+pub(crate) const PROCEDURE: &str =
+    "the configuration has changed since a restore was last tried: its procedure is not tested";
+
 /// How a job stands.
 #[derive(Debug, Clone)]
 pub struct JobStatus {
     /// Its name.
     pub job: String,
+    /// The host that runs it.
+    pub host: String,
     /// When the newest backup began that is whole and proven to read back, in seconds.
     pub proven: Option<i64>,
     /// When the newest run that went well ended.
@@ -152,6 +158,7 @@ impl Judge<'_> {
         self.found.sort_by_key(|f| f.outcome.rank());
         JobStatus {
             job: self.name.to_owned(),
+            host: self.host.to_owned(),
             proven: newest,
             last_ok: runs
                 .iter()
@@ -430,7 +437,7 @@ impl Judge<'_> {
                 let what = format!("the last restore was tried {age} days ago, and counts for {days}");
                 self.say("drill-old", Outcome::Unproven, what, fix);
             }
-            Some(_) => {}
+            Some(_) => self.procedure(counted.map(|(_, drill)| drill), fix),
         }
         let &Self { config, name, job, host, facts, now, .. } = &*self;
         for (kind, last) in (Question { config, name, job, host, facts, now }).overdue() {
@@ -448,6 +455,17 @@ impl Judge<'_> {
             self.say("drill-due", Outcome::Unproven, what, format!("bulla drill {name}{option}"));
         }
         counted
+    }
+
+    /// Whether the procedure that would be followed today was ever tried: it is written from the configuration, so a change of
+    /// that makes it another one. Of what is not important that is worth knowing, and no more ([`crate::assess`]).
+    fn procedure(&mut self, drill: Option<&Drill>, fix: String) {
+        let (of, digest) = ((self.name, self.host), self.config.digest(self.name));
+        let changed = drill.is_some_and(|drill| self.facts.changed_since(of, drill, digest));
+        if self.job.class >= Class::Important && changed {
+            let fix = format!("{fix}; then print it anew: bulla runbook {}", self.name);
+            self.say("procedure", Outcome::Unproven, PROCEDURE, fix);
+        }
     }
 
     fn waived(&self) -> Option<(i64, String)> {

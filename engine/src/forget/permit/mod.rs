@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::evidence::Evidence;
 use crate::observer::escape;
 use crate::repository::Repository;
+use bulla_repo_format::ledger::Record;
 use bulla_repo_format::snapshot::{Snapshot, Verdict};
 use bulla_repo_format::tree::Timestamp;
 use bulla_repo_format::{ObjectName, RunId};
@@ -98,11 +99,21 @@ impl Permit {
     }
 }
 
-/// How far the store's clock was from that of who wrote the newest record, in seconds.
-fn clocks(repository: &Repository, records: &[bulla_repo_format::ledger::Record]) -> Result<Option<u64>> {
-    let Some(last) = records.iter().max_by_key(|r| (r.time, r.sequence)) else { return Ok(None) };
-    let stat = repository.backend().stat(&ObjectName::Record(last.client, last.sequence))?;
-    Ok(stat.map(|stat| stat.modified.abs_diff(last.time.seconds)))
+/// How far the store's clock is from this machine's, or was from that of who wrote the newest record, in seconds; the more of
+/// both. What this machine has put on record just now, as a run has, says both.
+fn clocks(repository: &Repository, records: &[Record]) -> Result<u64> {
+    let (own, now) = (repository.client().id(), repository.env().clock.now().seconds);
+    let last = records.iter().max_by_key(|r| (r.time, r.sequence));
+    let stat = |r: &Record| repository.backend().stat(&ObjectName::Record(r.client, r.sequence));
+    let written = match last {
+        Some(last) => stat(last)?.map(|stat| stat.modified.abs_diff(last.time.seconds)),
+        None => None,
+    };
+    let lately = |r: &Record| r.client == own && now.abs_diff(r.time.seconds) <= CLOCKS;
+    match written.filter(|_| last.is_some_and(lately)) {
+        Some(apart) => Ok(apart),
+        None => Ok(repository.clocks_apart()?.max(written.unwrap_or(0))),
+    }
 }
 
 /// What the judgement has to know of a snapshot.
@@ -132,8 +143,8 @@ struct Case<'a> {
     /// Packs that were bad when last read and are still needed.
     damaged: usize,
     now: i64,
-    /// How far clocks are apart; `None` without a record to see it by.
-    clocks: Option<u64>,
+    /// How far clocks are apart, in seconds.
+    clocks: u64,
 }
 
 /// Why nothing may go.
@@ -188,8 +199,8 @@ fn judge(case: &Case<'_>) -> std::result::Result<Vec<RunId>, Refusal> {
     if case.damaged > 0 {
         return Err(Refusal::Damaged(case.damaged));
     }
-    if let Some(apart) = case.clocks.filter(|apart| *apart > CLOCKS) {
-        return Err(Refusal::Clocks(apart));
+    if case.clocks > CLOCKS {
+        return Err(Refusal::Clocks(case.clocks));
     }
     if let Some(last) = case.evidence.last().filter(|last| *last > case.now) {
         return Err(Refusal::Past(last.abs_diff(case.now)));

@@ -181,10 +181,9 @@ impl World {
             self.alive.iter().enumerate().filter(chosen).map(|(_, s)| s.0.id).collect();
         let snapshots: Vec<Facts> = self.alive.iter().map(|(facts, _)| facts.clone()).collect();
         let records = &self.records;
-        let clocks = records
-            .iter()
-            .max_by_key(|r| (r.time, r.sequence))
-            .map(|r| self.received[r.sequence as usize].abs_diff(r.time.seconds));
+        let last = records.iter().max_by_key(|r| (r.time, r.sequence));
+        let written = last.map_or(0, |r| self.received[r.sequence as usize].abs_diff(r.time.seconds));
+        let clocks = self.wrong.unsigned_abs().max(written);
         let evidence = Evidence::of(records);
         let damaged = evidence.damaged().len();
         let case = Case {
@@ -351,6 +350,7 @@ fn each_rule_refuses_and_says_why() {
     assert_eq!(ask(with(&back), 1), 0, "also if the clock was set back before it was found");
     assert_eq!(ask(with(&[Step::Clock(3600), backup(true, false)]), 1), 0, "clocks are an hour apart");
     assert_eq!(ask(with(&[Step::Clock(-DAY)]), 1), 0, "the clock was set back");
+    assert_eq!(ask(with(&[Step::Clock(20 * DAY)]), 1), 0, "it runs ahead since the last record");
     let mut world = usual();
     world.alive.iter_mut().for_each(|(f, _)| f.whole = false);
     assert_eq!(ask(world, 1), 0, "incomplete backups prove nothing");
