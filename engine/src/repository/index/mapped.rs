@@ -4,8 +4,9 @@
 //! Kept true: of all files of one [`Window`], little more than [`PAGES`] pages are resident at a time, however many are
 //! looked at; what was given back is read again by touching it, so no reader notices.
 
-use memmap2::{Advice, Mmap, UncheckedAdvice};
+use memmap2::{Mmap, UncheckedAdvice};
 use std::fs::File;
+use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -34,6 +35,12 @@ impl Window {
     }
 }
 
+/// Writes a file to be mapped, in pages: of one that is written at once the kernel may keep 2 MiB together, and map all of
+/// them for each byte that is looked at (seen with Linux 6.18).
+pub(super) fn write(file: &mut File, bytes: &[u8]) -> std::io::Result<()> {
+    bytes.chunks(PAGE).try_for_each(|page| file.write_all(page))
+}
+
 enum Bytes {
     Mapped(Mmap),
     /// Where no cache can be written.
@@ -57,9 +64,6 @@ impl Mapped {
         // cache. Contents are authenticated page by page before use, so a change between check and use can give a
         // wrong location, which the chunk's id then refutes.
         let map = unsafe { Mmap::map(file) }.ok()?;
-        // Else a kernel that caches files in huge pages maps 2 MiB for each byte that is looked at. One that knows no such
-        // advice has no such pages.
-        let _ = map.advise(Advice::NoHugePage);
         let mapped = Arc::new(Self::new(Bytes::Mapped(map), Some(window.clone())));
         window.maps.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&mapped));
         Some(mapped)
@@ -114,7 +118,6 @@ impl Mapped {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write as _;
 
     /// Resident bytes of files that this process has mapped.
     fn resident(path: &std::path::Path) -> u64 {
@@ -133,7 +136,7 @@ mod tests {
             .map(|n| {
                 let path = dir.path().join(n.to_string());
                 let bytes: Vec<u8> = (0..EACH).flat_map(|page| [n ^ page as u8; PAGE]).collect();
-                File::create(&path).unwrap().write_all(&bytes).unwrap();
+                write(&mut File::create(&path).unwrap(), &bytes).unwrap();
                 (n, Mapped::map(&File::open(&path).unwrap(), &window).unwrap(), path)
             })
             .collect();

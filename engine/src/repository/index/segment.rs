@@ -8,14 +8,13 @@
 //! checked when a file is mapped, a page's MAC when it is first touched.
 
 use super::Repository;
-use super::mapped::{Mapped, PAGE, Window};
+use super::mapped::{self, Mapped, PAGE, Window};
 use crate::error::{Error, Result};
 use bulla_repo_format::codec::{Reader, Write};
 use bulla_repo_format::index::{IndexPack, IndexRecord, IndexRun, KEY_LEN, RECORD_LEN};
 use bulla_repo_format::pack::{FrameEntry, HEADER_LEN, PackHeader};
 use bulla_repo_format::{ClientId, FormatError, IndexName, ObjectName, PackName, RunId};
 use std::fs::File;
-use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -137,7 +136,7 @@ fn store(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     builder.create(dir)?;
     let temporary = file.with_extension(format!("tmp{}", std::process::id()));
     let mut f = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    f.write_all(bytes)?;
+    mapped::write(&mut f, bytes)?;
     drop(f);
     std::fs::rename(&temporary, file)
 }
