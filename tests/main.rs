@@ -22,6 +22,7 @@ mod manager;
 mod moving;
 mod nonces;
 mod parity;
+mod passing;
 mod protocol;
 mod prune;
 mod remote;
