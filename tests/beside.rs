@@ -1,11 +1,12 @@
 //! Verbs beside each other: backups, prunes, checks and restores against one store, stopped and resumed between any
 //! two requests of each other.
 
+use crate::passing::passes_on;
 use crate::support::forget;
 use crate::support::{Histories, backup, contents, in_memory, noise, on_disk, open};
 use bulla_engine::Error;
 use bulla_engine::backend::testing::{Fault, Faulty};
-use bulla_engine::backend::{Backend, Capabilities, Memory, Put, Result, Stat};
+use bulla_engine::backend::{Backend, Memory, Put, Result, Stat};
 use bulla_engine::check::{self, CheckOptions, ReadData};
 use bulla_engine::forget::undelete;
 use bulla_engine::format::{Area, ObjectName};
@@ -38,17 +39,9 @@ impl<F: Fn() + Send + Sync> Interposed<F> {
 }
 
 impl<F: Fn() + Send + Sync> Backend for Interposed<F> {
-    fn describe(&self) -> Capabilities {
-        self.inner.describe()
-    }
-    fn conditional_put(&self) -> Result<bool> {
-        self.inner.conditional_put()
-    }
+    passes_on!(describe conditional_put flush);
     fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put> {
         self.step().put(name, parts)
-    }
-    fn flush(&self) -> Result<()> {
-        self.inner.flush()
     }
     fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
         self.step().get(name, limit)

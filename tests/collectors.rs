@@ -1,7 +1,8 @@
 //! Two collectors at once, in the one order in which each could take the other's victim for the copy that stays.
 
+use crate::passing::passes_on;
 use crate::support::{backup, contents, copy_of, in_memory, mark, noise, on_disk, open};
-use bulla_engine::backend::{Backend, Capabilities, Memory, Put, Result, Stat};
+use bulla_engine::backend::{Backend, Memory, Put, Result};
 use bulla_engine::format::pack::PackKind;
 use bulla_engine::format::{Area, ObjectName, PackName};
 use bulla_engine::observer::Silent;
@@ -25,12 +26,7 @@ impl Watched {
 }
 
 impl Backend for Watched {
-    fn describe(&self) -> Capabilities {
-        self.inner.describe()
-    }
-    fn conditional_put(&self) -> Result<bool> {
-        self.inner.conditional_put()
-    }
+    passes_on!(describe conditional_put flush get get_range stat delete heal);
     fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put> {
         let marks = name.area() == Area::Marks;
         if marks {
@@ -42,29 +38,11 @@ impl Backend for Watched {
         }
         put
     }
-    fn flush(&self) -> Result<()> {
-        self.inner.flush()
-    }
-    fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
-        self.inner.get(name, limit)
-    }
-    fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>> {
-        self.inner.get_range(name, offset, len)
-    }
     fn list(&self, area: Area) -> Result<Vec<(ObjectName, u64)>> {
         if area == Area::Announcements {
             (self.before_pend)();
         }
         self.inner.list(area)
-    }
-    fn stat(&self, name: &ObjectName) -> Result<Option<Stat>> {
-        self.inner.stat(name)
-    }
-    fn delete(&self, name: &ObjectName) -> Result<()> {
-        self.inner.delete(name)
-    }
-    fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
-        self.inner.heal(name, parts)
     }
 }
 

@@ -23,6 +23,7 @@ mod manager;
 mod moving;
 mod nonces;
 mod parity;
+mod passing;
 mod protocol;
 mod prune;
 mod remote;

@@ -2,9 +2,10 @@
 //! Frames are sealed under a key of their pack, which depends on the pack's salt, with counters for nonces; so a salt that
 //! is new makes all of them new.
 
+use crate::passing::passes_on;
 use crate::support::forget;
 use crate::support::{backup, noise, options, secret, small, source};
-use bulla_engine::backend::{self, Backend, Capabilities, Memory, Put, Stat};
+use bulla_engine::backend::{self, Backend, Memory, Put};
 use bulla_engine::backup::{self as backups, BackupOptions};
 use bulla_engine::check::{self, CheckOptions, ReadData};
 use bulla_engine::env::Env;
@@ -32,36 +33,10 @@ struct Keeper {
 }
 
 impl Backend for Keeper {
-    fn describe(&self) -> Capabilities {
-        self.inner.describe()
-    }
-    fn conditional_put(&self) -> backend::Result<bool> {
-        self.inner.conditional_put()
-    }
+    passes_on!(describe conditional_put flush get get_range list stat delete heal);
     fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> backend::Result<Put> {
         self.all.lock().unwrap().insert((*name, parts.concat()));
         self.inner.put(name, parts)
-    }
-    fn flush(&self) -> backend::Result<()> {
-        self.inner.flush()
-    }
-    fn get(&self, name: &ObjectName, limit: u64) -> backend::Result<Vec<u8>> {
-        self.inner.get(name, limit)
-    }
-    fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> backend::Result<Vec<u8>> {
-        self.inner.get_range(name, offset, len)
-    }
-    fn list(&self, area: Area) -> backend::Result<Vec<(ObjectName, u64)>> {
-        self.inner.list(area)
-    }
-    fn stat(&self, name: &ObjectName) -> backend::Result<Option<Stat>> {
-        self.inner.stat(name)
-    }
-    fn delete(&self, name: &ObjectName) -> backend::Result<()> {
-        self.inner.delete(name)
-    }
-    fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> backend::Result<()> {
-        self.inner.heal(name, parts)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Parity: a store without keys heals its packs, within the share and never beyond, and nothing else changes.
 
+use crate::passing::passes_on;
 use crate::support::{backup, contents, env, in_memory, noise, on_disk, open, populate, secret, small};
 use bulla_engine::backend::testing::{Fault, Faulty};
-use bulla_engine::backend::{Backend, BackendError, Capabilities, Memory, Put, Result, Stat};
+use bulla_engine::backend::{Backend, BackendError, Memory, Result};
 use bulla_engine::check::{self, CheckOptions, ReadData};
 use bulla_engine::format::{Area, ObjectName, PackName};
 use bulla_engine::observer::{Collector, Silent};
@@ -276,18 +277,7 @@ impl Scratched {
 }
 
 impl Backend for Scratched {
-    fn describe(&self) -> Capabilities {
-        self.inner.describe()
-    }
-    fn conditional_put(&self) -> Result<bool> {
-        self.inner.conditional_put()
-    }
-    fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put> {
-        self.inner.put(name, parts)
-    }
-    fn flush(&self) -> Result<()> {
-        self.inner.flush()
-    }
+    passes_on!(describe conditional_put put flush list stat delete heal);
     fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
         self.check(name, 0, u64::MAX)?;
         self.inner.get(name, limit)
@@ -295,18 +285,6 @@ impl Backend for Scratched {
     fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>> {
         self.check(name, offset, len as u64)?;
         self.inner.get_range(name, offset, len)
-    }
-    fn list(&self, area: Area) -> Result<Vec<(ObjectName, u64)>> {
-        self.inner.list(area)
-    }
-    fn stat(&self, name: &ObjectName) -> Result<Option<Stat>> {
-        self.inner.stat(name)
-    }
-    fn delete(&self, name: &ObjectName) -> Result<()> {
-        self.inner.delete(name)
-    }
-    fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
-        self.inner.heal(name, parts)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Object lock as the engine sees it: what is missing keeps nothing else from being retained, and no finished prune fails
 //! because the store does not say whether it has a lock. With a real store: `remote/append_only.rs`.
 
+use crate::passing::passes_on;
 use crate::support::{backup, forget, init, noise, open, populate};
-use bulla_engine::backend::{Backend, BackendError, Capabilities, Memory, Put, Result, Stat};
+use bulla_engine::backend::{Backend, BackendError, Memory, Result};
 use bulla_engine::format::{Area, ObjectName};
 use bulla_engine::observer::Silent;
 use bulla_engine::prune::{self, MaxUnused, PruneOptions};
@@ -18,36 +19,7 @@ struct Locked {
 }
 
 impl Backend for Locked {
-    fn describe(&self) -> Capabilities {
-        self.inner.describe()
-    }
-    fn conditional_put(&self) -> Result<bool> {
-        self.inner.conditional_put()
-    }
-    fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put> {
-        self.inner.put(name, parts)
-    }
-    fn flush(&self) -> Result<()> {
-        self.inner.flush()
-    }
-    fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
-        self.inner.get(name, limit)
-    }
-    fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>> {
-        self.inner.get_range(name, offset, len)
-    }
-    fn list(&self, area: Area) -> Result<Vec<(ObjectName, u64)>> {
-        self.inner.list(area)
-    }
-    fn stat(&self, name: &ObjectName) -> Result<Option<Stat>> {
-        self.inner.stat(name)
-    }
-    fn delete(&self, name: &ObjectName) -> Result<()> {
-        self.inner.delete(name)
-    }
-    fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
-        self.inner.heal(name, parts)
-    }
+    passes_on!(describe conditional_put put flush get get_range list stat delete heal);
     fn locks_objects(&self) -> Result<bool> {
         let (object, place) = ("object lock".to_owned(), "memory".to_owned());
         let source = std::io::Error::other("the connection is gone");

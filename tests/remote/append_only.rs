@@ -3,12 +3,13 @@
 //! `backends/APPEND_ONLY.md` says what follows for whoever sets one up; its policies are tested as they stand there.
 
 use super::servers::{KEY, RestServer, S3, Version, store, store_as};
+use crate::passing::passes_on;
 use crate::support::{
     backup, contents, copy_of, env, in_memory, noise, on_disk, open, options, populate, secret, small, source,
 };
 use bulla_engine::Error;
 use bulla_engine::backend::testing::{Fault, Faulty};
-use bulla_engine::backend::{Backend, BackendError, Capabilities, Memory, Put, Result, Stat};
+use bulla_engine::backend::{Backend, BackendError, Memory, Result};
 use bulla_engine::backup::{self as verb, BackupOptions};
 use bulla_engine::check::{self, CheckOptions, ReadData};
 use bulla_engine::format::snapshot::Snapshot;
@@ -45,30 +46,7 @@ impl<B: Backend + ?Sized> AddOnly<B> {
 }
 
 impl<B: Backend + ?Sized> Backend for AddOnly<B> {
-    fn describe(&self) -> Capabilities {
-        self.inner.describe()
-    }
-    fn conditional_put(&self) -> Result<bool> {
-        self.inner.conditional_put()
-    }
-    fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<Put> {
-        self.inner.put(name, parts)
-    }
-    fn flush(&self) -> Result<()> {
-        self.inner.flush()
-    }
-    fn get(&self, name: &ObjectName, limit: u64) -> Result<Vec<u8>> {
-        self.inner.get(name, limit)
-    }
-    fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>> {
-        self.inner.get_range(name, offset, len)
-    }
-    fn list(&self, area: Area) -> Result<Vec<(ObjectName, u64)>> {
-        self.inner.list(area)
-    }
-    fn stat(&self, name: &ObjectName) -> Result<Option<Stat>> {
-        self.inner.stat(name)
-    }
+    passes_on!(describe conditional_put put flush get get_range list stat);
     fn delete(&self, name: &ObjectName) -> Result<()> {
         if self.late && self.inner.stat(name)?.is_none() {
             return Ok(());

@@ -5,8 +5,9 @@
 use super::proxy::{Link, NEAR, Proxy};
 use super::servers::{S3, store, store_with};
 use crate::support::{env, noise, options, secret, small, source};
-use bulla_engine::backend::Backend;
+use bulla_engine::backend::{Backend, Memory};
 use bulla_engine::env::Env;
+use bulla_engine::format::snapshot::Snapshot;
 use bulla_engine::format::{Area, ObjectName, PackName};
 use bulla_engine::observer::Silent;
 use bulla_engine::prune::{self, PruneOptions};
@@ -14,8 +15,8 @@ use bulla_engine::repository::{InitOptions, Repository};
 use bulla_engine::restore::{self, RestoreOptions};
 use bulla_engine::{backup, browse};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A machine with a cache.
@@ -222,6 +223,135 @@ fn backup_and_restore_use_four_fifths_of_a_slow_link() {
     let plain =
         if up >= 0.8 { 1.0 } else { plain(&through(&proxy, &server, &server.url()), link, files << 20) };
     assert!(up >= 0.8 * plain && down >= 0.8, "backup {up:.2}, plain puts {plain:.2}, restore {down:.2}");
+}
+
+/// A tree of new data, backed up by one machine to a distance and by another to memory.
+struct Twice<'a> {
+    proxy: &'a Proxy,
+    server: &'a S3,
+    dir: tempfile::TempDir,
+    _caches: [tempfile::TempDir; 2],
+    far: Repository,
+    memory: Repository,
+}
+
+impl<'a> Twice<'a> {
+    fn new(proxy: &'a Proxy, server: &'a S3, seed: u64) -> Self {
+        let (dir, caches) = (tempfile::tempdir().unwrap(), [0; 2].map(|_| tempfile::tempdir().unwrap()));
+        for n in 0..FAST_BYTES >> 20 {
+            std::fs::write(dir.path().join(n.to_string()), noise(&format!("{seed} {n}"), 1 << 20)).unwrap();
+        }
+        let url = server.url();
+        store(&url).prepare().unwrap();
+        let made = |backend, cache: &tempfile::TempDir| {
+            let env = machine(cache.path(), 1);
+            Repository::init(backend, &InitOptions::default(), &secret(), env).unwrap().repository
+        };
+        let far = made(through(proxy, server, &url), &caches[0]);
+        let memory = made(Arc::new(Memory::new()), &caches[1]);
+        Self { proxy, server, dir, _caches: caches, far, memory }
+    }
+
+    fn backup(&self, to: &Repository) -> Snapshot {
+        backup::run(to, source(self.dir.path()), &options(), &Silent).unwrap().snapshot.unwrap()
+    }
+
+    /// How long a backup takes over the link, and to memory with as many plain puts over the link beside it.
+    fn backups(&self, far_first: bool) -> [Duration; 2] {
+        let timed = |act: &dyn Fn()| {
+            let began = Instant::now();
+            act();
+            began.elapsed()
+        };
+        let far = || timed(&|| drop(self.backup(&self.far)));
+        let beside = || {
+            let puts = through(self.proxy, self.server, &self.server.url());
+            timed(&|| {
+                std::thread::scope(|scope| {
+                    scope.spawn(|| plain(&puts, FAST, FAST_BYTES));
+                    self.backup(&self.memory);
+                });
+            })
+        };
+        if far_first {
+            let far = far();
+            [far, beside()]
+        } else {
+            let beside = beside();
+            [far(), beside]
+        }
+    }
+}
+
+const FAST: Link = Link { round_trip: Duration::from_millis(20), rate: 100_000_000 };
+const FAST_BYTES: u64 = 384 << 20;
+
+/// `BULLA_FAST` asks for what wants the machine for itself: beside much else more threads get more of it, and side by side
+/// there are more (backends/README.md has the figures).
+fn alone() -> Option<MutexGuard<'static, ()>> {
+    static ONE: Mutex<()> = Mutex::new(());
+    if std::env::var_os("BULLA_FAST").is_none() {
+        println!("passed over: BULLA_FAST=1 runs it, on a machine that does nothing else");
+        return None;
+    }
+    Some(ONE.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// At 100 MB/s this machine is as short as the link: SeaweedFS takes a core for every 100 MB/s, proxy and client a quarter of
+/// one, the backup's own work half a one. So the measure is the same work side by side with nothing to wait for: plain
+/// puts through the link, and beside them a backup to memory. What a backup loses by doing one after the other shows.
+#[test]
+fn a_backup_over_a_fast_link_uses_four_fifths_of_it_or_of_what_puts_and_work_use_side_by_side() {
+    let Some(_alone) = alone() else { return };
+    let Some(server) = S3::seaweed() else { return };
+    let proxy = Proxy::new(server.port, FAST);
+    let mut spent = [Duration::ZERO; 2];
+    for round in 0..4_u64 {
+        // Who is first in a round is second in the next.
+        let took = Twice::new(&proxy, &server, round).backups(round.is_multiple_of(2));
+        (spent[0], spent[1]) = (spent[0] + took[0], spent[1] + took[1]);
+    }
+    let [far, beside] = spent.map(|t| 4.0 * FAST_BYTES as f64 / FAST.rate as f64 / t.as_secs_f64());
+    println!("backup used {:.0} % of the link, side by side {:.0} %", far * 100.0, beside * 100.0);
+    assert!(far >= 0.8 * beside.min(1.0), "backup {far:.2}, side by side {beside:.2}");
+}
+
+/// A restore is bound by the link also there.
+#[test]
+fn a_restore_over_a_fast_link_uses_four_fifths_of_it_or_of_what_gets_and_work_use_side_by_side() {
+    let Some(_alone) = alone() else { return };
+    let Some(server) = S3::seaweed() else { return };
+    let proxy = Proxy::new(server.port, FAST);
+    let twice = Twice::new(&proxy, &server, 9);
+    let (far, near) = (twice.backup(&twice.far), twice.backup(&twice.memory));
+    let restored = |repository: &Repository, snapshot: &Snapshot| {
+        let (target, began) = (tempfile::tempdir().unwrap(), Instant::now());
+        restore::run(repository, snapshot, b"", target.path(), &RestoreOptions::default(), &Silent).unwrap();
+        began.elapsed()
+    };
+    let share = |time: Duration| FAST_BYTES as f64 / FAST.rate as f64 / time.as_secs_f64();
+    let alone = share(restored(&twice.far, &far));
+    let beside =
+        if alone >= 0.8 { 1.0 } else { share(gets_beside(&twice, || restored(&twice.memory, &near))) };
+    println!("restore used {:.0} % of the link", alone * 100.0);
+    assert!(alone >= 0.8 * beside.min(1.0), "restore {alone:.2}, side by side {beside:.2}");
+}
+
+/// How long it takes to get all packs over the link, as many at once as a restore does, with other work beside.
+fn gets_beside(twice: &Twice<'_>, work: impl FnOnce() -> Duration) -> Duration {
+    let (store, began) = (twice.far.backend(), Instant::now());
+    let (packs, next) = (store.list(Area::Packs).unwrap(), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..store.describe().connections {
+            scope.spawn(|| {
+                while let Some((name, size)) = packs.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    assert_eq!(store.get(name, *size).unwrap().len() as u64, *size);
+                }
+            });
+        }
+        work();
+    });
+    began.elapsed()
 }
 
 /// The share of the link that puts of packs' size use, as many at once as a backup makes, and nothing else.

@@ -1,8 +1,9 @@
 //! Repair on stores that mislead: reads that lie once, listings that omit, packs and snapshots that cannot be read.
 
 use super::*;
+use crate::passing::passes_on;
 use crate::support::interrupted;
-use bulla_engine::backend::{BackendError, Capabilities, Put, Stat};
+use bulla_engine::backend::BackendError;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -44,18 +45,7 @@ impl Strange {
 }
 
 impl Backend for Strange {
-    fn describe(&self) -> Capabilities {
-        self.inner.describe()
-    }
-    fn conditional_put(&self) -> bulla_engine::backend::Result<bool> {
-        self.inner.conditional_put()
-    }
-    fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> bulla_engine::backend::Result<Put> {
-        self.inner.put(name, parts)
-    }
-    fn flush(&self) -> bulla_engine::backend::Result<()> {
-        self.inner.flush()
-    }
+    passes_on!(describe conditional_put put flush stat delete heal);
     fn get(&self, name: &ObjectName, limit: u64) -> bulla_engine::backend::Result<Vec<u8>> {
         self.read(name, self.inner.get(name, limit))
     }
@@ -71,15 +61,6 @@ impl Backend for Strange {
         let mut all = self.inner.list(area)?;
         all.retain(|(name, _)| !self.omitted.contains(name));
         Ok(all)
-    }
-    fn stat(&self, name: &ObjectName) -> bulla_engine::backend::Result<Option<Stat>> {
-        self.inner.stat(name)
-    }
-    fn delete(&self, name: &ObjectName) -> bulla_engine::backend::Result<()> {
-        self.inner.delete(name)
-    }
-    fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> bulla_engine::backend::Result<()> {
-        self.inner.heal(name, parts)
     }
 }
 
