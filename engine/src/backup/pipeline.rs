@@ -6,7 +6,7 @@
 //!         (merge,   └────────────────────────┘             └─ done, by number ─► fold (order, tree, lists)
 //!          decide)  ───── unchanged, directories, links: done at once ─────────►
 //! ```
-//! Memory is bounded by bytes in flight: as many units as there are workers wait, each of at most a frame's size.
+//! Memory is bounded by bytes in flight: half as many units as there are workers wait, each of at most a frame's size.
 //! Width 1 is the same pipeline. The first error of any stage stops all of them and is the one reported.
 
 use super::fold::{Done, Fold, Folded};
@@ -119,7 +119,8 @@ pub fn run<'r, U: Send>(
 ) -> Result<(BuiltTree, Folded, U)> {
     let (abort, folded) = (Abort::default(), AtomicU64::new(0));
     let width = width.max(1);
-    let (work_in, work_out) = bounded::<(u64, Work)>(width);
+    // Whoever cuts is several times faster than who compresses: half as many that wait keep all of them at work.
+    let (work_in, work_out) = bounded::<(u64, Work)>(width.div_ceil(2));
     let (done_in, done_out) = bounded::<(u64, Done)>(width * 8 + 64);
     let result = std::thread::scope(|scope| {
         let uploader = scope.spawn(|| {

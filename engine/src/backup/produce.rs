@@ -169,7 +169,7 @@ pub struct Producer<'a, 'r> {
 
 impl<'a, 'r> Producer<'a, 'r> {
     /// A producer; without `previous` everything is new, without `resumed` it is read.
-    /// As many batches as `width` wait, as many are worked on.
+    /// Of `width` batches that are worked on, and half as many that wait, the directories are bounded together.
     pub fn new(
         shared: &'a Shared<'r>,
         previous: Option<Previous<'r>>,
