@@ -251,17 +251,15 @@ fn table(
         row.extend(others.then(|| vec![escape(s.host.as_bytes())]));
         table.row(row);
     }
-    for line in table.lines() {
-        out.line(line)?;
-    }
+    table.lines().iter().try_for_each(|line| out.line(line))?;
     for s in all {
         for f in &s.findings {
             let line = format!("{}: {}: {}  → {}", named(s), f.outcome.word(), f.what, f.fix);
             out.line(escape(line.as_bytes()))?;
         }
         if let Some((until, why)) = &s.waived {
-            let until = time(*until);
-            let line = format!("{}: the rules about letting go are lifted until {until}: {why}", named(s));
+            let (job, until) = (named(s), time(*until));
+            let line = format!("{job}: the rules about letting go are lifted until {until}: {why}");
             out.line(escape(line.as_bytes()))?;
         }
     }
