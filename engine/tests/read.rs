@@ -18,7 +18,7 @@ fn walk<P: AsRef<Path>>(paths: &[P]) -> Vec<Found> {
     let (mut walk, mut found) = (Walk::new(&sources, &Silent).unwrap(), Vec::new());
     while let Some(w) = walk.next() {
         match w {
-            Walked::Entry(f) => found.push(*f),
+            Walked::Entry(f) => found.push(f),
             Walked::Error(e) => panic!("{e}"),
         }
     }

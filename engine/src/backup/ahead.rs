@@ -45,7 +45,7 @@ pub fn walk(
 
 /// The next entries and errors; `None` at the end.
 fn next_batch(walk: &mut Walk<'_>) -> Option<Vec<Walked>> {
-    let mut batch = Vec::new();
+    let mut batch = Vec::with_capacity(BATCH);
     let (mut directories, mut last) = (0, None);
     while batch.len() < BATCH && directories < DIRECTORIES {
         let Some(walked) = walk.next() else { break };

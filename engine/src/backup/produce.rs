@@ -201,7 +201,7 @@ impl<'a, 'r> Producer<'a, 'r> {
         }
     }
 
-    fn entry(&mut self, found: Box<Found>, feed: &mut Feed<'_>) -> Result<()> {
+    fn entry(&mut self, found: Found, feed: &mut Feed<'_>) -> Result<()> {
         let outcome = match self.before(&found.entry, feed)? {
             // Most entries of most runs: nothing of them is copied.
             Before::Same { kind, xattrs } => {
@@ -214,6 +214,7 @@ impl<'a, 'r> Producer<'a, 'r> {
             Before::Other => EntryOutcome::Changed,
             Before::Nothing => EntryOutcome::New,
         };
+        let found = Box::new(found);
         let mut finished =
             Finished { entry: found.entry.clone(), xattrs: None, filled: Filled::Complete, outcome };
         let EntryKind::File { size, .. } = found.entry.kind else {

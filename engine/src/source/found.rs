@@ -8,9 +8,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// What the walk meets.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all are entries, and a box for each would cost more than it saves"
+)]
 pub enum Walked {
     /// An entry.
-    Entry(Box<Found>),
+    Entry(Found),
     /// Something that cannot be captured.
     Error(SourceError),
 }

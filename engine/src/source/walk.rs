@@ -112,7 +112,7 @@ impl<'a> Walk<'a> {
             }
             if !self.listing.is_done() {
                 if let Some(found) = self.visit() {
-                    return Some(Walked::Entry(Box::new(found)));
+                    return Some(Walked::Entry(found));
                 }
                 continue;
             }
