@@ -41,7 +41,7 @@ fn walk(sources: &PathSources) -> (Vec<Found>, Vec<SourceError>) {
                     );
                 }
                 assert_eq!(walk.mounts()[f.entry.mount as usize].device, f.dev);
-                found.push(*f);
+                found.push(f);
             }
             Walked::Error(e) => errors.push(e),
         }
@@ -432,7 +432,7 @@ fn the_repository_itself_is_skipped_with_a_notice() {
     let (observer, mut seen) = (Collector::default(), Vec::new());
     let mut w = Walk::new(&s, &observer).unwrap();
     while let Some(Walked::Entry(f)) = w.next() {
-        seen.push(*f);
+        seen.push(f);
     }
     assert_eq!(names(dir.path(), &seen), ["b", "b/repo", "b/repo/x"]);
     let told = observer.messages();

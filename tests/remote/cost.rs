@@ -110,7 +110,10 @@ fn verbs_cost_requests_by_the_pack_and_not_by_the_file() {
     assert_eq!(report.files_restored, 2000);
     let requests = assert_at_most(&proxy, "restore of 2,000 files", 24);
     assert_eq!(of_packs(&requests), would.requests_to_make, "what the dry run said");
-    assert_eq!(would.packs_to_fetch, 6);
+    // How many a backup closes depends on how far its workers were: five or so for 39 MiB, and one for the change.
+    let packs = repository.backend().list(Area::Packs).unwrap().len() as u64;
+    assert_eq!(would.packs_to_fetch, packs);
+    assert!((5..=7).contains(&packs), "{packs}");
     assert!((40_900_000..41_500_000).contains(&would.bytes_to_fetch), "{}", would.bytes_to_fetch);
 
     let repository = open(&far(), here(8));
