@@ -4,7 +4,7 @@
 //! `data/packs-…`. Announcements lie in `locks`, the one kind that an append-only server lets be deleted; everything else
 //! is out of reach of who may only add.
 //!
-//! A server may write uploads in place, and take away what lies under the name of one that broke off: see [`names`].
+//! A server may write uploads in place, and take away what lies under the name of one that broke off: see `names`.
 //!
 //! The protocol has no exact put-if-absent, so runs never expire by themselves on such a store. rest-server must be told
 //! not to check that names are SHA-256 sums (`--no-verify-upload`): ours are not.
