@@ -107,6 +107,31 @@ impl Observer for Broken {
     }
 }
 
+/// Panics when it is asked, which the producer does.
+struct BrokenAnswer;
+
+impl Observer for BrokenAnswer {
+    fn event(&self, _: &Event<'_>) {}
+    fn interrupted(&self) -> bool {
+        panic!("an observer that is broken");
+    }
+}
+
+#[test]
+fn a_producer_that_panics_ends_the_backup() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file"), noise("file", 3 << 20)).unwrap();
+    let path = dir.path().to_path_buf();
+    let (done, wait) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (repository, _) = in_memory();
+        let result = backup::run(&repository, source(&path), &options(), &BrokenAnswer);
+        let _ = done.send((result.is_err(), repository.snapshots().unwrap().len()));
+    });
+    let ended = wait.recv_timeout(std::time::Duration::from_secs(20));
+    assert_eq!(ended.expect("the backup hangs"), (true, 0));
+}
+
 #[test]
 fn a_stage_that_panics_ends_the_backup() {
     let dir = tempfile::tempdir().unwrap();

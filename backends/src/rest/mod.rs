@@ -182,6 +182,12 @@ fn area_of(path: &str) -> &str {
     path.split_once('/').map_or(path, |(area, _)| area)
 }
 
+/// True in areas in which several processes may put the same statement, a death above all. There each put has a name of its
+/// own, so that none that breaks off takes away what another one was told is there.
+fn shared(path: &str) -> bool {
+    matches!(area_of(path), "gone" | "forget" | "locks")
+}
+
 /// The kind of the protocol in which an area lies.
 fn kind_of(area: &str) -> &'static str {
     match area {
@@ -241,7 +247,7 @@ impl Store for Rest {
             return Ok(Put::Exists);
         }
         // What is replaced is not written over: a server that does so in place shows, and may be left with, a part.
-        let name = match mode == Mode::New && !self.names.unsure(path) {
+        let name = match mode == Mode::New && !self.names.unsure(path) && !shared(path) {
             true => names::own_name(path),
             false => Names::fresh(path)?,
         };
@@ -271,6 +277,10 @@ impl Store for Rest {
     fn get(&self, path: &str, part: Part) -> Attempt<Vec<u8>> {
         let range = range(part);
         let headers: Vec<(&str, &str)> = range.iter().map(|r| ("range", r.as_str())).collect();
+        if shared(path) {
+            // A part of a death that somebody else puts anew meanwhile would read as no death.
+            self.objects(kind_of(area_of(path)))?;
+        }
         self.read(path, |address| self.send("GET", address, &headers, None)?.part(part))
     }
 

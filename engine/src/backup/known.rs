@@ -100,7 +100,11 @@ impl<'r> Known<'r> {
         }
         for chunk in chunks {
             // What is claimed counts as there for everybody; were it lost meanwhile, the commit would not happen.
-            self.claim(&chunk.id, chunk.len, scratch)?;
+            if self.claim(&chunk.id, chunk.len, scratch)? {
+                let key = record_key(&chunk.id);
+                lock(self.shard(&key)?).remove(&key);
+                return Ok(false);
+            }
         }
         Ok(true)
     }
@@ -119,12 +123,16 @@ impl<'r> Known<'r> {
         if !lock(shard).insert(key) {
             return Ok(false);
         }
-        if self.settled.has(&key)? || self.is_elsewhere(id, len, scratch)? {
-            // It will be found there again. Who asks meanwhile is told the same.
+        let found = match self.settled.has(&key) {
+            Ok(false) => self.is_elsewhere(id, len, scratch),
+            other => other,
+        };
+        if !matches!(found, Ok(false)) {
+            // It will be found there again, and who asks meanwhile is told the same. Or it was not to be seen, and is not
+            // claimed: whoever reads its file again must be told to store it.
             lock(shard).remove(&key);
-            return Ok(false);
         }
-        Ok(true)
+        found.map(|found| !found)
     }
 
     /// True if the index has the chunk; its pack is relied on then.

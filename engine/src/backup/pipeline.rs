@@ -18,6 +18,7 @@ use crate::repository::pack::PackStream;
 use bulla_repo_format::tree::{BuiltTree, TreeBuilder};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -147,7 +148,9 @@ pub fn run<'r, U: Send>(
         let window = width as u64 * 8 + 32;
         let mut feed =
             Feed { work: work_in, done: done_in, next: 0, folded: &folded, window, abort: &abort, observer };
-        abort.check(produce(&mut feed));
+        // It runs on the caller's thread, above the others: were it to unwind through them, they would wait for ever.
+        let produced = catch_unwind(AssertUnwindSafe(|| produce(&mut feed)));
+        abort.check(produced.unwrap_or_else(|_| Err(panicked("the producer"))));
         drop(feed);
         for worker in workers {
             let _ = worker.join();

@@ -236,8 +236,9 @@ impl Copy<'_> {
                 let settle = |name: &_| known.settle(to, name);
                 let ((moved, entered), stored) = std::thread::scope(|scope| {
                     let upload = scope.spawn(|| uploader.run(&settle));
+                    let end = uploads.until_dropped();
                     let moved = self.gather.tree(snapshot.tree, &known, (&data, &meta), how, observer);
-                    uploads.hang_up();
+                    drop(end);
                     let bug = || {
                         Error::Refused("an uploader stopped on a bug in bulla; nothing was committed".into())
                     };

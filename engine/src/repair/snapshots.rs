@@ -346,8 +346,9 @@ fn store(repository: &Repository, run: RunId, nodes: &Nodes) -> Result<()> {
             stream.append(&mut packer, nodes.iter().map(|(id, plain)| (*id, plain.as_slice())))?;
             stream.finish(&mut packer)
         };
+        let end = uploads.until_dropped();
         let fed = feed();
-        uploads.hang_up();
+        drop(end);
         let bug = || Error::Refused("a worker stopped on a bug in bulla; nothing was committed".into());
         // The uploader's error is the one that counts; the feed then only knows that it hung up.
         upload.join().unwrap_or_else(|_| Err(bug()))?;

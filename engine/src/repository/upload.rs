@@ -8,7 +8,7 @@ use super::pack::{PackSink, SealedPack};
 use crate::backend::{Backend, BackendError, Put};
 use crate::error::{Error, Result};
 use crate::parity;
-use bulla_repo_format::{ChunkId, IndexName};
+use bulla_repo_format::{ChunkId, IndexName, ObjectName};
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +34,20 @@ impl Uploads {
     /// No more packs will come.
     pub fn hang_up(&self) {
         lock(&self.sender).take();
+    }
+
+    /// Hangs up when it is dropped, also by a panic: nobody waits for packs that will not come.
+    pub fn until_dropped(&self) -> HangUp<'_> {
+        HangUp(self)
+    }
+}
+
+/// See [`Uploads::until_dropped`].
+pub struct HangUp<'a>(&'a Uploads);
+
+impl Drop for HangUp<'_> {
+    fn drop(&mut self) {
+        self.0.hang_up();
     }
 }
 
@@ -72,20 +86,29 @@ struct UnderWay {
     done: Condvar,
 }
 
+/// One of them. Counts as failed unless something else is said, so that nobody waits for one that panicked.
+struct Number<'a> {
+    of: &'a UnderWay,
+    number: u64,
+    failed: bool,
+}
+
+impl Drop for Number<'_> {
+    fn drop(&mut self) {
+        let mut taken = lock(&self.of.taken);
+        taken.open.remove(&self.number);
+        taken.failed |= self.failed;
+        self.of.done.notify_all();
+    }
+}
+
 impl UnderWay {
-    fn take(&self) -> u64 {
+    fn take(&self) -> Number<'_> {
         let mut taken = lock(&self.taken);
         taken.last += 1;
         let number = taken.last;
         taken.open.insert(number);
-        number
-    }
-
-    fn finish(&self, number: u64, failed: bool) {
-        let mut taken = lock(&self.taken);
-        taken.open.remove(&number);
-        taken.failed |= failed;
-        self.done.notify_all();
+        Number { of: self, number, failed: true }
     }
 
     /// Waits until everything taken before is done. False if any of it failed.
@@ -172,7 +195,7 @@ impl Uploader<'_> {
     fn work(&self, stop: &Receiver<()>, on_run: OnRun<'_>) -> Result<()> {
         loop {
             // Taken and numbered at once, so that numbers follow the order in which packs were closed.
-            let (number, upload) = {
+            let (mut number, upload) = {
                 let receiver = lock(&self.receiver);
                 let upload = select_biased! {
                     recv(stop) -> _ => return Ok(()),
@@ -183,9 +206,10 @@ impl Uploader<'_> {
             };
             let done = match upload {
                 Upload::Pack(pack) => self.store(*pack),
-                Upload::Checkpoint(tree) => self.checkpoint(number, tree),
+                Upload::Checkpoint(tree) => self.checkpoint(number.number, tree),
             };
-            self.under_way.finish(number, done.is_err());
+            number.failed = done.is_err();
+            drop(number);
             done?;
             let put = lock(&self.index).take_put();
             put.iter().for_each(on_run);
@@ -205,7 +229,7 @@ impl Uploader<'_> {
         let parts = pack.parts();
         let backend = self.repository.backend();
         if backend.put(&pack.object, &parts)? == Put::Exists {
-            whole(&**backend, &pack)?;
+            whole(&**backend, &pack.object, pack.len())?;
         }
         self.stored.fetch_add(pack.len(), Ordering::Relaxed);
         self.objects.fetch_add(1, Ordering::Relaxed);
@@ -218,16 +242,16 @@ impl Uploader<'_> {
     }
 }
 
-/// A pack's salt is fresh, so what exists under its name comes of an earlier attempt of this very put: it is the pack if it
-/// is as long, and otherwise what is left of a put that broke off.
-fn whole(backend: &dyn Backend, pack: &SealedPack) -> Result<()> {
-    let there = backend.stat(&pack.object)?.map(|s| s.size);
-    if there == Some(pack.len()) {
+/// Of an object whose bytes nobody else can have, as salts and nonces are fresh: what exists under its name comes of an
+/// earlier attempt of this very put. It is the object if it is as long, and otherwise what is left of a put that broke off.
+pub(super) fn whole(backend: &dyn Backend, object: &ObjectName, len: u64) -> Result<()> {
+    let there = backend.stat(object)?.map(|s| s.size);
+    if there == Some(len) {
         return Ok(());
     }
     let there = there.map_or_else(|| "nothing".into(), |size| format!("{size} bytes"));
-    let text = format!("of {} bytes {there} are there; run the command again", pack.len());
-    let (object, place) = (pack.object.to_string(), backend.describe().place);
+    let text = format!("of {len} bytes {there} are there; run the command again");
+    let (object, place) = (object.to_string(), backend.describe().place);
     Err(BackendError::Io { verb: "write", object, place, source: std::io::Error::other(text) }.into())
 }
 

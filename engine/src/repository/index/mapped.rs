@@ -2,7 +2,8 @@
 //! does not become resident by being looked into.
 //!
 //! Kept true: of all files of one [`Window`], little more than [`PAGES`] pages are resident at a time, however many are
-//! looked at; what was given back is read again by touching it, so no reader notices.
+//! looked at; what was given back is read again by touching it, so no reader notices. (It is not authenticated again, as what
+//! the kernel takes out of memory by itself is not: a file that decays meanwhile can give a wrong place.)
 
 use memmap2::{Mmap, UncheckedAdvice};
 use std::fs::File;

@@ -5,7 +5,9 @@
 
 use super::super::Repository;
 use super::{Index, Runs, Segment, UNLISTED};
+use crate::backend::Put;
 use crate::error::{Error, Result};
+use crate::repository::upload;
 use bulla_repo_format::envelope::ObjectType;
 use bulla_repo_format::index::{IndexPack, IndexRecord, IndexRun};
 use bulla_repo_format::limits::{INDEX_PACKS_MAX, INDEX_RECORDS_MAX};
@@ -152,7 +154,11 @@ pub(crate) fn put(repository: &Repository, run: &mut IndexRun) -> Result<(IndexN
     let generation = run.inputs.iter().map(|i| i.generation).max().map_or(Ok(0), above)?;
     let sealed = repository.seal_object(repository.client(), ObjectType::Index, run.encode())?;
     let name = IndexName { generation, hash: *blake3::hash(&sealed).as_bytes() };
-    repository.backend().put(&ObjectName::Index(name), &[&sealed])?;
+    let object = ObjectName::Index(name);
+    if repository.backend().put(&object, &[&sealed])? == Put::Exists {
+        // Sealed with a nonce of its own: it comes of an earlier attempt of this very put.
+        upload::whole(&**repository.backend(), &object, sealed.len() as u64)?;
+    }
     repository.backend().flush()?;
     super::segment::keep(repository, &name, run);
     Ok((name, sealed.len() as u64))

@@ -149,7 +149,7 @@ impl Index {
 
     /// Adds the runs that are listed and not here yet, until two listings agree: a run that was merged away
     /// meanwhile is in the one it was merged into (SPEC 14). One that ended before this one began counts, if it showed
-    /// the same runs and all of them are still there: nothing was merged from one to the other.
+    /// the same runs and those that must be fetched are still there: nothing was merged from one to the other.
     fn load(
         &self,
         repository: &Repository,
