@@ -103,7 +103,7 @@ class Rustic(Tool):
 
 class Borg(Tool):
     name, version_words, package = "borg", ["--version"], ("pip", "borgbackup")
-    packages = ("libacl1-dev", "libssl-dev", "liblz4-dev", "libxxhash-dev", "pkg-config")
+    packages = ("libacl1-dev", "libssl-dev", "liblz4-dev", "libxxhash-dev", "libzstd-dev", "pkg-config")
 
     def settings(self):
         return {"BORG_PASSPHRASE": PASSWORD, "BORG_REPO": self.repo, "BORG_BASE_DIR": self.repo + ".base",
