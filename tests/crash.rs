@@ -1,13 +1,14 @@
 //! Die at every operation: a backup fails, is killed, or loses an acknowledgement at each backend call in turn. What
 //! was acknowledged restores, the next backup needs no help, and `check` is clean (I1, I3, I5 of the fault matrix).
 
+use crate::passing::passes_on;
 use crate::support::{
     backup, contents, copy_of, env, in_memory, noise, on_disk, open, populate, secret, small,
 };
 use bulla_engine::backend::testing::{Fault, Faulty};
-use bulla_engine::backend::{Backend, Memory};
+use bulla_engine::backend::{Backend, Memory, Put};
 use bulla_engine::check::{self, CheckOptions, ReadData};
-use bulla_engine::format::Area;
+use bulla_engine::format::{Area, ObjectName};
 use bulla_engine::observer::Silent;
 use bulla_engine::repository::Repository;
 use std::sync::Arc;
@@ -114,4 +115,36 @@ fn a_repository_keeps_no_key_of_an_init_that_was_cut_off() {
     init(memory.clone(), 50).unwrap();
     assert_eq!(slots(), 2);
     open(memory.clone(), 51).unwrap();
+}
+
+/// A store that keeps `part` bytes of an index run and says that it was there: what a put that broke off has left, met by
+/// the next attempt.
+struct Leaves {
+    inner: Arc<Memory>,
+    part: usize,
+}
+
+impl Backend for Leaves {
+    passes_on!(describe conditional_put flush get get_range list stat delete heal);
+    fn put(&self, name: &ObjectName, parts: &[&[u8]]) -> bulla_engine::backend::Result<Put> {
+        if name.area() != Area::Index {
+            return self.inner.put(name, parts);
+        }
+        let bytes = parts.concat();
+        self.inner.put(name, &[&bytes[..bytes.len().min(self.part)]])?;
+        Ok(Put::Exists)
+    }
+}
+
+#[test]
+fn a_part_of_an_index_run_is_not_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    populate(dir.path());
+    for (part, whole) in [(100, false), (usize::MAX, true)] {
+        let (_, memory) = in_memory();
+        let repository = open(Arc::new(Leaves { inner: memory.clone(), part }), 2).unwrap();
+        let outcome = backup(&repository, dir.path());
+        assert_eq!(outcome.is_ok(), whole, "{outcome:?}");
+        assert_eq!(open(memory, 3).unwrap().snapshots().unwrap().len(), usize::from(whole));
+    }
 }

@@ -7,7 +7,7 @@ use bulla_backends::open::{Settings, open};
 use bulla_backends::settings::{Options, Variables};
 use bulla_engine::backend::{Backend, Put};
 use bulla_engine::format::{Area, ObjectName, PackName, RunId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::{BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -90,6 +90,16 @@ impl Spiteful {
 
     fn requests(&self) -> usize {
         std::mem::take(&mut self.state.lock().unwrap().requests).len()
+    }
+
+    /// Where uploads went to.
+    fn uploads(&self) -> Vec<String> {
+        let state = self.state.lock().unwrap();
+        state.requests.iter().filter_map(|r| r.strip_prefix("POST ").map(str::to_owned)).collect()
+    }
+
+    fn set(&self, name: &str, bytes: &str) {
+        self.state.lock().unwrap().objects.insert(name.to_owned(), bytes.to_owned());
     }
 }
 
@@ -199,6 +209,52 @@ fn of_two_writers_the_second_is_told_so_also_after_a_put_that_broke_off() {
     assert_eq!(two.put(&name, &[b"other"]).unwrap(), Put::Exists, "before anything broke off");
     server.breaks(&[]);
     assert_eq!(two.get(&name, 9).unwrap(), b"first");
+}
+
+/// Two prunes may let one snapshot die, and what breaks off of one must not take away what the other was told is there.
+#[test]
+fn what_two_say_alike_has_a_name_of_each() {
+    let run = RunId::new([7; 16]);
+    for name in [ObjectName::Death(run), ObjectName::Forget(run), ObjectName::Hold(run)] {
+        for ways in WAYS {
+            let server = Spiteful::new();
+            let (one, two, reader) = (server.store(), server.store(), server.store());
+            assert!(reader.list(name.area()).unwrap().is_empty());
+            server.breaks(ways);
+            assert_eq!(one.put(&name, &[b"bytes"]).unwrap(), Put::Created, "{name} {ways:?}");
+            assert_eq!(two.put(&name, &[b"bytes"]).unwrap(), Put::Created, "{name} {ways:?}");
+            let uploads = server.uploads();
+            let names: BTreeSet<_> = uploads.iter().collect();
+            assert_eq!(names.len(), ways.len() + 2, "no name twice: {uploads:?}");
+            for later in [|_: &Spiteful| {}, Spiteful::resume, Spiteful::notice] {
+                later(&server);
+                for store in [&one, &two, &reader, &server.store()] {
+                    assert_eq!(store.get(&name, 9).unwrap(), b"bytes", "{name} {ways:?}");
+                    assert_eq!(store.list(name.area()).unwrap(), [(name, 5)], "{name} {ways:?}");
+                }
+            }
+            // Also by who has seen no listing: what is taken back is taken back.
+            server.store().delete(&name).unwrap();
+            assert_eq!(server.names(), [""; 0], "{name} {ways:?}");
+        }
+    }
+}
+
+/// A part of a death reads as no death: who has seen one looks again whether the whole is there by now.
+#[test]
+fn a_death_is_read_as_it_is_now() {
+    let name = ObjectName::Death(RunId::new([7; 16]));
+    let server = Spiteful::new();
+    let reader = server.store();
+    server.store().put(&name, &[b"bytes"]).unwrap();
+    let [whole] = &server.names()[..] else { panic!("{:?}", server.names()) };
+    let part =
+        [&whole[..whole.len() - 1], "x"].concat().replace('x', if whole.ends_with('0') { "1" } else { "0" });
+    server.state.lock().unwrap().objects.clear();
+    server.set(&part, "by");
+    assert_eq!(reader.list(Area::Deaths).unwrap(), [(name, 2)]);
+    server.set(whole, "bytes");
+    assert_eq!(reader.get(&name, 9).unwrap(), b"bytes");
 }
 
 /// What is put right is whole at each moment, and the old bytes go only when the new ones are there.

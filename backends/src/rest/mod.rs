@@ -310,6 +310,10 @@ impl Store for Rest {
     }
 
     fn delete(&self, path: &str) -> Attempt<()> {
+        if shared(path) {
+            // None of its names is the usual one.
+            self.objects(kind_of(area_of(path)))?;
+        }
         self.names.all(path).iter().try_for_each(|name| self.remove(path, name))
     }
 

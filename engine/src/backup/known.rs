@@ -291,4 +291,23 @@ mod tests {
         });
         assert_eq!((in_memory(&known), claimed(&known, 0..20_000)), (0, 0));
     }
+    /// Of a chunk that could not be looked up nobody knows whether it is stored.
+    #[test]
+    fn a_chunk_whose_look_up_failed_is_not_claimed() {
+        use std::os::unix::fs::FileExt as _;
+        let cache = tempfile::tempdir().unwrap();
+        let repository = repository(Some(cache.path()));
+        let name = put(&repository, 0..20_000);
+        let index = repository.open_index().unwrap();
+        let known = Known::new(&index, HashSet::new(), Gaps::default());
+        // Records begin after the pack's details: what has been looked at by now is the first page.
+        let file = cache.path().join(repository.id().to_string()).join("index").join(name.to_string());
+        let file = std::fs::File::options().write(true).open(file).unwrap();
+        (64 << 10..600 << 10).step_by(4096).for_each(|at| file.write_all_at(&[0x55; 4096], at).unwrap());
+        let mut places = Vec::new();
+        let last = (0..20_000).map(id).max_by_key(record_key).unwrap();
+        assert!(known.claim(&last, 7, &mut places).unwrap_err().is_damage());
+        assert!(known.claim(&last, 7, &mut places).unwrap_err().is_damage(), "not: another has claimed it");
+        assert_eq!(in_memory(&known), 0);
+    }
 }

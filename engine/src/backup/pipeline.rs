@@ -120,8 +120,7 @@ pub fn run<'r, U: Send>(
 ) -> Result<(BuiltTree, Folded, U)> {
     let (abort, folded) = (Abort::default(), AtomicU64::new(0));
     let width = width.max(1);
-    // Whoever cuts is several times faster than who compresses: half as many that wait keep all of them at work.
-    let (work_in, work_out) = bounded::<(u64, Work)>(width.div_ceil(2));
+    let (work_in, work_out) = bounded::<(u64, Work)>(waiting(width));
     let (done_in, done_out) = bounded::<(u64, Done)>(width * 8 + 64);
     let result = std::thread::scope(|scope| {
         let uploader = scope.spawn(|| {
@@ -168,6 +167,12 @@ pub fn run<'r, U: Send>(
         (None, Some(((tree, folded), stored))) => Ok((tree, folded, stored)),
         (error, _) => Err(error.unwrap_or(Error::Interrupted)),
     }
+}
+
+/// Units that wait for a worker. Whoever cuts is several times faster than who compresses: half as many as there are workers
+/// keep all of them at work.
+pub fn waiting(width: usize) -> usize {
+    width.div_ceil(2)
 }
 
 /// What is said of a stage that panicked.

@@ -4,7 +4,7 @@
 use super::decide::{Comparison, is_unchanged};
 use super::fold::{Done, Filled, Finished};
 use super::known::Known;
-use super::pipeline::Feed;
+use super::pipeline::{Feed, waiting};
 use super::resume::Resumed;
 use super::store::{GATHER, Shared};
 use super::work::{Item, Unit, Work};
@@ -27,6 +27,11 @@ const BATCH: usize = 512;
 const DIRECTORIES: usize = 512;
 /// At most so many in one batch, and at least.
 const PER_BATCH: std::ops::RangeInclusive<usize> = 4..=64;
+
+/// Of the batches that are worked on, of those that wait and of the one being made, the directories are bounded together.
+fn directories_per_batch(width: usize) -> usize {
+    (DIRECTORIES / (width + waiting(width) + 1)).clamp(*PER_BATCH.start(), *PER_BATCH.end())
+}
 
 /// The parent's tree beside the walk.
 pub struct Previous<'r> {
@@ -169,7 +174,7 @@ pub struct Producer<'a, 'r> {
 
 impl<'a, 'r> Producer<'a, 'r> {
     /// A producer; without `previous` everything is new, without `resumed` it is read.
-    /// Of `width` batches that are worked on, and half as many that wait, the directories are bounded together.
+    /// `width` is that of the pipeline.
     pub fn new(
         shared: &'a Shared<'r>,
         previous: Option<Previous<'r>>,
@@ -177,7 +182,7 @@ impl<'a, 'r> Producer<'a, 'r> {
         width: usize,
     ) -> Self {
         Self {
-            most: (DIRECTORIES / (2 * width + 1)).clamp(*PER_BATCH.start(), *PER_BATCH.end()),
+            most: directories_per_batch(width),
             shared,
             previous,
             resumed,
@@ -410,5 +415,19 @@ fn invented(parent: &[u8], name: &[u8], kind: EntryKind, mode: u16, now: Timesta
         links: 1,
         xattrs: Default::default(),
         flags: EntryFlags::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_of_all_batches_leave_room_among_a_thousand() {
+        for width in 1..=80 {
+            let batches = width + waiting(width) + 1;
+            assert!(batches * directories_per_batch(width) <= 520, "{width}");
+        }
+        assert_eq!(directories_per_batch(2), 64, "few workers need not be thrifty");
     }
 }
