@@ -172,7 +172,6 @@ impl Surroundings {
         all.iter().flat_map(|dir| self.below(dir, depth - 1)).collect()
     }
 
-    /// What a name or an address leads to.
     /// What another host is, by its name or an address.
     pub(crate) fn of_host(&self, host: &str) -> Vec<Domain> {
         let host = host.trim_start_matches('[').trim_end_matches(']');

@@ -42,6 +42,8 @@ fn any_machine_with_a_key_reports_on_the_jobs_of_all_hosts() {
     ] {
         assert!(all.out.contains(line), "{line}\n{}", all.out);
     }
+    // What is to be typed is to be typed there.
+    assert!(all.out.contains("→ on web2: bulla drill letters"), "{}", all.out);
     assert!(!all.out.contains("auditor"), "what is not on record is no host: {}", all.out);
     let told = json(&home.bulla("status --all-hosts --json --config audit.toml").ends(6).out);
     let of = |told: &Value, name: &str| -> Vec<(String, String)> {
@@ -88,4 +90,57 @@ fn a_host_that_nobody_knows_has_never_run_anything() {
     home.bulla("run letters --config jobs.toml").ok();
     home.set("BULLA_HOST", "auditor");
     home.bulla("status --host web1 --config audit.toml").ends(6).prints("its procedure is not tested");
+}
+
+#[test]
+fn what_cannot_be_judged_is_not_well() {
+    let mut home = run_by_two();
+    home.set("BULLA_HOST", "web2");
+    home.bulla("drill letters --app --config jobs.toml").ok();
+    home.set("BULLA_HOST", "auditor");
+    // All that is known is well; of the dump nothing is.
+    home.bulla("status letters --all-hosts --config audit.toml").ends(0);
+    for report in ["status", "assess", "compliance"] {
+        let told = home.bulla(&format!("{report} --all-hosts --config audit.toml")).ends(6);
+        assert!(
+            told.out.contains("dump of web2 is on record in disk and goes there by no job here"),
+            "{}",
+            told.out
+        );
+        let told = json(&home.bulla(&format!("{report} --all-hosts --json --config audit.toml")).ends(6).out);
+        assert_eq!(told["unknown"][0]["job"], "dump", "{told}");
+    }
+    // Nor of what a destination holds that cannot be read and that no job here goes to.
+    let text = String::from_utf8(home.read("audit.toml")).unwrap();
+    let [disk, gone] = ["[destination.disk]", "[destination.gone]"];
+    let start = text.find(disk).unwrap();
+    let len = text[start + 1..].find("\n[").map_or(text.len() - start, |at| at + 2);
+    let other = text[start..start + len].replace(disk, gone).replace("/disk\"", "/nowhere\"");
+    home.write("wide.toml", format!("{text}\n{other}").as_bytes());
+    let told = home.bulla("status --all-hosts --config wide.toml");
+    assert!(told.out.contains("gone cannot be read, and what goes there is not known: "), "{}", told.out);
+    assert_ne!(told.code, 0);
+}
+
+/// What was tried is what is written, whatever was in force in between.
+#[test]
+fn a_procedure_is_tested_as_it_is_written_now() {
+    let home = furnished();
+    let written = String::from_utf8(home.read("jobs.toml")).unwrap();
+    let other = written.replace("rto = \"1h\"", "rto = \"2h\"");
+    let status = |code| home.bulla("status letters --config jobs.toml").ends(code);
+    home.bulla("run letters --config jobs.toml").ok();
+    home.bulla("drill letters --app --config jobs.toml").ok();
+    // A run by another configuration, and back.
+    home.write("jobs.toml", other.as_bytes());
+    home.bulla("run letters --config jobs.toml").ok();
+    status(6).prints("its procedure is not tested");
+    home.write("jobs.toml", written.as_bytes());
+    status(0);
+    // A drill by another configuration, and back.
+    home.write("jobs.toml", other.as_bytes());
+    home.bulla("drill letters --app --config jobs.toml").ok();
+    status(0);
+    home.write("jobs.toml", written.as_bytes());
+    status(6).prints("its procedure is not tested");
 }

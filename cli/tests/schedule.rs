@@ -207,6 +207,23 @@ fn a_dump_of_another_user_runs_with_what_its_unit_leaves_it() {
     let ran = crate::home::Ran::of(home.command_of("setpriv", &words).output().unwrap()).ok();
     assert!(ran.contains("dump: ok"), "{ran}");
     home.bulla("cat latest:/d -r disk --key-file key").ends(0).prints("nobody\nno\n");
+    // One that hangs as somebody else is out of reach, and is waited for no longer than it was given; systemd ends it.
+    let hangs =
+        ["setpriv", "--reuid=nobody", "--clear-groups", "sleep", "77"].map(|w| format!("\"{w}\"")).join(", ");
+    let text = jobs(&home.shown("disk"));
+    let source = text.lines().find(|l| l.trim().starts_with("source")).unwrap();
+    let hanging =
+        text.replace(source, &format!("source = {{ command = [{hangs}], as = \"d\", timeout = \"1s\" }}"));
+    home.write("jobs.toml", hanging.as_bytes());
+    let (began, said) = (std::time::Instant::now(), home.path("said"));
+    // Not a pipe: the command holds it open.
+    let err = std::fs::File::create(&said).unwrap();
+    let ran = home.command_of("setpriv", &words).stdout(std::process::Stdio::null()).stderr(err).status();
+    let _ = Command::new("pkill").args(["-f", "sleep 77"]).status();
+    let said = std::fs::read_to_string(said).unwrap();
+    assert_eq!(ran.unwrap().code(), Some(1), "{said}");
+    assert!(began.elapsed() < std::time::Duration::from_secs(60), "{:?}", began.elapsed());
+    assert!(said.contains("did not end in time"), "{said}");
 }
 
 #[test]

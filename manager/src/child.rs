@@ -3,7 +3,7 @@
 //! Kept true: it is ended when its time is over or somebody stops it, with the whole process group that it leads; nobody
 //! waits for what it leaves running in the background, also if that holds its output or goes on to fill it.
 
-use bulla_engine::source::end_group;
+use bulla_engine::source::{end_group, reap};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, PipeReader};
 use std::os::unix::process::CommandExt;
@@ -89,7 +89,7 @@ pub fn run(
             Group::Own | Group::Whole => end_group(&mut child),
             Group::Ours => _ = child.kill(),
         }
-        let _ = child.wait();
+        reap(&mut child);
     } else if group == Group::Whole {
         end_group(&mut child);
     }

@@ -136,14 +136,19 @@ pub fn judge(
             }
             Some(_) if here && hidden => not
                 .push(format!("{} lies on this machine, and nobody can say where the source does", to.value)),
+            // Under other names it may be the very host that is backed up.
+            Some(_) if facts.foreign && hidden => {
+                not.push(format!("{}: nobody can say here whether it is {host}", to.value));
+            }
             Some(at) => {
                 taken.extend(on);
                 counted.push(Counted {
                     name: &to.value,
                     media: destination.media.as_ref().map(|at| at.value),
                     site: destination.site.as_ref().map(|at| &at.value),
-                    // What is locked for everybody can be deleted from nowhere.
-                    append_only: destination.append_only
+                    // What is locked for everybody can be deleted from nowhere; what another host may do, its own
+                    // configuration says.
+                    append_only: destination.append_only && !facts.foreign
                         || destination.worm.as_ref().is_some_and(|w| w.value.mode == LockMode::Compliance),
                     age: now.saturating_sub(at),
                 });
@@ -153,7 +158,9 @@ pub fn judge(
     let last = facts.holdings.values().filter_map(|h| h.as_ref().ok()?.evidence.last()).max();
     let told =
         last.map_or_else(String::new, |at| format!(" (newest record {} old)", age(now.saturating_sub(at))));
-    let marks = marks(config, status, &counted, &not, &told);
+    // Where another host stands is in its own configuration.
+    let home = config.host.site.as_ref().map(|at| &at.value).filter(|_| !facts.foreign);
+    let marks = marks(home, status, &counted, &not, &told);
     let met = [0, 1, 2, 3, 4].map(|n: usize| marks.get(n).is_some_and(|m| m.met));
     let at_hand = at_hand((config, name, job), facts, host, now);
     let verdict = match Verdict::of(met) {
@@ -189,7 +196,9 @@ fn at_hand((config, name, job): (&Config, &str, &Job), facts: &Facts, host: &str
 /// What a destination lacks of what is promised: each backup on record that is young enough, or one that began at most a slot
 /// later; and one that is old enough, or the first that there ever was, or one at most a slot after that.
 fn lack(promise: &Lock, holding: &Holding, (facts, job): (&Facts, &Job), now: i64) -> Option<String> {
+    let good = |s: &&Snapshot| s.statistics.errors == 0 && holding.evidence.is_sound(&s.id);
     let own = holding.snapshots.iter().filter(|s| s.host == promise.host && job_of(s) == Some(&promise.job));
+    let own = own.filter(good);
     let stay: BTreeSet<i64> = own.map(|s| s.start.seconds).collect();
     let Some(oldest) = stay.first().copied().filter(|_| holding.unrepaired == 0) else {
         let bad = holding.unrepaired > 0;
@@ -206,12 +215,18 @@ fn lack(promise: &Lock, holding: &Holding, (facts, job): (&Facts, &Job), now: i6
         return Some(format!("nothing of the backup of {age} ago, or of the time after it"));
     }
     let apart = |from: i64, to: i64| u64::try_from(to.saturating_sub(from)).unwrap_or(0);
-    if apart(oldest, now) >= promise.min {
-        return None;
-    }
-    if read.len() < job.to.len() {
+    let (old, blind) = (apart(oldest, now) >= promise.min, read.len() < job.to.len());
+    if blind {
         // What it does not know of may be on record where nobody can look.
-        return Some("nothing so old, and other destinations cannot be read".to_owned());
+        let next = stay.iter().copied().skip(1).chain([now]);
+        let mut pairs = stay.iter().zip(next).filter(|(_, next)| apart(*next, now) < promise.min);
+        if !old || pairs.any(|(from, next)| apart(*from, next) > promise.unit) {
+            let lack = if old { "gaps" } else { "nothing so old" };
+            return Some(format!("{lack}, and other destinations cannot be read"));
+        }
+    }
+    if old {
+        return None;
     }
     let made = runs.iter().find(|(_, run)| run.copies.iter().any(|copy| copy.snapshot.is_some()));
     let late = made.is_some_and(|(_, run)| apart(run.start.seconds, oldest) > promise.unit);
@@ -234,7 +249,7 @@ fn age(seconds: i64) -> String {
 }
 
 fn marks(
-    config: &Config,
+    home: Option<&String>,
     status: &JobStatus,
     counted: &[Counted<'_>],
     not: &[String],
@@ -252,7 +267,6 @@ fn marks(
             media.push((kind, copy));
         }
     }
-    let home = config.host.site.as_ref().map(|at| &at.value);
     let away = |c: &&Counted<'_>| home.is_some() && c.site.is_some() && c.site != home;
     let (offsite, locked): (Vec<_>, Vec<_>) =
         (counted.iter().filter(away).collect(), counted.iter().filter(|c| c.append_only).collect());

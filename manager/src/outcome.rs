@@ -1,10 +1,11 @@
 //! How things end: the exit codes of the program, and which of several counts.
 
 /// How something ended. The numbers are the program's exit codes, and those in the ledger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Outcome {
     /// As it should.
+    #[default]
     Done = 0,
     /// Not at all.
     Failed = 1,

@@ -64,12 +64,18 @@ impl Audit {
     }
 
     fn compliance(&self) -> (Compliance, usize) {
-        let facts = Facts::gather(&self.m, &self.m.config, &["audit".into()]);
+        self.seen(false, &[Domain::Disk(1)])
+    }
+
+    /// By who is another machine, or this one; `source` is what it knows of where the job's source lies.
+    fn seen(&self, foreign: bool, source: &[Domain]) -> (Compliance, usize) {
+        let mut facts = Facts::gather(&self.m, &self.m.config, &["audit".into()]);
+        facts.foreign = foreign;
         let (job, now) = (self.m.job("audit"), self.m.clock.read());
         let status = status::judge(&self.m.config, "audit", job, "db01", &facts, now);
         let place = |name: &str| vec![Domain::Host(name.to_owned())];
         let of = (&self.m.config, "audit", job);
-        let all = judge(of, &facts, &status, "db01", &[Domain::Disk(1)], &place, now);
+        let all = judge(of, &facts, &status, "db01", source, &place, now);
         let assessment = assess(of, &facts, (&status, &all), "db01", now);
         let gaps = assessment.gaps.iter().filter(|gap| gap.risk.contains("3m at hand")).count();
         (all, gaps)
@@ -132,4 +138,62 @@ fn a_young_disk_beside_a_tape_that_is_away_proves_nothing() {
     audit.runs(10, 10);
     audit.m.stores["vault"].gone.store(true, Ordering::SeqCst);
     assert!(audit.mark().met, "{:?}", audit.mark());
+}
+
+/// It had been off for months of which only the tape has the backups, and the tape is away.
+#[test]
+fn gaps_beside_a_tape_that_is_away_prove_nothing() {
+    let audit = Audit::new("\"disk\", \"vault\"", PCI);
+    audit.runs(10, 10);
+    let (disk, vault) = (&audit.m.stores["disk"], &audit.m.stores["vault"]);
+    disk.gone.store(true, Ordering::SeqCst);
+    for _ in 0..5 {
+        audit.m.clock.set(audit.m.clock.read() + 10 * DAY);
+        std::fs::write(audit.dir.path().join("new"), audit.m.clock.read().to_string()).unwrap();
+        assert_ne!(audit.m.run("audit").outcome, Outcome::Done);
+    }
+    disk.gone.store(false, Ordering::SeqCst);
+    vault.gone.store(true, Ordering::SeqCst);
+    let mark = audit.mark();
+    assert!(!mark.met && mark.evidence.contains("gaps, and other destinations cannot be read"), "{mark:?}");
+}
+
+/// A backup that looks as if most of the source were lost stands for none of before.
+#[test]
+fn what_looks_wrong_is_no_stand_in() {
+    let mut audit = Audit::new("\"vault\"", "");
+    std::fs::write(audit.dir.path().join("log"), noise("more", 1 << 21)).unwrap();
+    audit.runs(1, 10);
+    audit.m.configure(&text(audit.dir.path(), "\"vault\", \"disk\"", PCI));
+    std::fs::remove_file(audit.dir.path().join("log")).unwrap();
+    audit.m.clock.set(audit.m.clock.read() + 10 * DAY);
+    let report = audit.m.run("audit");
+    assert_eq!(report.outcome, Outcome::Held, "{report:?}");
+    assert_eq!(audit.mark().evidence, "vault is a tape, disk has no backup");
+}
+
+/// Where another host stands, what it may delete, and whether a destination is that very host, its own configuration and names
+/// would have to say.
+#[test]
+fn who_looks_from_elsewhere_claims_nothing_of_the_host() {
+    let mut audit = Audit::new("\"vault\", \"disk\"", "");
+    let written = text(audit.dir.path(), "\"vault\", \"disk\"", "");
+    let written = written.replace("media = \"hdd\"", "media = \"hdd\"\nsite = \"far\"\nappend_only = true");
+    audit.m.configure(&format!("[host]\nsite = \"hq\"\n{written}"));
+    audit.runs(1, 1);
+    let met = |foreign: bool, source: &[Domain]| {
+        let marks = audit.seen(foreign, source).0.marks;
+        (marks[0].met, marks[2].met, marks[3].met)
+    };
+    let named = [Domain::Host("db01".to_owned())];
+    assert_eq!(met(false, &[Domain::Disk(1)]), (true, true, true));
+    assert_eq!(met(true, &named), (true, false, false));
+    let nameless = [Domain::Unknown, Domain::Host("db01".to_owned())];
+    let (all, _) = audit.seen(true, &nameless);
+    assert!(!all.marks[0].met, "{:?}", all.marks);
+    assert!(
+        all.marks[0].evidence.contains("disk: nobody can say here whether it is db01"),
+        "{:?}",
+        all.marks
+    );
 }

@@ -1,7 +1,7 @@
 //! `bulla assess`: the assessment report of each job, from what is on record in its destinations. The judgement is the
 //! manager's ([`bulla_manager::assess`]).
 
-use super::reported::{Hosts, Looked, ReportArgs, named};
+use super::reported::{Hosts, Looked, ReportArgs, Unjudged, named};
 use crate::context::Context;
 use crate::exit::{Outcome, keep};
 use crate::site::Site;
@@ -37,6 +37,8 @@ struct Document<'a> {
     generated_at: String,
     exit: u8,
     jobs: Vec<Line<'a>>,
+    #[serde(flatten)]
+    unjudged: &'a Unjudged,
 }
 
 #[derive(Serialize)]
@@ -85,7 +87,7 @@ struct GapLine<'a> {
 pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     let (config, names) = args.of.read()?;
     let hosts = args.of.hosts();
-    let (all, now) = watch(context.ui, WORDS, |observer| {
+    let (all, unjudged, now) = watch(context.ui, WORDS, |observer| {
         let site = Site::new(context, &config, observer, false);
         let mut looked = Looked::at(context, &site, &config, &names, hosts);
         let (now, subjects) = (looked.now, looked.subjects(&config, &names, hosts));
@@ -93,10 +95,11 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
             let assessment = assess((&config, s.name, s.job), facts, judged, &s.host, now);
             (s.host.clone(), assessment)
         });
-        (all, now)
+        (all, args.of.unjudged(&looked.facts, &config), now)
     });
-    let ended = all.iter().fold(Ended::Done, |ended, (_, a)| ended.and(a.outcome()));
-    let told = if context.ui.json { document(context, &all, ended, now) } else { tell(context, &all, hosts) };
+    let ended = all.iter().fold(unjudged.outcome(), |ended, (_, a)| ended.and(a.outcome()));
+    let all = (&all[..], &unjudged);
+    let told = if context.ui.json { document(context, all, ended, now) } else { tell(context, all, hosts) };
     keep(ended.into(), told)
 }
 
@@ -119,13 +122,19 @@ fn percent(history: &History) -> Option<f64> {
     Some(permille as f64 / 10.0)
 }
 
-fn document(context: &Context<'_>, all: &[(String, Assessment)], ended: Ended, now: i64) -> Outcome<()> {
+fn document(
+    context: &Context<'_>,
+    (all, unjudged): (&[(String, Assessment)], &Unjudged),
+    ended: Ended,
+    now: i64,
+) -> Outcome<()> {
     context.ui.document(&Document {
         message_type: "assessment",
         schema_version: SCHEMA,
         generated_at: time(now),
         exit: ended.code(),
         jobs: all.iter().map(of).collect(),
+        unjudged,
     })
 }
 
@@ -168,7 +177,11 @@ fn length(seconds: i64) -> String {
     super::status::short(seconds)
 }
 
-fn tell(context: &Context<'_>, all: &[(String, Assessment)], hosts: Hosts<'_>) -> Outcome<()> {
+fn tell(
+    context: &Context<'_>,
+    (all, unjudged): (&[(String, Assessment)], &Unjudged),
+    hosts: Hosts<'_>,
+) -> Outcome<()> {
     let mut out = context.ui.results();
     for (n, (host, a)) in all.iter().enumerate() {
         if n > 0 {
@@ -177,6 +190,9 @@ fn tell(context: &Context<'_>, all: &[(String, Assessment)], hosts: Hosts<'_>) -
         for line in lines(&named(&a.job, host, hosts), a) {
             out.line(escape(line.as_bytes()))?;
         }
+    }
+    for line in unjudged.lines() {
+        out.line(escape(line.as_bytes()))?;
     }
     out.finish()
 }

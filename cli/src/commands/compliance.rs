@@ -1,7 +1,7 @@
 //! `bulla compliance`: 3-2-1-1-0 of each job, with what shows it. The judgement is the manager's
 //! ([`bulla_manager::compliance`]).
 
-use super::reported::{Hosts, Looked, ReportArgs, named};
+use super::reported::{Hosts, Looked, ReportArgs, Unjudged, named};
 use crate::context::Context;
 use crate::exit::{Code, Outcome, keep};
 use crate::site::Site;
@@ -9,6 +9,7 @@ use crate::ui::json::SCHEMA;
 use crate::ui::progress::{Words, watch};
 use bulla_engine::observer::escape;
 use bulla_manager::compliance::{Compliance, Verdict};
+use bulla_manager::outcome::Outcome as Ended;
 use serde::Serialize;
 
 /// What `compliance` takes.
@@ -46,26 +47,35 @@ struct Document<'a> {
     message_type: &'static str,
     schema_version: u32,
     jobs: Vec<Line<'a>>,
+    #[serde(flatten)]
+    unjudged: &'a Unjudged,
 }
 
 /// Says it.
 pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     let (config, names) = args.of.read()?;
     let hosts = args.of.hosts();
-    let all: Vec<(String, String, Compliance)> = watch(context.ui, WORDS, |observer| {
-        let site = Site::new(context, &config, observer, false);
-        let mut looked = Looked::at(context, &site, &config, &names, hosts);
-        let subjects = looked.subjects(&config, &names, hosts);
-        looked.each_judged(&site, &config, &subjects, |_, s, (_, rules)| {
-            (s.name.clone(), s.host.clone(), rules.clone())
-        })
-    });
-    let full = all.iter().all(|(.., c)| c.verdict == Verdict::Full);
-    let told = if context.ui.json { document(context, &all) } else { tell(context, &all, hosts) };
+    let (all, unjudged): (Vec<(String, String, Compliance)>, Unjudged) =
+        watch(context.ui, WORDS, |observer| {
+            let site = Site::new(context, &config, observer, false);
+            let mut looked = Looked::at(context, &site, &config, &names, hosts);
+            let subjects = looked.subjects(&config, &names, hosts);
+            let all = looked.each_judged(&site, &config, &subjects, |_, s, (_, rules)| {
+                (s.name.clone(), s.host.clone(), rules.clone())
+            });
+            (all, args.of.unjudged(&looked.facts, &config))
+        });
+    let known = unjudged.outcome() == Ended::Done;
+    let full = known && all.iter().all(|(.., c)| c.verdict == Verdict::Full);
+    let told = if context.ui.json {
+        document(context, &all, &unjudged)
+    } else {
+        tell(context, (&all, &unjudged), hosts)
+    };
     keep(if full { Code::Done } else { Code::Unproven }, told)
 }
 
-fn document(context: &Context<'_>, all: &[(String, String, Compliance)]) -> Outcome<()> {
+fn document(context: &Context<'_>, all: &[(String, String, Compliance)], unjudged: &Unjudged) -> Outcome<()> {
     let jobs = all.iter().map(|(job, host, c)| Line {
         job,
         host,
@@ -73,10 +83,14 @@ fn document(context: &Context<'_>, all: &[(String, String, Compliance)]) -> Outc
         marks: c.all().map(|m| MarkLine { rule: &m.rule, met: m.met, evidence: &m.evidence }).collect(),
     });
     let (message_type, jobs) = ("compliance", jobs.collect());
-    context.ui.document(&Document { message_type, schema_version: SCHEMA, jobs })
+    context.ui.document(&Document { message_type, schema_version: SCHEMA, jobs, unjudged })
 }
 
-fn tell(context: &Context<'_>, all: &[(String, String, Compliance)], hosts: Hosts<'_>) -> Outcome<()> {
+fn tell(
+    context: &Context<'_>,
+    (all, unjudged): (&[(String, String, Compliance)], &Unjudged),
+    hosts: Hosts<'_>,
+) -> Outcome<()> {
     let mut out = context.ui.results();
     for (job, host, compliance) in all {
         let job = named(job, host, hosts);
@@ -85,6 +99,9 @@ fn tell(context: &Context<'_>, all: &[(String, String, Compliance)], hosts: Host
             let sign = if mark.met { "yes" } else { "NO " };
             out.line(format_args!("  {sign} {}: {}", mark.rule, escape(mark.evidence.as_bytes())))?;
         }
+    }
+    for line in unjudged.lines() {
+        out.line(escape(line.as_bytes()))?;
     }
     out.finish()
 }

@@ -7,8 +7,10 @@ use crate::exit::Outcome;
 use crate::site::Site;
 use bulla_manager::compliance::{self, Compliance};
 use bulla_manager::config::{Config, Job};
+use bulla_manager::outcome::Outcome as Ended;
 use bulla_manager::status::{self, Facts, JobStatus};
 use bulla_manager::world;
+use serde::Serialize;
 
 /// What reports take.
 #[derive(Debug, clap::Args)]
@@ -68,9 +70,79 @@ impl ReportArgs {
         }
     }
 
+    /// What is judged of nothing, where everything is meant.
+    pub(crate) fn unjudged(&self, facts: &Facts, config: &Config) -> Unjudged {
+        if self.jobs.is_empty() && self.hosts() == Hosts::All {
+            Unjudged::of(facts, config)
+        } else {
+            Unjudged::default()
+        }
+    }
+
     /// True if all jobs of this machine are meant, and nothing else.
     pub(crate) fn is_whole(&self) -> bool {
         self.jobs.is_empty() && self.hosts() == Hosts::Own
+    }
+}
+
+/// What nothing can be said of when everything is asked for. It is not well: what is not known is not good.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Unjudged {
+    /// Jobs on record that the configuration does not know.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unknown: Vec<Unknown>,
+    /// Destinations that no job here goes to and that cannot be read: nobody knows which jobs do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unreadable: Vec<Unreadable>,
+    #[serde(skip)]
+    outcome: Ended,
+}
+
+#[derive(Debug, Serialize)]
+struct Unknown {
+    destination: String,
+    host: String,
+    job: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Unreadable {
+    destination: String,
+    reason: String,
+}
+
+impl Unjudged {
+    fn of(facts: &Facts, config: &Config) -> Self {
+        let others = facts.others(config).into_iter();
+        let unknown: Vec<_> =
+            others.map(|(destination, host, job)| Unknown { destination, host, job }).collect();
+        let mut outcome = if unknown.is_empty() { Ended::Done } else { Ended::Unproven };
+        let goes =
+            |place: &str| config.jobs.values().any(|job| job.value.to.iter().any(|to| to.value == place));
+        let mut unreadable = Vec::new();
+        for (place, holding) in facts.holdings.iter().filter(|(place, _)| !goes(place)) {
+            if let Err(trouble) = holding {
+                outcome = outcome.and(trouble.outcome.of_one());
+                unreadable.push(Unreadable { destination: place.clone(), reason: trouble.why.clone() });
+            }
+        }
+        Self { unknown, unreadable, outcome }
+    }
+
+    /// How that counts for the exit code.
+    pub(crate) fn outcome(&self) -> Ended {
+        self.outcome
+    }
+
+    /// In words, a line each.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
+        let unknown = self.unknown.iter().map(|Unknown { destination, host, job }| {
+            format!("{job} of {host} is on record in {destination} and goes there by no job here: nothing is judged of it")
+        });
+        let unreadable = self.unreadable.iter().map(|Unreadable { destination, reason }| {
+            format!("{destination} cannot be read, and what goes there is not known: {reason}")
+        });
+        unknown.chain(unreadable)
     }
 }
 

@@ -1,7 +1,7 @@
 //! `bulla status`: how jobs stand, from what is on record in their destinations. The judgement is the manager's
 //! ([`bulla_manager::status`]).
 
-use super::reported::{Hosts, ReportArgs, named};
+use super::reported::{Hosts, ReportArgs, Unjudged, named};
 use crate::context::Context;
 use crate::exit::{Outcome, keep};
 use crate::notices::{self, Judged};
@@ -14,11 +14,7 @@ use bulla_manager::config::Length;
 use bulla_manager::outcome::Outcome as Ended;
 use bulla_manager::status::JobStatus;
 use serde::Serialize;
-use std::collections::BTreeSet;
 use std::path::PathBuf;
-
-/// Destination, host and job of what the configuration does not know.
-type Unknown = BTreeSet<(String, String, String)>;
 
 /// What `status` takes.
 #[derive(Debug, clap::Args)]
@@ -43,16 +39,8 @@ struct Document<'a> {
     jobs: Vec<Line<'a>>,
     /// Channels with something undelivered.
     channels: Vec<ChannelLine<'a>>,
-    /// With all hosts: jobs on record that the configuration does not know.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    unknown: Vec<UnknownLine<'a>>,
-}
-
-#[derive(Serialize)]
-struct UnknownLine<'a> {
-    destination: &'a str,
-    host: &'a str,
-    job: &'a str,
+    #[serde(flatten)]
+    unjudged: &'a Unjudged,
 }
 
 #[derive(Serialize)]
@@ -108,15 +96,15 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     if let Some(path) = args.metrics.clone().or(whole) {
         judged.measure(context, &config, &path);
     }
-    let unknown = if hosts == Hosts::All { judged.facts.others(&config) } else { Unknown::new() };
+    let unjudged = args.of.unjudged(&judged.facts, &config);
     let (all, now) = (&judged.jobs, judged.now);
-    let ended = all.iter().fold(Ended::Done, |ended, job| ended.and(job.outcome()));
+    let ended = all.iter().fold(unjudged.outcome(), |ended, job| ended.and(job.outcome()));
     let mut channels = notices::lines(context, &config);
     channels.retain(|line| line.complaint().is_some());
     let told = if context.ui.json {
-        document(context, (all, &unknown), &channels, ended, now)
+        document(context, (all, &unjudged), &channels, ended, now)
     } else {
-        table(context, (all, &unknown, hosts), &channels, now)
+        table(context, (all, &unjudged, hosts), &channels, now)
     };
     keep(ended.into(), told)
 }
@@ -170,7 +158,7 @@ fn channel_line(line: &notices::Line) -> ChannelLine<'_> {
 
 fn document(
     context: &Context<'_>,
-    (all, unknown): (&[JobStatus], &Unknown),
+    (all, unjudged): (&[JobStatus], &Unjudged),
     channels: &[notices::Line],
     ended: Ended,
     now: i64,
@@ -182,10 +170,7 @@ fn document(
         exit: ended.code(),
         jobs: all.iter().map(line).collect(),
         channels: channels.iter().map(channel_line).collect(),
-        unknown: unknown
-            .iter()
-            .map(|(destination, host, job)| UnknownLine { destination, host, job })
-            .collect(),
+        unjudged,
     })
 }
 
@@ -205,7 +190,7 @@ fn of(is: Option<String>, may: Option<i64>) -> String {
 
 fn table(
     context: &Context<'_>,
-    (all, unknown, hosts): (&[JobStatus], &Unknown, Hosts<'_>),
+    (all, unjudged, hosts): (&[JobStatus], &Unjudged, Hosts<'_>),
     channels: &[notices::Line],
     now: i64,
 ) -> Outcome<()> {
@@ -263,10 +248,7 @@ fn table(
             out.line(escape(line.as_bytes()))?;
         }
     }
-    for (place, host, job) in unknown {
-        let line = format!(
-            "{job} of {host} is on record in {place} and goes there by no job here: nothing is judged of it"
-        );
+    for line in unjudged.lines() {
         out.line(escape(line.as_bytes()))?;
     }
     for complaint in channels.iter().filter_map(notices::Line::complaint) {

@@ -5,6 +5,7 @@
 
 use super::StreamSource;
 use crate::observer::escape;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -27,6 +28,12 @@ pub struct Pipeline {
     /// After how long the commands are ended; the stream is then none.
     pub timeout: Option<Duration>,
 }
+
+/// How long is waited for a command that was told to end at once.
+const REAPED: Duration = Duration::from_secs(5);
+
+/// How often a reader that waits for a command looks whether that was stopped.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// Commands that run, and how they ended.
 #[derive(Clone)]
@@ -52,7 +59,7 @@ impl State {
     fn end(&mut self) {
         for (_, mut child) in self.children.drain(..) {
             end_group(&mut child);
-            let _ = child.wait();
+            reap(&mut child);
         }
     }
 }
@@ -65,6 +72,17 @@ pub fn end_group(child: &mut Child) {
     let _ = child.kill();
 }
 
+/// Waits until a command is gone that was told to end at once: some seconds at most, since one that has become another user may be
+/// out of reach of who lacks the right to end it (`CAP_KILL`). What is left is for whoever started this process, as systemd does.
+pub fn reap(child: &mut Child) {
+    let until = Instant::now() + REAPED;
+    while let Ok(None) = child.try_wait()
+        && Instant::now() < until
+    {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 impl Running {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -75,9 +93,11 @@ impl Running {
         self.lock().failure.clone()
     }
 
-    /// Ends the commands, so that whoever reads their output need not wait for more.
+    /// Ends the commands, so that whoever reads their output need not wait for more, also of one that is out of reach.
     pub fn stop(&self) {
-        self.lock().children.iter_mut().for_each(|(_, child)| end_group(child));
+        let mut state = self.lock();
+        state.failure.get_or_insert_with(|| "the command was stopped".to_owned());
+        state.children.iter_mut().for_each(|(_, child)| end_group(child));
     }
 
     fn fail(&self, why: String) -> String {
@@ -135,6 +155,13 @@ struct Reader {
 
 impl Read for Reader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // One that holds its output open and cannot be ended would be waited for as long as it likes.
+        let mut ready = [PollFd::new(&self.output, PollFlags::IN)];
+        while poll(&mut ready, Some(&LOOK)).is_ok_and(|n| n == 0) {
+            if self.running.failure().is_some() {
+                return Ok(0);
+            }
+        }
         let n = self.output.read(buffer)?;
         let mut state = self.running.lock();
         let missing = self.magic.saturating_sub(state.head.len()).min(n);

@@ -19,7 +19,7 @@ mod stat;
 mod stream;
 mod walk;
 
-pub use command::{Pipeline, Running, end_group};
+pub use command::{Pipeline, Running, end_group, reap};
 pub use device::block;
 pub use filter::{
     FilesFrom, Filter, FilterSpec, Marker, expand_pattern, parse_exclude_file, parse_files_from,

@@ -5,9 +5,9 @@ use crate::config::{Config, Job};
 use crate::world::{Trouble, World};
 use bulla_engine::evidence::Evidence;
 use bulla_engine::forget::job_of;
-use bulla_engine::format::RunId;
 use bulla_engine::format::ledger::{Drill, Fact, JobRun, Record};
 use bulla_engine::format::snapshot::Snapshot;
+use bulla_engine::format::{ClientId, RunId};
 use bulla_engine::repository::Ledger;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -121,14 +121,25 @@ impl Facts {
         drills
     }
 
-    /// True if what is written of a job is another thing than it was when a drill restored it. The drill may have been one of
-    /// another machine, with a configuration of its own: what the runs of the job say was in force then counts as well.
+    /// True if what a job goes by is another thing than it was when a drill restored it: what is written of it here, or, of
+    /// another host, what its newest run says. The drill may have been one of another machine, with a configuration of its own:
+    /// what the run before it says was in force then counts as well.
     pub fn changed_since(&self, (job, host): (&str, &str), drill: &Drill, digest: [u8; 32]) -> bool {
         let runs = self.runs(job, host);
-        let before = runs.iter().rfind(|(_, run)| run.start <= drill.start).map(|(_, run)| run.config);
+        let before = runs.iter().rfind(|(_, run)| run.start <= drill.start).map(|(_, run)| *run);
+        let by = self.client_of(|fact| matches!(fact, Fact::Drill(d) if d == drill));
+        let another = |run: &&JobRun| self.client_of(|f| matches!(f, Fact::Run(r) if r.run == run.run)) != by;
+        let before = before.filter(another).map(|run| run.config);
         let same = |config: [u8; 32]| config == drill.config || Some(config) == before;
-        let later = runs.iter().any(|(_, run)| run.start > drill.start && !same(run.config));
-        later || !self.foreign && !same(digest)
+        match (self.foreign, runs.last()) {
+            (false, _) => !same(digest),
+            (true, newest) => newest.is_some_and(|(_, run)| run.start > drill.start && !same(run.config)),
+        }
+    }
+
+    /// Who put on record what says something.
+    fn client_of(&self, says: impl Fn(&Fact) -> bool) -> Option<ClientId> {
+        self.readable().flat_map(|h| &h.ledger.records).find(|r| says(&r.fact)).map(|r| r.client)
     }
 
     /// The name of the first record that says something: its destination, client and number.

@@ -111,14 +111,10 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     fn say(&mut self, rule: &'static str, outcome: Outcome, what: impl Into<String>, fix: impl Into<String>) {
-        self.found.push(Finding {
-            rule,
-            place: None,
-            outcome,
-            what: what.into(),
-            fix: fix.into(),
-            evidence: None,
-        });
+        let fix = fix.into();
+        // Typed here it would be this machine's job.
+        let fix = if self.facts.foreign { format!("on {}: {fix}", self.host) } else { fix };
+        self.found.push(Finding { rule, place: None, outcome, what: what.into(), fix, evidence: None });
     }
 
     /// The same of a destination.
