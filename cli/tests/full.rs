@@ -266,7 +266,7 @@ fn a_restore_to_an_ever_less_full_disk() {
     assert!(refused > 30);
 }
 
-/// The reserve is one write of 4 MiB: in its middle one step in so many is enough.
+/// The reserve is one write: in its middle one step in so many is enough.
 const COARSE: u64 = 64 * PAGE;
 
 #[test]
@@ -296,9 +296,9 @@ fn an_init_on_an_ever_less_full_disk() {
         disk.home.bulla(&format!("{new} check --read-data")).ok();
         std::fs::remove_dir_all(disk.at.join("new")).unwrap();
         std::fs::remove_file(disk.home.path("new-key")).unwrap();
-        let middle = 16 * PAGE < free && free + COARSE + 16 * PAGE < 4 << 20;
+        let middle = 16 * PAGE < free && free + COARSE + 16 * PAGE < 1 << 20;
         free += if middle && !full() { COARSE } else { PAGE };
-        assert!(free < 5 << 20, "{context}");
+        assert!(free < 2 << 20, "{context}");
     }
     println!("{line}: refused {refused} times, done from {} bytes free on", free - 3 * PAGE);
     assert!(refused > 30);

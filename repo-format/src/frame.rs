@@ -124,15 +124,28 @@ impl Compressor {
 
     /// Compresses a frame. One that does not shrink by 1/32 is stored.
     pub fn compress<'a>(&'a mut self, raw: &'a [u8]) -> Compressed<'a> {
+        let codec = self.compress_inside(raw);
+        self.frame(codec, raw)
+    }
+
+    /// As [`Compressor::compress`], for whoever needs the plain bytes' place meanwhile: gives the codec, with which
+    /// [`Compressor::frame`] gives the frame until the next one is compressed.
+    pub fn compress_inside(&mut self, raw: &[u8]) -> u8 {
         let worth = raw.len() - raw.len() / 32;
         self.buffer.clear();
         // No more room than compression is worth: zstd then gives up early where it is not.
         self.buffer.reserve_exact(worth);
         let fits = self.context.as_mut().and_then(|c| c.compress2(&mut self.buffer, raw).ok());
         match fits {
-            Some(n) if n <= worth => Compressed { codec: CODEC_ZSTD, payload: &self.buffer },
-            _ => Compressed { codec: CODEC_RAW, payload: raw },
+            Some(n) if n <= worth => CODEC_ZSTD,
+            _ => CODEC_RAW,
         }
+    }
+
+    /// The frame that was compressed last: what [`Compressor::compress_inside`] was given and gave.
+    pub fn frame<'a>(&'a self, codec: u8, raw: &'a [u8]) -> Compressed<'a> {
+        let payload = if codec == CODEC_ZSTD { &self.buffer } else { raw };
+        Compressed { codec, payload }
     }
 
     /// Its buffer, for whoever needs one of a frame's size between two frames.

@@ -331,7 +331,7 @@ impl Backend for Reach {
     fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
         self.run("heal", Target::Name(*name), true, |m| m.heal(name, parts))
     }
-    fn reserve(&self, keep: bool) -> Result<()> {
-        self.run("reserve", Target::Store, keep, |m| m.reserve(keep))
+    fn reserve(&self, bytes: u64) -> Result<()> {
+        self.run("reserve", Target::Store, bytes > 0, |m| m.reserve(bytes))
     }
 }

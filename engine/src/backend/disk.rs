@@ -4,6 +4,7 @@
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use std::fs::File;
 use std::io::{self, Write};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -53,10 +54,7 @@ impl Disk {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(rustix::fs::openat(CWD, path, flags, Mode::RUSR)?);
         let written = self
-            .step(
-                || Step::Write(path.to_owned(), parts.concat()),
-                || parts.iter().try_for_each(|p| file.write_all(p)),
-            )
+            .step(|| Step::Write(path.to_owned(), parts.concat()), || write_begun(&mut file, parts))
             .and_then(|()| self.step(|| Step::SyncFile(path.to_owned()), || file.sync_all()));
         if written.is_err() {
             let _ = self.unlink(path);
@@ -95,6 +93,26 @@ impl Disk {
     pub(super) fn sync_all(&self, root: &Path) -> io::Result<()> {
         self.step(|| Step::SyncAll, || Ok(rustix::fs::syncfs(open(root)?)?))
     }
+}
+
+/// Bytes with which the disk begins while the next are copied.
+const PIECE: usize = 1 << 20;
+
+/// Writes `parts`. The disk begins with each piece at once, so the sync that follows finds most of it done: packs of 8 MiB at 1.9
+/// instead of 0.4 to 1.4 GB/s. Asked for as advice that the pages are not needed: those that wait to be written stay cached.
+fn write_begun(file: &mut File, parts: &[&[u8]]) -> io::Result<()> {
+    let (mut begun, mut at) = (0, 0);
+    for piece in parts.iter().flat_map(|part| part.chunks(PIECE)) {
+        file.write_all(piece)?;
+        at += piece.len() as u64;
+        // Whole pages only: the next piece goes on in the last one.
+        let len = (at - begun) & !4095;
+        if let Some(len) = NonZeroU64::new(len).filter(|len| len.get() >= PIECE as u64) {
+            let _ = rustix::fs::fadvise(&*file, begun, Some(len), rustix::fs::Advice::DontNeed);
+            begun += len.get();
+        }
+    }
+    Ok(())
 }
 
 /// Opens for reading; a link is followed. What was put there instead of an object has no length, so nothing is read of it,

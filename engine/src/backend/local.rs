@@ -21,7 +21,6 @@ const TMP: &str = "tmp";
 const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
 /// What a prune on a full disk lives on: its announcement, mark, deaths and graves.
 const RESERVE: &str = "reserve";
-const RESERVE_LEN: usize = 4 << 20;
 /// Temporary files older than this belong to nobody: no put takes a day. If one did, its writer would get an error at
 /// `link` and fail cleanly.
 const TMP_AGE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
@@ -304,19 +303,19 @@ impl Backend for Local {
     }
 
     /// A file of random bytes, because a file system that compresses would keep nothing of zeros.
-    fn reserve(&self, keep: bool) -> Result<()> {
+    fn reserve(&self, bytes: u64) -> Result<()> {
         let path = self.root.join(RESERVE);
         let fail = |e| self.error("write", RESERVE, e);
-        if !keep {
+        if bytes == 0 {
             return match self.disk.unlink(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => Err(fail(e)),
                 _ => Ok(()),
             };
         }
-        if std::fs::metadata(&path).is_ok_and(|m| m.len() == RESERVE_LEN as u64) {
+        if std::fs::metadata(&path).is_ok_and(|m| m.len() >= bytes) {
             return Ok(());
         }
-        let mut bytes = vec![0; RESERVE_LEN];
+        let mut bytes = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
         getrandom::fill(&mut bytes).map_err(|e| fail(io::Error::other(e.to_string())))?;
         let temporary = self.write_temporary(&[&bytes]).map_err(fail)?;
         self.disk.rename(&temporary, &path).and_then(|()| self.disk.sync_dir(&self.root)).map_err(fail)
@@ -425,12 +424,26 @@ mod tests {
     }
 
     #[test]
+    fn a_reserve_grows_and_is_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Local::new(dir.path().join("repository"));
+        store.create_layout().unwrap();
+        let len = || std::fs::metadata(store.root().join(RESERVE)).map(|m| m.len()).ok();
+        for (asked, there) in [(0, None), (10, Some(10)), (5, Some(10)), (20, Some(20)), (0, None), (0, None)]
+        {
+            store.reserve(asked).unwrap();
+            assert_eq!(len(), there, "asked for {asked}");
+        }
+        assert_eq!(std::fs::read_dir(store.root().join(TMP)).unwrap().count(), 0);
+    }
+
+    #[test]
     fn a_layout_is_made_over_what_an_init_that_was_cut_off_has_left_and_over_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("repository");
         let store = Local::new(&root);
         store.create_layout().unwrap();
-        store.reserve(true).unwrap();
+        store.reserve(1).unwrap();
         store.put(&ObjectName::Slot(SlotId::new([1; 16])), &[b"x"]).unwrap();
         std::fs::remove_dir(root.join("config")).unwrap();
         std::fs::remove_dir(root.join("packs")).unwrap();

@@ -224,9 +224,9 @@ pub trait Backend: Send + Sync {
             source,
         })
     }
-    /// Gives back (`false`) or takes again (`true`) the space kept aside so that a prune can run on a full store. A
-    /// store without such a limit keeps none.
-    fn reserve(&self, _keep: bool) -> Result<()> {
+    /// Keeps at least so many bytes aside, so that a prune can run on a full store; 0 gives them back. A store without such a
+    /// limit keeps none.
+    fn reserve(&self, _bytes: u64) -> Result<()> {
         Ok(())
     }
 }

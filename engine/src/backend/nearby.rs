@@ -236,8 +236,8 @@ impl Backend for Nearby {
     fn retain(&self, name: &ObjectName, retention: Retention) -> Result<()> {
         self.inner.retain(name, retention)
     }
-    fn reserve(&self, keep: bool) -> Result<()> {
-        self.inner.reserve(keep)
+    fn reserve(&self, bytes: u64) -> Result<()> {
+        self.inner.reserve(bytes)
     }
 }
 

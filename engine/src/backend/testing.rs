@@ -84,9 +84,9 @@ impl<B: Backend> Backend for Recorder<B> {
         self.note("heal", name.area());
         self.inner.heal(name, parts)
     }
-    fn reserve(&self, keep: bool) -> Result<()> {
+    fn reserve(&self, bytes: u64) -> Result<()> {
         self.count("reserve");
-        self.inner.reserve(keep)
+        self.inner.reserve(bytes)
     }
 }
 
@@ -309,12 +309,12 @@ impl<B: Backend> Backend for Faulty<B> {
     fn heal(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<()> {
         self.store("heal", name, parts, |parts| self.inner.heal(name, parts))
     }
-    fn reserve(&self, keep: bool) -> Result<()> {
-        let room = self.fault == Fault::NoSpace && !keep;
+    fn reserve(&self, bytes: u64) -> Result<()> {
+        let room = self.fault == Fault::NoSpace && bytes == 0;
         if room {
-            self.inner.reserve(keep)
+            self.inner.reserve(bytes)
         } else {
-            self.change("reserve", "the reserve", || self.inner.reserve(keep))
+            self.change("reserve", "the reserve", || self.inner.reserve(bytes))
         }
     }
 }

@@ -110,8 +110,8 @@ impl Backend for Throttle {
     fn retain(&self, name: &ObjectName, retention: Retention) -> Result<()> {
         self.inner.retain(name, retention)
     }
-    fn reserve(&self, keep: bool) -> Result<()> {
-        self.inner.reserve(keep)
+    fn reserve(&self, bytes: u64) -> Result<()> {
+        self.inner.reserve(bytes)
     }
 }
 

@@ -129,7 +129,7 @@ pub fn run(
     }
     if !options.dry_run {
         // A store that cannot keep its reserve is full: a backup would eat what a prune has just freed.
-        repository.backend().reserve(true)?;
+        repository.keep_reserve(0)?;
     }
     let start = repository.env().clock.now();
     let mut excluded = HashSet::new();

@@ -155,7 +155,8 @@ pub fn run<'r, U: Send>(
             let _ = worker.join();
         }
         let built = folder.join().unwrap_or_default();
-        // The data stream's last pack: workers and fold are done, so nothing is in flight.
+        // The data stream's last pack: workers are done, and the fold too, which reads a hard link's content itself where its
+        // first name has vanished, so nothing is in flight.
         if !abort.stopped() {
             abort.check(Storer::new(shared).and_then(|mut s| s.finish()));
         }

@@ -64,7 +64,7 @@ fn one(repository: &Repository, id: &RunId, now: bool, reason: &str) -> Result<b
 fn with_reserve<T>(repository: &Repository, write: impl Fn() -> Result<T>) -> Result<T> {
     match write() {
         Err(Error::Backend(BackendError::NoSpace { .. })) => {
-            repository.backend().reserve(false)?;
+            repository.give_back_reserve()?;
             write()
         }
         other => other,

@@ -114,19 +114,18 @@ pub fn run(repository: &Repository, options: &PruneOptions, observer: &dyn Obser
         attempts(observer, || collector.collect(&mut done))
     };
     // A store without its reserve counts as full: copies would eat what the objects that free space need.
-    let taken = repository.backend().reserve(true).map_err(Error::from);
-    let mut report = match taken.and_then(|()| collect(true)) {
+    let mut report = match repository.keep_reserve(0).and_then(|()| collect(true)) {
         Err(Error::Backend(BackendError::NoSpace { .. })) => {
             observer
                 .event(&Event::Notice("the store is full; using its reserve to delete what needs no copy"));
-            repository.backend().reserve(false)?;
+            repository.give_back_reserve()?;
             collect(false)?
         }
         other => other?,
     };
     // It is done; whether it freed anything is a word more.
     report.hidden = report.deleted > 0 && repository.backend().locks_objects().unwrap_or(false);
-    if let Err(e) = repository.backend().reserve(true) {
+    if let Err(e) = repository.keep_reserve(report.plan.keep.len()) {
         observer.event(&Event::Warning(&format!("the reserve for a full store could not be kept: {e}")));
     }
     Ok(report)

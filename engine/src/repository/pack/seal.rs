@@ -4,7 +4,7 @@ use super::super::Repository;
 use super::room::Ticket;
 use super::{Buffer, object_name};
 use crate::error::{Error, Result};
-use bulla_repo_format::frame::{CODEC_PADDING, CODEC_RAW, Expander, FrameKey, TAG_LEN};
+use bulla_repo_format::frame::{CODEC_PADDING, CODEC_RAW, Compressor, Expander, FrameKey, TAG_LEN};
 use bulla_repo_format::index::{IndexPack, KEY_LEN, record_key};
 use bulla_repo_format::pack::{
     ChunkEntry, Directory, FrameEntry, HEADER_LEN, PackHeader, PackKind, TRAILER_LEN,
@@ -21,14 +21,50 @@ pub(super) struct Payload {
     pub(super) len: usize,
     /// Plain bytes.
     pub(super) raw: u32,
-    /// Their [`checksum`], before they were compressed.
+    /// What [`prove`] gave.
     pub(super) check: u64,
 }
 
-/// XXH3 with 64 bits of a frame's plain bytes. It is compared within one process, with what the sealed frame gives back, so
-/// it guards against faults, not against people.
-pub(super) fn checksum(plain: &[u8]) -> u64 {
-    XxHash3_64::oneshot(plain)
+/// XXH3 with 64 bits. It is compared within one process, so it guards against faults, not against people.
+fn checksum(codec: u8, bytes: &[u8]) -> u64 {
+    XxHash3_64::oneshot_with_seed(codec.into(), bytes)
+}
+
+/// Expands the frame that was compressed last, as a restore would, over its own plain bytes, while both are in the processor's
+/// cache: a fault of memory, processor or compressor is met here and not there. Gives the checksum of the compressed bytes,
+/// which [`Sealer::seal`] compares with what the sealed frame opens to.
+pub(super) fn prove(
+    compressor: &Compressor,
+    expander: &mut Expander,
+    codec: u8,
+    raw: u32,
+    plain: &mut Vec<u8>,
+) -> Result<u64> {
+    if codec != CODEC_RAW {
+        let was = checksum(codec, plain);
+        let expanded = expander.decode(compressor.frame(codec, &[]), raw, plain);
+        if expanded.is_err() || checksum(codec, plain) != was {
+            return Err(faulty());
+        }
+    }
+    Ok(checksum(codec, compressor.frame(codec, plain).payload))
+}
+
+/// Opens a copy of a sealed frame, made in `scratch`, as a restore would.
+fn prove_sealed(key: &FrameKey, number: u32, frame: &[u8], check: u64, scratch: &mut Vec<u8>) -> Result<()> {
+    scratch.clear();
+    // Without room to spare: vectors that double would double what frames take.
+    scratch.reserve_exact(frame.len());
+    scratch.extend_from_slice(frame);
+    match key.open(number, scratch) {
+        Ok([codec, payload @ ..]) if checksum(*codec, payload) == check => Ok(()),
+        _ => Err(faulty()),
+    }
+}
+
+fn faulty() -> Error {
+    let reason = "a frame does not give back what was put into it: this machine's memory or processor fails";
+    Error::Damaged { what: "a new pack".into(), reason: reason.into() }
 }
 
 /// A pack ready to be put.
@@ -71,22 +107,13 @@ pub(super) struct Sealer<'r> {
     pub(super) repository: &'r Repository,
     pub(super) kind: PackKind,
     pub(super) run: RunId,
-    /// Open and expand each frame again before it may be put.
+    /// Expand each frame again when it was compressed, and open it again when it was sealed, before it may be put.
     pub(super) verify: bool,
 }
 
-/// What verification borrows from a worker that is between two frames.
-pub(super) struct Scratch<'p> {
-    /// Expands frames.
-    pub(super) expander: &'p mut Expander,
-    /// Takes a sealed frame.
-    pub(super) sealed: &'p mut Vec<u8>,
-    /// Takes a plain frame.
-    pub(super) plain: Buffer,
-}
-
 impl Sealer<'_> {
-    /// Seals a pack whose frames lie in `body`. `tail` is true for a run's last pack, whose size is blurred.
+    /// Seals a pack whose frames lie in `body`. `tail` is true for a run's last pack, whose size is blurred; `scratch` is a
+    /// buffer that nobody needs meanwhile.
     pub(super) fn seal(
         &self,
         mut body: Buffer,
@@ -94,7 +121,7 @@ impl Sealer<'_> {
         chunks: Vec<ChunkEntry>,
         tail: bool,
         ticket: Ticket,
-        mut scratch: Scratch<'_>,
+        scratch: &mut Vec<u8>,
     ) -> Result<SealedPack> {
         let (repository, env) = (self.repository, self.repository.env());
         let signer = repository.client();
@@ -111,12 +138,10 @@ impl Sealer<'_> {
             let frame = body.get_mut(payload.range()).unwrap_or_default();
             key.seal(number, frame)?;
             if self.verify {
-                scratch.verify(&key, number, frame, payload)?;
+                prove_sealed(&key, number, frame, payload.check, scratch)?;
             }
             hasher.update(frame);
         }
-        // Before the pack is put, which may wait.
-        drop(scratch);
         let frames = frames.iter().map(Payload::range).collect();
         let offset = hasher.count();
         let content = *hasher.finalize().as_bytes();
@@ -170,7 +195,8 @@ impl Sealer<'_> {
         if let Some(codec) = body.get_mut(start) {
             *codec = CODEC_PADDING;
         }
-        Payload { start, len: sealed, raw: 0, check: checksum(&[]) }
+        let zeros = body.get(start + 1..start + sealed - TAG_LEN).unwrap_or_default();
+        Payload { start, len: sealed, raw: 0, check: checksum(CODEC_PADDING, zeros) }
     }
 }
 
@@ -180,71 +206,63 @@ impl Payload {
     }
 }
 
-impl Scratch<'_> {
-    /// Opens and expands a copy of a sealed frame as a restore would, so that a fault of memory, processor or compressor
-    /// is met here and not there.
-    fn verify(&mut self, key: &FrameKey, number: u32, frame: &[u8], payload: &Payload) -> Result<()> {
-        self.sealed.clear();
-        // Without room to spare: vectors that double would double what frames take.
-        self.sealed.reserve_exact(frame.len());
-        self.sealed.extend_from_slice(frame);
-        let found = key.open(number, self.sealed).and_then(|opened| match opened {
-            [CODEC_RAW, plain @ ..] => Ok(checksum(plain)),
-            opened => {
-                self.expander.expand(opened, payload.raw, &mut self.plain)?;
-                Ok(checksum(&self.plain))
-            }
-        });
-        if found.ok() == Some(payload.check) {
-            return Ok(());
-        }
-        let reason =
-            "a frame does not give back what was put into it: this machine's memory or processor fails";
-        Err(Error::Damaged { what: "a new pack".into(), reason: reason.into() })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::Pool;
     use super::*;
     use bulla_repo_format::RepoId;
-    use bulla_repo_format::frame::{Compression, Compressor};
+    use bulla_repo_format::frame::Compression;
     use bulla_repo_format::keys::{Keyring, Secret};
 
-    /// A sealed frame of `plain`, as [`Sealer::seal`] makes it, and what it was made of.
-    fn sealed(key: &FrameKey, plain: &[u8], compression: Compression) -> (Vec<u8>, Payload) {
-        let mut frame = Vec::new();
-        Compressor::new(compression, 1 << 20).unwrap().compress(plain).write(&mut frame);
-        key.seal(7, &mut frame).unwrap();
-        let payload = Payload { start: 0, len: frame.len(), raw: plain.len() as u32, check: checksum(plain) };
-        (frame, payload)
+    fn damaged<T>(result: Result<T>) -> bool {
+        matches!(result, Err(Error::Damaged { .. }))
     }
 
     #[test]
     fn a_frame_that_gives_back_something_else_is_damage() {
         let ring = Keyring::new(vec![Secret::new([1; 32])], vec![Secret::new([2; 32])]).unwrap();
         let (_, key) = PackHeader::create(PackKind::Data, &ring, &RepoId::new([3; 32]), [4; 32]).unwrap();
-        let (mut expander, mut buffer) = (Expander::new(), Vec::new());
-        let mut scratch =
-            Scratch { expander: &mut expander, sealed: &mut buffer, plain: Pool::new(1 << 20).take_empty() };
         let plain = b"what was read from the source, ".repeat(1000);
+        let raw = plain.len() as u32;
         for compression in [Compression::Off, Compression::Auto] {
-            let (frame, payload) = sealed(&key, &plain, compression);
-            scratch.verify(&key, 7, &frame, &payload).unwrap();
-            let damaged = |result: Result<()>| matches!(result, Err(Error::Damaged { .. }));
-            // A flip before the compressor: what it was given is not what was read.
-            let mut flipped = plain.clone();
-            flipped[20_000] ^= 4;
-            let (other, _) = sealed(&key, &flipped, compression);
-            assert!(damaged(scratch.verify(&key, 7, &other, &payload)));
-            // A flip behind the seal, the seal of another place, and a length that is none of it.
+            let mut compressor = Compressor::new(compression, 1 << 20).unwrap();
+            let (mut expander, mut scratch, mut place) = (Expander::new(), Vec::new(), plain.clone());
+            let codec = compressor.compress_inside(&plain);
+            let check = prove(&compressor, &mut expander, codec, raw, &mut place).unwrap();
+            assert_eq!(place, plain, "the plain bytes are in their place");
+            let mut frame = Vec::new();
+            compressor.frame(codec, &plain).write(&mut frame);
+            let copied = frame.clone();
+            key.seal(7, &mut frame).unwrap();
+            let mut opens = |number, frame: &[u8]| prove_sealed(&key, number, frame, check, &mut scratch);
+            opens(7, &frame).unwrap();
+            // A flip behind the seal, and the seal of another place.
             let mut torn = frame.clone();
             torn[frame.len() / 2] ^= 1;
-            assert!(damaged(scratch.verify(&key, 7, &torn, &payload)));
-            assert!(damaged(scratch.verify(&key, 8, &frame, &payload)));
-            let wrong = Payload { check: checksum(&plain[1..]), raw: payload.raw - 1, ..payload };
-            assert!(damaged(scratch.verify(&key, 7, &frame, &wrong)));
+            assert!(damaged(opens(7, &torn)));
+            assert!(damaged(opens(8, &frame)));
+            // A flip between compressing and sealing: of the codec, or of what it made.
+            for at in [0, copied.len() / 2] {
+                let mut flipped = copied.clone();
+                flipped[at] ^= 4;
+                key.seal(7, &mut flipped).unwrap();
+                assert!(damaged(opens(7, &flipped)));
+            }
         }
+    }
+
+    #[test]
+    fn a_compressor_that_was_given_or_made_something_else_is_damage() {
+        let plain = b"what was read from the source, ".repeat(1000);
+        let raw = plain.len() as u32;
+        let mut compressor = Compressor::new(Compression::Auto, 1 << 20).unwrap();
+        let codec = compressor.compress_inside(&plain);
+        // A flip before the compressor: what it was given is not what was read.
+        let mut read = plain.clone();
+        read[20_000] ^= 4;
+        assert!(damaged(prove(&compressor, &mut Expander::new(), codec, raw, &mut read)));
+        assert!(damaged(prove(&compressor, &mut Expander::new(), codec, raw - 1, &mut plain.clone())));
+        let at = compressor.scratch().len() / 2;
+        compressor.scratch()[at] ^= 1;
+        assert!(damaged(prove(&compressor, &mut Expander::new(), codec, raw, &mut plain.clone())));
     }
 }

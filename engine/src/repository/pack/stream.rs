@@ -8,7 +8,7 @@
 
 use super::super::Repository;
 use super::room::{Room, Ticket};
-use super::seal::{Payload, Scratch, SealedPack, Sealer, checksum};
+use super::seal::{Payload, SealedPack, Sealer, prove};
 use super::{Buffer, Pool};
 use crate::error::{Error, Result};
 use bulla_repo_format::ChunkId;
@@ -231,10 +231,13 @@ impl<'r> PackStream<'r> {
         closed.iter().try_for_each(|pack| self.seal_if_complete(packer, pack))
     }
 
-    fn compress(&self, packer: &mut Packer, job: Job) -> Result<()> {
+    fn compress(&self, packer: &mut Packer, mut job: Job) -> Result<()> {
         let raw = u32::try_from(job.raw.len()).map_err(|_| Error::Refused("a frame above 4 GiB".into()))?;
-        let check = if self.sealer.verify { checksum(&job.raw) } else { 0 };
-        let frame = packer.compressor.compress(&job.raw);
+        let Packer { compressor, expander } = packer;
+        let codec = compressor.compress_inside(&job.raw);
+        let check =
+            if self.sealer.verify { prove(compressor, expander, codec, raw, &mut job.raw)? } else { 0 };
+        let frame = compressor.frame(codec, &job.raw);
         {
             let mut inner = lock(&job.pack.inner);
             inner.add(job.number, frame, (raw, check), &self.bodies);
@@ -259,11 +262,7 @@ impl<'r> PackStream<'r> {
         let (body, frames) =
             (body.unwrap_or_else(|| self.bodies.take_empty()), frames.into_iter().flatten().collect());
         // The packer's buffer is idle now: a worker seals between two frames.
-        let scratch = Scratch {
-            expander: &mut packer.expander,
-            sealed: packer.compressor.scratch(),
-            plain: self.frames.take_empty(),
-        };
+        let scratch = packer.compressor.scratch();
         self.sink.store(self.sealer.seal(body, frames, chunks, tail, ticket, scratch)?)
     }
 }
