@@ -24,7 +24,8 @@ from tools import Bulla
 AVERAGE = 256  # Bytes of a chunk where many are wanted
 STEPS = {
     "first": "first backup", "open": "`snapshots`", "no change": "no change", "changed": "one of 1,000 small files changed",
-    "ls": "`ls` of one directory", "ls -R": "`ls -R` of all", "one file": "`restore` of one file", "check": "`check`, structure",
+    "ls": "`ls` of one directory", "ls -R": "`ls -R` of all", "find": "`find` of one name", "one file": "`restore` of one file", "check": "`check`, structure",
+    "prune": "`prune --dry-run`",
 }
 
 
@@ -92,8 +93,10 @@ class Place:
         self.note("open", lambda: words("snapshots"), 3)
         self.note("ls", lambda: words("ls", f"{self.snapshot}:{below}"), 3)
         self.note("ls -R", lambda: words("ls", "-R", self.snapshot))
+        self.note("find", lambda: words("find", os.path.basename(one), "-s", self.snapshot))
         self.note("one file", lambda: words("restore", f"{self.snapshot}:{one}", "--target", self.fresh()), 3)
         self.note("check", lambda: words("check"))
+        self.note("prune", lambda: words("prune", "--dry-run"))
         return self.costs
 
     def fresh(self):

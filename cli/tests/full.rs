@@ -345,3 +345,45 @@ fn a_prune_at_zero_bytes_free_frees_space_and_no_backup_eats_the_reserve() {
     disk.home.bulla("-q prune --grace 0").ends(13);
     disk.recovers("no reserve");
 }
+
+/// Hundreds of snapshots are let go of at zero bytes free: as many as there is room for beside what a prune needs, so that one is
+/// possible, and gives room for more.
+#[test]
+fn hundreds_of_forgets_at_zero_bytes_free_leave_room_for_the_prune() {
+    let Some(disk) = Disk::new() else { return };
+    let (home, base) = (&disk.home, disk.home.path("base"));
+    disk.reset(0);
+    std::fs::remove_file(disk.at.join("filler")).unwrap();
+    let larger = Command::new("mount").args(["-o", "remount,size=48m"]).arg(&disk.at).status();
+    assert!(larger.unwrap().success());
+    for round in 0..200 {
+        home.write("other/alone", &noise(100 + round, 10_000));
+        home.bulla("-q backup other").ok();
+    }
+    std::fs::remove_dir_all(&base).unwrap();
+    assert!(Command::new("cp").arg("-a").arg(disk.at.join("repo")).arg(&base).status().unwrap().success());
+    disk.reset(0);
+    let forget = format!("-q forget --now --yes --path {} --keep-last 1", home.shown("other"));
+    let mut rounds = 0;
+    loop {
+        let ran = home.bulla(&forget);
+        let reserve = std::fs::metadata(disk.at.join("repo/reserve")).map_or(0, |m| m.len());
+        println!(
+            "round {rounds}: exit {}, {} left, {reserve} bytes in reserve, {} free",
+            ran.code,
+            listed(home).len(),
+            disk.free()
+        );
+        assert!(matches!(ran.code, 0 | 13) && reserve >= 1 << 17, "{}", ran.err);
+        home.bulla("-q prune").ok();
+        rounds += 1;
+        if ran.code == 0 {
+            break;
+        }
+        assert!(rounds < 5);
+    }
+    assert!(rounds > 1, "there was room for all");
+    (0..4).for_each(|_| _ = home.bulla("-q prune").ok());
+    assert!(disk.free() > 2 << 20, "{}", disk.free());
+    disk.recovers("hundreds of forgets");
+}

@@ -224,8 +224,8 @@ pub trait Backend: Send + Sync {
             source,
         })
     }
-    /// Keeps at least so many bytes aside, so that a prune can run on a full store; 0 gives them back. A store without such a
-    /// limit keeps none.
+    /// Keeps this many bytes aside, no more and no fewer, so that a prune can run on a full store. A store without such a limit
+    /// keeps none.
     fn reserve(&self, _bytes: u64) -> Result<()> {
         Ok(())
     }

@@ -47,9 +47,6 @@ impl Looked {
         let mut all: HashSet<PackName> = marks.into_iter().flat_map(|m| m.victims).collect();
         all.extend(excluded);
         let packs = [next(), next()].concat();
-        if own.is_some() {
-            repository.keep_reserve(packs.len())?;
-        }
         let announced = next().into_iter().filter_map(|(name, _)| match name {
             ObjectName::Announcement(other, number) if Some(other) != own => Some((other, number)),
             _ => None,

@@ -69,7 +69,7 @@ pub struct BackupOptions {
     pub skip_if_unchanged: bool,
     /// How hard to compress.
     pub compression: Compression,
-    /// Open and compare every pack before it is put.
+    /// Expand and open every frame again before its pack is put.
     pub verify_packs: bool,
     /// How often to announce how far it has come, for the run that goes on if this one dies.
     pub checkpoint: Duration,
@@ -129,7 +129,7 @@ pub fn run(
     }
     if !options.dry_run {
         // A store that cannot keep its reserve is full: a backup would eat what a prune has just freed.
-        repository.keep_reserve(0)?;
+        repository.keep_reserve()?;
     }
     let start = repository.env().clock.now();
     let mut excluded = HashSet::new();

@@ -26,6 +26,8 @@ use std::collections::HashSet;
 /// [`Error::Refused`] if one is held; those before it are forgotten.
 pub fn forget(repository: &Repository, permit: &Permit, now: bool) -> Result<usize> {
     repository.require_writable()?;
+    // Else forgets could take the last space, and no prune could follow.
+    repository.keep_some_reserve()?;
     if permit.is_managed() {
         let (snapshots, evidence) = (permit.drop().to_vec(), permit.evidence().to_vec());
         let fact = Fact::Forgotten(Forgotten { snapshots, reason: permit.reason().to_owned(), evidence });
@@ -60,11 +62,12 @@ fn one(repository: &Repository, id: &RunId, now: bool, reason: &str) -> Result<b
     Ok(put == Put::Created)
 }
 
-/// On a full store letting go comes first. The next prune takes the reserve again; no backup starts before.
+/// On a full store letting go comes first, as long as a prune can still free the space. The next one takes the reserve again; no
+/// backup starts before.
 fn with_reserve<T>(repository: &Repository, write: impl Fn() -> Result<T>) -> Result<T> {
     match write() {
         Err(Error::Backend(BackendError::NoSpace { .. })) => {
-            repository.give_back_reserve()?;
+            repository.halve_reserve()?;
             write()
         }
         other => other,

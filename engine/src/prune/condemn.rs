@@ -71,7 +71,7 @@ fn attempt(repository: &Repository, found: &HashSet<PackName>, observer: &dyn Ob
     Unlisted::find(repository, &index, &present, observer)?.teach(repository, &index)?;
     let mut reach = Reach::new(repository, &index, repository.marked_packs()?).lenient();
     reach_roots(repository, &mut reach, before.roots(), observer)?;
-    let carry_out = CarryOut { repository, index: &index, before: &before, run: &own, marked, copies: true };
+    let carry_out = CarryOut { repository, index: &index, before: &before, run: &own, marked, full: None };
     let swept = carry_out.sweep(&mut reach, &victims, observer)?;
     index.refresh(repository)?;
     Ok(Condemned::new(swept))

@@ -25,6 +25,7 @@ use crate::repository::Repository;
 use crate::repository::index::{Index, Merged};
 use crate::repository::run::Run;
 use bulla_repo_format::envelope::ObjectType;
+use bulla_repo_format::limits::INDEX_PACKS_MAX;
 use bulla_repo_format::record::{Death, Mark, RunKind};
 use bulla_repo_format::snapshot::{Snapshot, Verdict};
 use bulla_repo_format::{Area, ObjectName, PackName, RunId};
@@ -99,33 +100,44 @@ pub struct PruneReport {
 /// Attempts before a prune gives up against others that prune meanwhile.
 const ATTEMPTS: usize = 3;
 
+/// What a prune of a full store does at once, so that all it puts before it frees anything fits into half the reserve: a death takes
+/// a block of the file system or some, a pack 34 bytes of mark and 32 of grave. The next prune then has room.
+const WHEN_FULL: AtOnce = AtOnce { deaths: 64, packs: 2048 };
+
+/// How many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct AtOnce {
+    deaths: usize,
+    packs: usize,
+}
+
 /// Prunes a repository.
 pub fn run(repository: &Repository, options: &PruneOptions, observer: &dyn Observer) -> Result<PruneReport> {
     repository.require_writable()?;
     repository.verify_history()?;
     if options.dry_run {
-        return Collector { repository, options, observer, copies: true }.rehearse();
+        return Collector { repository, options, observer, full: None }.rehearse();
     }
     require_deletes(repository)?;
     // What attempts that failed have let die or expired is done all the same.
     let mut done = PruneReport::default();
-    let mut collect = |copies| {
-        let collector = Collector { repository, options, observer, copies };
+    let mut collect = |full| {
+        let collector = Collector { repository, options, observer, full };
         attempts(observer, || collector.collect(&mut done))
     };
     // A store without its reserve counts as full: copies would eat what the objects that free space need.
-    let mut report = match repository.keep_reserve(0).and_then(|()| collect(true)) {
+    let mut report = match repository.keep_reserve().and_then(|()| collect(None)) {
         Err(Error::Backend(BackendError::NoSpace { .. })) => {
             observer
                 .event(&Event::Notice("the store is full; using its reserve to delete what needs no copy"));
             repository.give_back_reserve()?;
-            collect(false)?
+            collect(Some(WHEN_FULL))?
         }
         other => other?,
     };
     // It is done; whether it freed anything is a word more.
     report.hidden = report.deleted > 0 && repository.backend().locks_objects().unwrap_or(false);
-    if let Err(e) = repository.keep_reserve(report.plan.keep.len()) {
+    if let Err(e) = repository.keep_some_reserve() {
         observer.event(&Event::Warning(&format!("the reserve for a full store could not be kept: {e}")));
     }
     Ok(report)
@@ -170,7 +182,8 @@ struct Collector<'a> {
     repository: &'a Repository,
     options: &'a PruneOptions,
     observer: &'a dyn Observer,
-    copies: bool,
+    /// Set on a full store: nothing is copied, and no more than that is done at once.
+    full: Option<AtOnce>,
 }
 
 impl Collector<'_> {
@@ -179,7 +192,7 @@ impl Collector<'_> {
         repository.backend().settle()?;
         let (run, _) = Run::open(repository, RunKind::Collector, &[])?;
         let now = self.store_time(&run.id())?;
-        let mut report = PruneReport { without_copies: !self.copies, ..PruneReport::default() };
+        let mut report = PruneReport { without_copies: self.full.is_some(), ..PruneReport::default() };
         self.clear_dead()?;
         self.let_die(now, true, &mut done.died)?;
         done.voided.extend(self.expire(&run.id(), now)?);
@@ -199,8 +212,11 @@ impl Collector<'_> {
         let kept: HashSet<PackName> =
             report.plan.keep.iter().filter(|p| p.live > 0).map(|p| p.name).collect();
         unlisted.adopt(repository, |pack| kept.contains(&pack.name))?;
-        let mut victims: HashSet<PackName> =
-            report.plan.delete.iter().chain(&report.plan.repack).map(|p| p.name).collect();
+        let plan = &report.plan;
+        let mut victims: HashSet<PackName> = match self.full {
+            None => plan.delete.iter().chain(&plan.repack).map(|p| p.name).collect(),
+            Some(at_once) => plan.delete.iter().take(at_once.packs).map(|p| p.name).collect(),
+        };
         if !victims.is_empty() {
             mark(repository, &run.id(), &victims, false)?;
         }
@@ -210,18 +226,12 @@ impl Collector<'_> {
         let victims = there(&victims, &damaged, &present, &index)?;
         if !victims.is_empty() {
             let own = run.id();
-            let carried_out = CarryOut {
-                repository,
-                index: &index,
-                before: &before,
-                run: &own,
-                marked,
-                copies: self.copies,
-            };
+            let carried_out =
+                CarryOut { repository, index: &index, before: &before, run: &own, marked, full: self.full };
             report.add(carried_out.sweep(&mut reach, &victims, self.observer)?);
         }
         index.refresh(repository)?;
-        if self.copies {
+        if self.full.is_none() {
             report.merged = index.merge(repository)?;
         }
         (report.died, report.voided) = (std::mem::take(&mut done.died), std::mem::take(&mut done.voided));
@@ -274,6 +284,9 @@ impl Collector<'_> {
         let forgets = repository.list_runs(Area::Forgets)?;
         let held: HashSet<RunId> = repository.list_runs(Area::Holds)?.into_iter().collect();
         for id in forgets {
+            if self.full.is_some_and(|at_once| died.len() >= at_once.deaths) {
+                break;
+            }
             if held.contains(&id) || !there.contains(&id) || gone.contains(&id) {
                 continue;
             }
@@ -435,7 +448,7 @@ struct CarryOut<'a> {
     run: &'a RunId,
     /// This run has put a mark of its own.
     marked: bool,
-    copies: bool,
+    full: Option<AtOnce>,
 }
 
 impl CarryOut<'_> {
@@ -460,12 +473,13 @@ impl CarryOut<'_> {
             run: *self.run,
             in_index,
             blind: reach.is_blind(),
-            copies: self.copies,
+            copies: self.full.is_none(),
             observer,
         };
         let swept = sweep.run(victims)?;
-        if !swept.delete.is_empty() {
-            sweep.bury(&swept.delete)?;
+        let at_once = self.full.map_or(INDEX_PACKS_MAX as usize, |full| full.packs);
+        for part in swept.delete.chunks(at_once) {
+            sweep.bury(part)?;
         }
         Ok(swept)
     }
@@ -503,4 +517,58 @@ fn there(
         }
     }
     Ok(victims)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Memory;
+    use crate::backup::{self, BackupOptions};
+    use crate::env::Env;
+    use crate::forget::{Permit, forget};
+    use crate::observer::Silent;
+    use crate::repository::{InitOptions, SlotSecret};
+    use crate::source::{Sources, StreamSource};
+    use bulla_repo_format::keys::Secret;
+    use std::sync::Arc;
+
+    /// A repository whose five snapshots are forgotten, each of which has packs of its own.
+    fn forgotten() -> Repository {
+        let secret = SlotSecret::Key(Secret::new([1; 32]));
+        let env = Env::system("host", "user");
+        let made = Repository::init(Arc::new(Memory::new()), &InitOptions::default(), &secret, env);
+        let repository = made.unwrap().repository;
+        for n in 0..5 {
+            let stream = StreamSource::new(format!("file {n}"), std::io::Cursor::new(format!("content {n}")));
+            let done = backup::run(&repository, Sources::Stream(stream), &BackupOptions::default(), &Silent);
+            let id = done.unwrap().snapshot.unwrap().id;
+            let permit = Permit::ask(&repository, &[id], "test").unwrap();
+            forget(&repository, &permit, true).unwrap();
+        }
+        repository
+    }
+
+    #[test]
+    fn on_a_full_store_so_much_goes_at_once_and_the_rest_with_the_next_prunes() {
+        let repository = forgotten();
+        let packs = repository.present_packs().unwrap();
+        let full = AtOnce { deaths: 2, packs: 3 };
+        let collect = || {
+            let (options, observer) = (&PruneOptions::default(), &Silent);
+            Collector { repository: &repository, options, observer, full: Some(full) }
+                .collect(&mut PruneReport::default())
+                .unwrap()
+        };
+        let first = collect();
+        assert_eq!((first.died.len(), first.deleted), (2, 3));
+        assert_eq!(repository.present_packs().unwrap().len(), packs.len() - 3);
+        // A prune that had room for no more than its mark: the graves of all that it condemned are dug in parts.
+        let condemned = packs.keys().map(|(name, _)| *name).collect();
+        mark(&repository, &RunId::new([9; 16]), &condemned, false).unwrap();
+        assert_eq!((collect().died.len(), collect().died.len()), (2, 1));
+        assert_eq!(repository.present_packs().unwrap().len(), 0);
+        for run in repository.index_names().unwrap() {
+            assert!(repository.fetch_index_run(&run).unwrap().graves.len() <= full.packs);
+        }
+    }
 }

@@ -15,7 +15,6 @@ use crate::repository::{Repository, upload};
 use bulla_repo_format::frame::Compression;
 use bulla_repo_format::index::{IndexRun, KEY_LEN, record_key};
 use bulla_repo_format::keys::ChunkKind;
-use bulla_repo_format::limits::INDEX_PACKS_MAX;
 use bulla_repo_format::pack::PackKind;
 use bulla_repo_format::{Area, ChunkId, ObjectName, PackName, RunId};
 use std::collections::{HashMap, HashSet};
@@ -174,15 +173,13 @@ impl Sweep<'_> {
         swept
     }
 
-    /// Graves, durable; then deletes, durable.
+    /// Graves, durable; then deletes, durable. As many as one index run has graves, at most.
     pub(super) fn bury(&self, victims: &[Victim]) -> Result<()> {
         let backend = self.repository.backend();
-        for part in victims.chunks(INDEX_PACKS_MAX as usize) {
-            let mut run = IndexRun::new(self.repository.client().id());
-            run.graves = part.iter().map(|v| v.name).collect();
-            put_run(self.repository, &mut run)?;
-        }
-        let sidecars = !victims.is_empty() && !backend.list(Area::Parity)?.is_empty();
+        let mut run = IndexRun::new(self.repository.client().id());
+        run.graves = victims.iter().map(|v| v.name).collect();
+        put_run(self.repository, &mut run)?;
+        let sidecars = !backend.list(Area::Parity)?.is_empty();
         for victim in victims {
             backend.delete(&object_name(victim.kind, victim.name))?;
             if sidecars {

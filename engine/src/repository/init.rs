@@ -108,7 +108,7 @@ impl Repository {
             Self { backend, config, client, slot, label, ring_key, env, records: Mutex::default() };
 
         // Before anything can fill the store: without it a prune could not free space at zero bytes.
-        repository.keep_reserve(0)?;
+        repository.keep_reserve()?;
         // Of an init that was cut off: nobody knows a repository that they open.
         let strangers = repository.backend.list(Area::Keys)?;
         for secret in secrets.iter().rev() {

@@ -23,7 +23,7 @@ pub use ledger::Ledger;
 pub use open::Found;
 pub use snapshots::SnapshotFilter;
 
-use crate::backend::{Backend, Put};
+use crate::backend::{Backend, BackendError, Put};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use bulla_repo_format::config::Config;
@@ -35,14 +35,9 @@ use bulla_repo_format::{BodyHash, ClientId, FormatError, ObjectName, RepoId, Slo
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-/// The least that is kept aside for a prune on a full store: room for some hundred forgets and deaths.
-const RESERVE_MIN: u64 = 1 << 20;
-
-/// A prune's announcement, deaths, and 34 bytes of mark and 32 of grave, padded, for each pack that it deletes. Grows by
-/// doubling, so that it is seldom written anew.
-fn reserve_for(packs: usize) -> u64 {
-    (packs as u64).saturating_mul(80).checked_next_power_of_two().unwrap_or(u64::MAX).max(RESERVE_MIN)
-}
+/// Bytes kept aside for a full store. Half of them is what a prune needs there ([`crate::prune`]); forgets may take the rest, each a
+/// block of the file system.
+const RESERVE: u64 = 1 << 20;
 
 /// An unlocked repository.
 pub struct Repository {
@@ -96,12 +91,29 @@ impl Repository {
         &self.ring_key
     }
 
-    /// Keeps aside what a prune lives on when the store is full, with this many packs in it.
-    pub(crate) fn keep_reserve(&self, packs: usize) -> Result<()> {
-        Ok(self.backend.reserve(reserve_for(packs))?)
+    /// Keeps aside what forgets and a prune live on when the store is full.
+    pub(crate) fn keep_reserve(&self) -> Result<()> {
+        Ok(self.backend.reserve(RESERVE)?)
     }
 
-    /// Gives that back.
+    /// As much of it as there is room for; an eighth at least, from which a prune gets on in small steps.
+    pub(crate) fn keep_some_reserve(&self) -> Result<()> {
+        let mut kept = Ok(());
+        for bytes in [RESERVE, RESERVE / 2, RESERVE / 8] {
+            kept = self.backend.reserve(bytes);
+            if !matches!(kept, Err(BackendError::NoSpace { .. })) {
+                break;
+            }
+        }
+        Ok(kept?)
+    }
+
+    /// Keeps what a prune lives on, and no more: the rest is for forgets.
+    pub(crate) fn halve_reserve(&self) -> Result<()> {
+        Ok(self.backend.reserve(RESERVE / 2)?)
+    }
+
+    /// Keeps nothing: this is the prune.
     pub(crate) fn give_back_reserve(&self) -> Result<()> {
         Ok(self.backend.reserve(0)?)
     }
@@ -172,38 +184,5 @@ impl Repository {
             return self.client.verify(ty.context(), &self.id(), body, signature);
         }
         self.keyring().client_key(client).verify(ty.context(), &self.id(), body, signature)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::Memory;
-    use bulla_repo_format::index::IndexRun;
-    use bulla_repo_format::keys::Secret;
-    use bulla_repo_format::record::Mark;
-    use bulla_repo_format::{PackName, RunId};
-
-    #[test]
-    fn what_a_prune_of_every_pack_puts_fits_into_the_reserve_for_them() {
-        let secret = SlotSecret::Key(Secret::new([1; 32]));
-        let env = Env::system("host", "user");
-        let made = Repository::init(Arc::new(Memory::new()), &InitOptions::default(), &secret, env).unwrap();
-        let (repository, mut before) = (made.repository, 0);
-        for packs in [0u64, 1, 13_000, 20_000, 100_000] {
-            let name = |n: u64| PackName::new(*blake3::hash(&n.to_le_bytes()).as_bytes());
-            let victims: Vec<PackName> = (0..packs).map(name).collect();
-            let client = repository.client().id();
-            let mut run = IndexRun::new(client);
-            run.graves.clone_from(&victims);
-            let mark = Mark { run: RunId::new([2; 16]), client, victims, damaged: false };
-            let sealed =
-                |ty, body| repository.seal_object(repository.client(), ty, body).unwrap().len() as u64;
-            let put = sealed(ObjectType::Mark, mark.encode()) + sealed(ObjectType::Index, run.encode());
-            let reserve = reserve_for(packs as usize);
-            assert!(put < reserve && reserve >= before, "{packs}: {put} of {reserve}");
-            before = reserve;
-        }
-        assert_eq!((reserve_for(0), reserve_for(13_000), reserve_for(20_000)), (1 << 20, 1 << 20, 2 << 20));
     }
 }

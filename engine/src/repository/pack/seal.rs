@@ -4,7 +4,9 @@ use super::super::Repository;
 use super::room::Ticket;
 use super::{Buffer, object_name};
 use crate::error::{Error, Result};
-use bulla_repo_format::frame::{CODEC_PADDING, CODEC_RAW, Compressor, Expander, FrameKey, TAG_LEN};
+use bulla_repo_format::frame::{
+    CODEC_PADDING, CODEC_RAW, Compressed, Compressor, Expander, FrameKey, TAG_LEN,
+};
 use bulla_repo_format::index::{IndexPack, KEY_LEN, record_key};
 use bulla_repo_format::pack::{
     ChunkEntry, Directory, FrameEntry, HEADER_LEN, PackHeader, PackKind, TRAILER_LEN,
@@ -25,41 +27,45 @@ pub(super) struct Payload {
     pub(super) check: u64,
 }
 
-/// XXH3 with 64 bits. It is compared within one process, so it guards against faults, not against people.
-fn checksum(codec: u8, bytes: &[u8]) -> u64 {
-    XxHash3_64::oneshot_with_seed(codec.into(), bytes)
+/// XXH3 with 64 bits of plain bytes. It is compared within one process, so it guards against faults, not against people.
+pub(super) fn checksum(plain: &[u8]) -> u64 {
+    XxHash3_64::oneshot(plain)
+}
+
+/// The same of a frame: what it was compressed to, how, and from how many bytes.
+fn checksum_of(frame: Compressed<'_>, raw: u32) -> u64 {
+    XxHash3_64::oneshot_with_seed(u64::from(raw) << 8 | u64::from(frame.codec), frame.payload)
 }
 
 /// Expands the frame that was compressed last, as a restore would, over its own plain bytes, while both are in the processor's
-/// cache: a fault of memory, processor or compressor is met here and not there. Gives the checksum of the compressed bytes,
-/// which [`Sealer::seal`] compares with what the sealed frame opens to.
+/// cache: a fault of memory, processor or compressor is met here and not there. `was` is the checksum of the plain bytes before
+/// they were compressed. Gives the checksum of the frame, which [`Sealer::seal`] compares with what the sealed one opens to.
 pub(super) fn prove(
-    compressor: &Compressor,
-    expander: &mut Expander,
-    codec: u8,
-    raw: u32,
+    (compressor, expander): (&Compressor, &mut Expander),
+    (codec, raw, was): (u8, u32, u64),
     plain: &mut Vec<u8>,
 ) -> Result<u64> {
-    if codec != CODEC_RAW {
-        let was = checksum(codec, plain);
-        let expanded = expander.decode(compressor.frame(codec, &[]), raw, plain);
-        if expanded.is_err() || checksum(codec, plain) != was {
-            return Err(faulty());
-        }
+    let expands = codec == CODEC_RAW || expander.decode(compressor.frame(codec, &[]), raw, plain).is_ok();
+    if !expands || checksum(plain) != was {
+        return Err(faulty());
     }
-    Ok(checksum(codec, compressor.frame(codec, plain).payload))
+    Ok(checksum_of(compressor.frame(codec, plain), raw))
 }
 
 /// Opens a copy of a sealed frame, made in `scratch`, as a restore would.
-fn prove_sealed(key: &FrameKey, number: u32, frame: &[u8], check: u64, scratch: &mut Vec<u8>) -> Result<()> {
+fn prove_sealed(
+    key: &FrameKey,
+    (number, payload): (u32, &Payload),
+    frame: &[u8],
+    scratch: &mut Vec<u8>,
+) -> Result<()> {
     scratch.clear();
     // Without room to spare: vectors that double would double what frames take.
     scratch.reserve_exact(frame.len());
     scratch.extend_from_slice(frame);
-    match key.open(number, scratch) {
-        Ok([codec, payload @ ..]) if checksum(*codec, payload) == check => Ok(()),
-        _ => Err(faulty()),
-    }
+    let Ok([codec, opened @ ..]) = key.open(number, scratch) else { return Err(faulty()) };
+    let found = checksum_of(Compressed { codec: *codec, payload: opened }, payload.raw);
+    if found == payload.check { Ok(()) } else { Err(faulty()) }
 }
 
 fn faulty() -> Error {
@@ -138,7 +144,7 @@ impl Sealer<'_> {
             let frame = body.get_mut(payload.range()).unwrap_or_default();
             key.seal(number, frame)?;
             if self.verify {
-                prove_sealed(&key, number, frame, payload.check, scratch)?;
+                prove_sealed(&key, (number, payload), frame, scratch)?;
             }
             hasher.update(frame);
         }
@@ -195,8 +201,9 @@ impl Sealer<'_> {
         if let Some(codec) = body.get_mut(start) {
             *codec = CODEC_PADDING;
         }
-        let zeros = body.get(start + 1..start + sealed - TAG_LEN).unwrap_or_default();
-        Payload { start, len: sealed, raw: 0, check: checksum(CODEC_PADDING, zeros) }
+        let payload = body.get(start + 1..start + sealed - TAG_LEN).unwrap_or_default();
+        let check = checksum_of(Compressed { codec: CODEC_PADDING, payload }, 0);
+        Payload { start, len: sealed, raw: 0, check }
     }
 }
 
@@ -213,56 +220,78 @@ mod tests {
     use bulla_repo_format::frame::Compression;
     use bulla_repo_format::keys::{Keyring, Secret};
 
+    const ALL: [Compression; 2] = [Compression::Off, Compression::Auto];
+
+    fn plain() -> Vec<u8> {
+        b"what was read from the source, ".repeat(1000)
+    }
+
     fn damaged<T>(result: Result<T>) -> bool {
         matches!(result, Err(Error::Damaged { .. }))
     }
 
     #[test]
-    fn a_frame_that_gives_back_something_else_is_damage() {
+    fn what_a_sealed_frame_does_not_give_back_is_damage() {
         let ring = Keyring::new(vec![Secret::new([1; 32])], vec![Secret::new([2; 32])]).unwrap();
         let (_, key) = PackHeader::create(PackKind::Data, &ring, &RepoId::new([3; 32]), [4; 32]).unwrap();
-        let plain = b"what was read from the source, ".repeat(1000);
-        let raw = plain.len() as u32;
-        for compression in [Compression::Off, Compression::Auto] {
+        for compression in ALL {
             let mut compressor = Compressor::new(compression, 1 << 20).unwrap();
-            let (mut expander, mut scratch, mut place) = (Expander::new(), Vec::new(), plain.clone());
-            let codec = compressor.compress_inside(&plain);
-            let check = prove(&compressor, &mut expander, codec, raw, &mut place).unwrap();
-            assert_eq!(place, plain, "the plain bytes are in their place");
-            let mut frame = Vec::new();
-            compressor.frame(codec, &plain).write(&mut frame);
-            let copied = frame.clone();
-            key.seal(7, &mut frame).unwrap();
-            let mut opens = |number, frame: &[u8]| prove_sealed(&key, number, frame, check, &mut scratch);
-            opens(7, &frame).unwrap();
-            // A flip behind the seal, and the seal of another place.
+            let (mut scratch, mut place) = (Vec::new(), plain());
+            let (raw, was) = (place.len() as u32, checksum(&place));
+            let codec = compressor.compress_inside(&place);
+            let proved = prove((&compressor, &mut Expander::new()), (codec, raw, was), &mut place);
+            let check = proved.unwrap();
+            assert_eq!(place, plain(), "the plain bytes are in their place");
+            let mut written = Vec::new();
+            compressor.frame(codec, &place).write(&mut written);
+            let payload = Payload { start: 0, len: written.len(), raw, check };
+            let shorter = Payload { raw: raw - 1, ..payload };
+            let sealed = |mut frame: Vec<u8>| {
+                key.seal(7, &mut frame).unwrap();
+                frame
+            };
+            let mut opens =
+                |number, frame: &[u8], payload| prove_sealed(&key, (number, payload), frame, &mut scratch);
+            let frame = sealed(written.clone());
+            opens(7, &frame, &payload).unwrap();
+            // A flip behind the seal, the seal of another place, and another length in the table.
             let mut torn = frame.clone();
             torn[frame.len() / 2] ^= 1;
-            assert!(damaged(opens(7, &torn)));
-            assert!(damaged(opens(8, &frame)));
+            assert!(damaged(opens(7, &torn, &payload)));
+            assert!(damaged(opens(8, &frame, &payload)));
+            assert!(damaged(opens(7, &frame, &shorter)));
             // A flip between compressing and sealing: of the codec, or of what it made.
-            for at in [0, copied.len() / 2] {
-                let mut flipped = copied.clone();
+            for at in [0, written.len() / 2] {
+                let mut flipped = written.clone();
                 flipped[at] ^= 4;
-                key.seal(7, &mut flipped).unwrap();
-                assert!(damaged(opens(7, &flipped)));
+                assert!(damaged(opens(7, &sealed(flipped), &payload)));
             }
         }
     }
 
     #[test]
-    fn a_compressor_that_was_given_or_made_something_else_is_damage() {
-        let plain = b"what was read from the source, ".repeat(1000);
-        let raw = plain.len() as u32;
-        let mut compressor = Compressor::new(Compression::Auto, 1 << 20).unwrap();
-        let codec = compressor.compress_inside(&plain);
-        // A flip before the compressor: what it was given is not what was read.
-        let mut read = plain.clone();
-        read[20_000] ^= 4;
-        assert!(damaged(prove(&compressor, &mut Expander::new(), codec, raw, &mut read)));
-        assert!(damaged(prove(&compressor, &mut Expander::new(), codec, raw - 1, &mut plain.clone())));
-        let at = compressor.scratch().len() / 2;
-        compressor.scratch()[at] ^= 1;
-        assert!(damaged(prove(&compressor, &mut Expander::new(), codec, raw, &mut plain.clone())));
+    fn what_a_compressor_was_not_given_or_did_not_make_is_damage() {
+        for compression in ALL {
+            let mut compressor = Compressor::new(compression, 1 << 20).unwrap();
+            let (read, mut expander) = (plain(), Expander::new());
+            let (raw, was) = (read.len() as u32, checksum(&read));
+            // A flip between reading and compressing.
+            let mut given = read.clone();
+            given[20_000] ^= 4;
+            let codec = compressor.compress_inside(&given);
+            assert!(damaged(prove((&compressor, &mut expander), (codec, raw, was), &mut given)));
+            let codec = compressor.compress_inside(&read);
+            prove((&compressor, &mut expander), (codec, raw, was), &mut read.clone()).unwrap();
+            if compression == Compression::Off {
+                continue;
+            }
+            let mut proves = |compressor: &Compressor, raw| {
+                prove((compressor, &mut expander), (codec, raw, was), &mut read.clone())
+            };
+            assert!(damaged(proves(&compressor, raw - 1)));
+            let at = compressor.scratch().len() / 2;
+            compressor.scratch()[at] ^= 1;
+            assert!(damaged(proves(&compressor, raw)));
+        }
     }
 }

@@ -8,7 +8,7 @@
 
 use super::super::Repository;
 use super::room::{Room, Ticket};
-use super::seal::{Payload, SealedPack, Sealer, prove};
+use super::seal::{Payload, SealedPack, Sealer, checksum, prove};
 use super::{Buffer, Pool};
 use crate::error::{Error, Result};
 use bulla_repo_format::ChunkId;
@@ -234,9 +234,12 @@ impl<'r> PackStream<'r> {
     fn compress(&self, packer: &mut Packer, mut job: Job) -> Result<()> {
         let raw = u32::try_from(job.raw.len()).map_err(|_| Error::Refused("a frame above 4 GiB".into()))?;
         let Packer { compressor, expander } = packer;
+        let was = self.sealer.verify.then(|| checksum(&job.raw));
         let codec = compressor.compress_inside(&job.raw);
-        let check =
-            if self.sealer.verify { prove(compressor, expander, codec, raw, &mut job.raw)? } else { 0 };
+        let check = match was {
+            Some(was) => prove((compressor, expander), (codec, raw, was), &mut job.raw)?,
+            None => 0,
+        };
         let frame = compressor.frame(codec, &job.raw);
         {
             let mut inner = lock(&job.pack.inner);
