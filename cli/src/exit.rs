@@ -157,7 +157,9 @@ fn judge(e: &Error) -> (Code, Option<&'static str>) {
         ),
         Error::Backend(BackendError::NoSpace { .. }) => (
             Code::Capacity,
-            Some("nothing was committed and nothing stored is harmed; make room, then run it again"),
+            Some(
+                "nothing stored is harmed; make room, or let `bulla prune` free what is forgotten, then run it again",
+            ),
         ),
         Error::Backend(BackendError::Denied { source, .. })
             if source.kind() == io::ErrorKind::ReadOnlyFilesystem =>

@@ -9,6 +9,8 @@ use crate::ui::format::{count, local_time};
 use crate::ui::json::{SCHEMA, SnapshotDocument};
 use crate::ui::prompt;
 use crate::ui::table::Table;
+use bulla_engine::Error;
+use bulla_engine::backend::BackendError;
 use bulla_engine::forget::{Permit, forget};
 use bulla_engine::format::snapshot::Snapshot;
 use bulla_engine::format::{ObjectName, RunId};
@@ -81,7 +83,14 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
             }
         }
         let permit = Permit::ask(&repository, &remove, &reason)?;
-        forget(&repository, &permit, args.now)?;
+        match forget(&repository, &permit, args.now) {
+            // As many as there was room for: a prune makes room for the others.
+            Err(Error::Backend(BackendError::NoSpace { .. })) if args.prune => {
+                prune(context, &repository, &args.how, false)?;
+                forget(&repository, &permit, args.now)?;
+            }
+            other => _ = other?,
+        }
         if !context.ui.json {
             context.ui.line(format_args!("{} forgotten", count(remove.len() as u64, "snapshot")))?;
         }

@@ -19,7 +19,7 @@ use std::sync::{Mutex, PoisonError};
 
 const TMP: &str = "tmp";
 const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
-/// What a prune on a full disk lives on: its announcement, mark, deaths and graves.
+/// What forgets and a prune on a full disk live on: forgets, its announcement, deaths, mark and graves.
 const RESERVE: &str = "reserve";
 /// Temporary files older than this belong to nobody: no put takes a day. If one did, its writer would get an error at
 /// `link` and fail cleanly.
@@ -311,8 +311,11 @@ impl Backend for Local {
             return Ok(());
         }
         if kept > bytes {
-            // First, as there may be no room for another one.
-            self.disk.unlink(&path).map_err(fail)?;
+            // First, as there may be no room for another one. Somebody else may have done so.
+            match self.disk.unlink(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(fail(e)),
+                _ => {}
+            }
         }
         if bytes == 0 {
             return Ok(());
@@ -320,7 +323,12 @@ impl Backend for Local {
         let mut bytes = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
         getrandom::fill(&mut bytes).map_err(|e| fail(io::Error::other(e.to_string())))?;
         let temporary = self.write_temporary(&[&bytes]).map_err(fail)?;
-        self.disk.rename(&temporary, &path).and_then(|()| self.disk.sync_dir(&self.root)).map_err(fail)
+        let renamed =
+            self.disk.rename(&temporary, &path).and_then(|()| self.disk.sync_dir(&self.root)).map_err(fail);
+        if renamed.is_err() {
+            let _ = self.disk.unlink(&temporary);
+        }
+        renamed
     }
 }
 

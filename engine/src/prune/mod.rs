@@ -6,6 +6,7 @@
 //! the store with a time of the store, and only decide *when* something may go, never whether it is needed.
 
 mod condemn;
+mod full;
 mod needed;
 mod plan;
 mod reach;
@@ -25,10 +26,10 @@ use crate::repository::Repository;
 use crate::repository::index::{Index, Merged};
 use crate::repository::run::Run;
 use bulla_repo_format::envelope::ObjectType;
-use bulla_repo_format::limits::INDEX_PACKS_MAX;
 use bulla_repo_format::record::{Death, Mark, RunKind};
 use bulla_repo_format::snapshot::{Snapshot, Verdict};
 use bulla_repo_format::{Area, ObjectName, PackName, RunId};
+use full::{AtOnce, BLOCK, is_full};
 use reach::Reach;
 use std::collections::{HashMap, HashSet};
 use survey::Before;
@@ -100,17 +101,6 @@ pub struct PruneReport {
 /// Attempts before a prune gives up against others that prune meanwhile.
 const ATTEMPTS: usize = 3;
 
-/// What a prune of a full store does at once, so that all it puts before it frees anything fits into half the reserve: a death takes
-/// a block of the file system or some, a pack 34 bytes of mark and 32 of grave. The next prune then has room.
-const WHEN_FULL: AtOnce = AtOnce { deaths: 64, packs: 2048 };
-
-/// How many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct AtOnce {
-    deaths: usize,
-    packs: usize,
-}
-
 /// Prunes a repository.
 pub fn run(repository: &Repository, options: &PruneOptions, observer: &dyn Observer) -> Result<PruneReport> {
     repository.require_writable()?;
@@ -121,20 +111,11 @@ pub fn run(repository: &Repository, options: &PruneOptions, observer: &dyn Obser
     require_deletes(repository)?;
     // What attempts that failed have let die or expired is done all the same.
     let mut done = PruneReport::default();
-    let mut collect = |full| {
+    let collect = |full| {
         let collector = Collector { repository, options, observer, full };
         attempts(observer, || collector.collect(&mut done))
     };
-    // A store without its reserve counts as full: copies would eat what the objects that free space need.
-    let mut report = match repository.keep_reserve().and_then(|()| collect(None)) {
-        Err(Error::Backend(BackendError::NoSpace { .. })) => {
-            observer
-                .event(&Event::Notice("the store is full; using its reserve to delete what needs no copy"));
-            repository.give_back_reserve()?;
-            collect(Some(WHEN_FULL))?
-        }
-        other => other?,
-    };
+    let mut report = full::in_steps(repository, observer, collect)?;
     // It is done; whether it freed anything is a word more.
     report.hidden = report.deleted > 0 && repository.backend().locks_objects().unwrap_or(false);
     if let Err(e) = repository.keep_some_reserve() {
@@ -190,12 +171,20 @@ impl Collector<'_> {
     fn collect(&self, done: &mut PruneReport) -> Result<PruneReport> {
         let repository = self.repository;
         repository.backend().settle()?;
+        if self.full.is_some() {
+            // It may be all the space there is for an announcement.
+            self.clear_dead()?;
+        }
         let (run, _) = Run::open(repository, RunKind::Collector, &[])?;
         let now = self.store_time(&run.id())?;
         let mut report = PruneReport { without_copies: self.full.is_some(), ..PruneReport::default() };
         self.clear_dead()?;
         self.let_die(now, true, &mut done.died)?;
         done.voided.extend(self.expire(&run.id(), now)?);
+        if self.full.is_some() {
+            // After the announcements of those are gone: so deaths take no space for long.
+            self.clear_dead()?;
+        }
         let adopted: HashSet<PackName> = repository.marked_packs()?;
 
         let before = survey::before(repository)?;
@@ -211,15 +200,12 @@ impl Collector<'_> {
         report.plan = self.plan(&index, &reach, &present, &adopted)?;
         let kept: HashSet<PackName> =
             report.plan.keep.iter().filter(|p| p.live > 0).map(|p| p.name).collect();
-        unlisted.adopt(repository, |pack| kept.contains(&pack.name))?;
-        let plan = &report.plan;
-        let mut victims: HashSet<PackName> = match self.full {
-            None => plan.delete.iter().chain(&plan.repack).map(|p| p.name).collect(),
-            Some(at_once) => plan.delete.iter().take(at_once.packs).map(|p| p.name).collect(),
-        };
-        if !victims.is_empty() {
-            mark(repository, &run.id(), &victims, false)?;
+        match unlisted.adopt(repository, |pack| kept.contains(&pack.name)) {
+            // What no index run lists counts as no copy: it is only for later.
+            Err(e) if self.full.is_some() && is_full(&e) => {}
+            other => _ = other?,
         }
+        let mut victims = self.condemn(&run.id(), &report.plan, !adopted.is_empty())?;
         let marked = !victims.is_empty();
         victims.extend(adopted);
         let damaged = if victims.is_empty() { HashSet::new() } else { repository.damaged_packs()? };
@@ -236,6 +222,23 @@ impl Collector<'_> {
         }
         (report.died, report.voided) = (std::mem::take(&mut done.died), std::mem::take(&mut done.voided));
         Ok(report)
+    }
+
+    /// Marks what the plan condemns; on a full store as much as there is room to mark, or nothing where `others` are marked.
+    fn condemn(&self, run: &RunId, plan: &Plan, others: bool) -> Result<HashSet<PackName>> {
+        let all: Vec<PackName> = match self.full {
+            None => plan.delete.iter().chain(&plan.repack).map(|p| p.name).collect(),
+            Some(at_once) => plan.delete.iter().take(at_once.packs).map(|p| p.name).collect(),
+        };
+        let mut n = all.len();
+        while n > 0 {
+            let victims = all.iter().take(n).copied().collect();
+            match mark(self.repository, run, &victims, false) {
+                Err(e) if self.full.is_some() && is_full(&e) && (n > 1 || others) => n /= 2,
+                other => return other.map(|()| victims),
+            }
+        }
+        Ok(HashSet::new())
     }
 
     /// The same survey and plan, with nothing written.
@@ -283,8 +286,9 @@ impl Collector<'_> {
         // Forgets before holds: a hold that came before its snapshot was forgotten is seen (engine::forget).
         let forgets = repository.list_runs(Area::Forgets)?;
         let held: HashSet<RunId> = repository.list_runs(Area::Holds)?.into_iter().collect();
+        let mut bytes = 0;
         for id in forgets {
-            if self.full.is_some_and(|at_once| died.len() >= at_once.deaths) {
+            if self.full.is_some_and(|at_once| bytes >= at_once.deaths) {
                 break;
             }
             if held.contains(&id) || !there.contains(&id) || gone.contains(&id) {
@@ -304,8 +308,14 @@ impl Collector<'_> {
             if !forget.now && now.saturating_sub(stat.modified) < self.options.grace {
                 continue;
             }
-            if !write || self.write_death(&id)? {
-                died.push(id);
+            match if write { self.write_death(&id) } else { Ok(Some(0)) } {
+                Ok(Some(len)) => {
+                    died.push(id);
+                    bytes += len + BLOCK;
+                }
+                Ok(None) => {}
+                Err(e) if self.full.is_some() && is_full(&e) && !died.is_empty() => break,
+                Err(e) => return Err(e),
             }
         }
         if !died.is_empty() && write {
@@ -314,21 +324,22 @@ impl Collector<'_> {
         Ok(())
     }
 
-    /// False if another collector let it die meanwhile and has removed it.
-    fn write_death(&self, id: &RunId) -> Result<bool> {
+    /// The bytes it takes; `None` if another collector let it die meanwhile and has removed it.
+    fn write_death(&self, id: &RunId) -> Result<Option<u64>> {
         let repository = self.repository;
         let name = ObjectName::Verdict(*id);
         let (body, signature) = match repository.get_object(&name, ObjectType::Verdict) {
-            Err(e) if e.is_missing() && survey::is_dead(repository, id)? => return Ok(false),
+            Err(e) if e.is_missing() && survey::is_dead(repository, id)? => return Ok(None),
             other => other?,
         };
         let fail = |e| Error::object(&name, e);
         let verdict = Verdict::decode(&body, id).map_err(fail)?;
         repository.verify(ObjectType::Verdict, &verdict.client(), &body, &signature).map_err(fail)?;
         let hash = repository.keyring().body_hash(&body);
-        let death = Death { snapshot: *id, client: repository.client().id(), hash, body };
-        repository.put_object(&ObjectName::Death(*id), ObjectType::Death, death.encode())?;
-        Ok(true)
+        let death = Death { snapshot: *id, client: repository.client().id(), hash, body }.encode();
+        let len = death.len() as u64;
+        repository.put_object(&ObjectName::Death(*id), ObjectType::Death, death)?;
+        Ok(Some(len))
     }
 
     /// Runs that were silent for long get a VOID; announcements of runs with a verdict, and of silent readers, go.
@@ -477,10 +488,7 @@ impl CarryOut<'_> {
             observer,
         };
         let swept = sweep.run(victims)?;
-        let at_once = self.full.map_or(INDEX_PACKS_MAX as usize, |full| full.packs);
-        for part in swept.delete.chunks(at_once) {
-            sweep.bury(part)?;
-        }
+        full::bury_all(&sweep, &swept.delete, self.full)?;
         Ok(swept)
     }
 }
@@ -517,58 +525,4 @@ fn there(
         }
     }
     Ok(victims)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::Memory;
-    use crate::backup::{self, BackupOptions};
-    use crate::env::Env;
-    use crate::forget::{Permit, forget};
-    use crate::observer::Silent;
-    use crate::repository::{InitOptions, SlotSecret};
-    use crate::source::{Sources, StreamSource};
-    use bulla_repo_format::keys::Secret;
-    use std::sync::Arc;
-
-    /// A repository whose five snapshots are forgotten, each of which has packs of its own.
-    fn forgotten() -> Repository {
-        let secret = SlotSecret::Key(Secret::new([1; 32]));
-        let env = Env::system("host", "user");
-        let made = Repository::init(Arc::new(Memory::new()), &InitOptions::default(), &secret, env);
-        let repository = made.unwrap().repository;
-        for n in 0..5 {
-            let stream = StreamSource::new(format!("file {n}"), std::io::Cursor::new(format!("content {n}")));
-            let done = backup::run(&repository, Sources::Stream(stream), &BackupOptions::default(), &Silent);
-            let id = done.unwrap().snapshot.unwrap().id;
-            let permit = Permit::ask(&repository, &[id], "test").unwrap();
-            forget(&repository, &permit, true).unwrap();
-        }
-        repository
-    }
-
-    #[test]
-    fn on_a_full_store_so_much_goes_at_once_and_the_rest_with_the_next_prunes() {
-        let repository = forgotten();
-        let packs = repository.present_packs().unwrap();
-        let full = AtOnce { deaths: 2, packs: 3 };
-        let collect = || {
-            let (options, observer) = (&PruneOptions::default(), &Silent);
-            Collector { repository: &repository, options, observer, full: Some(full) }
-                .collect(&mut PruneReport::default())
-                .unwrap()
-        };
-        let first = collect();
-        assert_eq!((first.died.len(), first.deleted), (2, 3));
-        assert_eq!(repository.present_packs().unwrap().len(), packs.len() - 3);
-        // A prune that had room for no more than its mark: the graves of all that it condemned are dug in parts.
-        let condemned = packs.keys().map(|(name, _)| *name).collect();
-        mark(&repository, &RunId::new([9; 16]), &condemned, false).unwrap();
-        assert_eq!((collect().died.len(), collect().died.len()), (2, 1));
-        assert_eq!(repository.present_packs().unwrap().len(), 0);
-        for run in repository.index_names().unwrap() {
-            assert!(repository.fetch_index_run(&run).unwrap().graves.len() <= full.packs);
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! g4 and g5: copies what is needed out of condemned packs, reads the copies back, digs the graves, deletes.
 //!
 //! Kept true: nothing is deleted before every needed chunk of it is durable elsewhere and was read there; what cannot
-//! be read, or is shielded by a run that is still open, stays; graves are durable before the first delete.
+//! be read, or is shielded by a run that is still open, stays; a grave is durable before its pack is deleted.
 
 use super::reach::Live;
 use super::survey::{After, ended_or};

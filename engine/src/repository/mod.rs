@@ -38,6 +38,7 @@ use std::sync::{Arc, Mutex};
 /// Bytes kept aside for a full store. Half of them is what a prune needs there ([`crate::prune`]); forgets may take the rest, each a
 /// block of the file system.
 const RESERVE: u64 = 1 << 20;
+const RESERVE_LEAST: u64 = RESERVE / 16;
 
 /// An unlocked repository.
 pub struct Repository {
@@ -96,16 +97,15 @@ impl Repository {
         Ok(self.backend.reserve(RESERVE)?)
     }
 
-    /// As much of it as there is room for; an eighth at least, from which a prune gets on in small steps.
+    /// As much of it as there is room for, down to what a prune takes its smallest step with: an announcement, and a mark or a grave.
     pub(crate) fn keep_some_reserve(&self) -> Result<()> {
-        let mut kept = Ok(());
-        for bytes in [RESERVE, RESERVE / 2, RESERVE / 8] {
-            kept = self.backend.reserve(bytes);
-            if !matches!(kept, Err(BackendError::NoSpace { .. })) {
-                break;
+        let mut bytes = RESERVE;
+        loop {
+            match self.backend.reserve(bytes) {
+                Err(BackendError::NoSpace { .. }) if bytes > RESERVE_LEAST => bytes /= 2,
+                kept => return Ok(kept?),
             }
         }
-        Ok(kept?)
     }
 
     /// Keeps what a prune lives on, and no more: the rest is for forgets.

@@ -14,6 +14,8 @@ mod take;
 use crate::config::{At, Config, Job, Retention, Verify};
 use crate::outcome::Outcome;
 use crate::world::{Trouble, World, now};
+use bulla_engine::Error;
+use bulla_engine::backend::BackendError;
 use bulla_engine::check::{self, CheckOptions, ReadData};
 use bulla_engine::evidence::EVIDENCE_DAYS;
 use bulla_engine::forget::{Permit, forget, job_of};
@@ -304,7 +306,15 @@ impl Run<'_> {
         if destination.is_some_and(|d| d.value.append_only) {
             return Ok(());
         }
-        let dropped = self.forget(repository, &retention).map_err(|e| self.judge(e))?;
+        let dropped = match self.forget(repository, &retention) {
+            // As many as there was room for: a prune makes room for the others.
+            Err(Error::Backend(BackendError::NoSpace { .. })) => {
+                self.prune_now(repository, &place.name).map_err(|e| self.judge(e))?;
+                self.forget(repository, &retention)
+            }
+            other => other,
+        };
+        let dropped = dropped.map_err(|e| self.judge(e))?;
         if let Some((gone, evidence)) = dropped {
             let proof = evidence.map_or_else(String::new, |id| format!(", on evidence of {}", id.short()));
             self.world.step("forget", &format!("{gone} of {}{proof}", place.name));
@@ -340,6 +350,10 @@ impl Run<'_> {
         if now(self.world).saturating_sub(last.unwrap_or(first)) < PRUNE_EVERY {
             return Ok(());
         }
+        self.prune_now(repository, place)
+    }
+
+    fn prune_now(&self, repository: &Repository, place: &str) -> bulla_engine::Result<()> {
         let report = prune::run(repository, &PruneOptions::default(), self.world.observer())?;
         let freed = Pruned {
             ended: report.died,
