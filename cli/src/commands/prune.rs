@@ -222,7 +222,7 @@ fn tell(context: &Context<'_>, report: &PruneReport, dry_run: bool) -> Outcome<(
         out.line("nothing to delete")?;
     }
     if report.without_copies {
-        out.line("the store is full: only what needed no copy was deleted; run prune again")?;
+        out.line("the store is full: only what needed no copy was deleted; make room, then prune again")?;
     }
     out.line(format_args!("{} unused stay; {}", size(plan.unused()), count(report.snapshots, "snapshot")))?;
     out.finish()

@@ -48,7 +48,11 @@ pub(super) fn in_steps(
                 let step = collect(Some(WHEN_FULL));
                 // For the next step, or the next prune. Whether there is room is asked there.
                 let _ = repository.keep_some_reserve();
-                step?
+                match step {
+                    // Others took the room. What is done is done.
+                    Err(e) if is_full(&e) && done.without_copies => return Ok(done),
+                    step => step?,
+                }
             }
             other => other?,
         };
@@ -60,21 +64,23 @@ pub(super) fn in_steps(
     }
 }
 
-/// Digs graves and deletes.
-pub(super) fn bury_all(sweep: &Sweep<'_>, victims: &[Victim], full: Option<AtOnce>) -> Result<()> {
-    let mut at_once = full.map_or(INDEX_PACKS_MAX as usize, |full| full.packs);
-    let mut left = victims;
+/// Digs graves and deletes; gives of how many, the first ones. Without room for all that is no error unless it is none.
+pub(super) fn bury_all(sweep: &Sweep<'_>, victims: &[Victim], full: Option<AtOnce>) -> Result<usize> {
+    let most = full.map_or(INDEX_PACKS_MAX as usize, |full| full.packs);
+    let (mut left, mut at_once) = (victims, most);
     while !left.is_empty() {
         let (part, later) = left.split_at(at_once.min(left.len()));
         match sweep.bury(part) {
             Err(e) if full.is_some() && is_full(&e) && part.len() > 1 => at_once = part.len() / 2,
+            Err(e) if full.is_some() && is_full(&e) && left.len() < victims.len() => break,
             other => {
                 other?;
                 left = later;
+                at_once = most.min(at_once * 2);
             }
         }
     }
-    Ok(())
+    Ok(victims.len() - left.len())
 }
 
 impl PruneReport {
@@ -155,6 +161,8 @@ mod tests {
         let full = run(vec![no_space(), step(5, 0, true), no_space(), step(0, 0, true)]);
         assert_eq!(full.unwrap(), (5, 5, 0, true, vec![false, true, false, true]));
         assert!(is_full(&run(vec![no_space(), no_space()]).unwrap_err()));
+        let taken = run(vec![no_space(), step(5, 0, true), no_space(), no_space()]);
+        assert_eq!(taken.unwrap(), (5, 5, 0, true, vec![false, true, false, true]));
     }
 
     #[test]

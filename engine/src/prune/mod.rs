@@ -205,7 +205,8 @@ impl Collector<'_> {
             Err(e) if self.full.is_some() && is_full(&e) => {}
             other => _ = other?,
         }
-        let mut victims = self.condemn(&run.id(), &report.plan, !adopted.is_empty())?;
+        let others = present.keys().any(|(name, _)| adopted.contains(name));
+        let mut victims = self.condemn(&run.id(), &report.plan, others)?;
         let marked = !victims.is_empty();
         victims.extend(adopted);
         let damaged = if victims.is_empty() { HashSet::new() } else { repository.damaged_packs()? };
@@ -270,12 +271,17 @@ impl Collector<'_> {
     fn clear_dead(&self) -> Result<()> {
         let repository = self.repository;
         let gone: HashSet<RunId> = repository.list_runs(Area::Deaths)?.into_iter().collect();
+        let mut dead = Vec::new();
         for run in repository.list_runs(Area::Verdicts)? {
             if gone.contains(&run) && survey::is_dead(repository, &run)? {
-                repository.backend().delete(&ObjectName::Verdict(run))?;
+                dead.push(run);
             }
         }
-        Ok(())
+        if !dead.is_empty() {
+            // Deaths of others that were put since this collector began may not be durable yet.
+            repository.backend().settle()?;
+        }
+        dead.iter().try_for_each(|run| Ok(repository.backend().delete(&ObjectName::Verdict(*run))?))
     }
 
     /// Forgotten snapshots whose grace is over die, unless they are held; with `write`, durably.
@@ -487,8 +493,9 @@ impl CarryOut<'_> {
             copies: self.full.is_none(),
             observer,
         };
-        let swept = sweep.run(victims)?;
-        full::bury_all(&sweep, &swept.delete, self.full)?;
+        let mut swept = sweep.run(victims)?;
+        let buried = full::bury_all(&sweep, &swept.delete, self.full)?;
+        swept.delete.truncate(buried);
         Ok(swept)
     }
 }
