@@ -30,9 +30,15 @@ pub(super) struct Reach<'r> {
     lenient: bool,
     /// Some of what roots need is unknown.
     blind: bool,
+    /// Data chunks that were met and are not marked yet.
+    met: Vec<[u8; KEY_LEN]>,
     places: Vec<Place>,
     buffer: Vec<u8>,
 }
+
+/// Data chunks that are marked together: a tree has them in the order of files, the index in that of keys, and a look-up of each
+/// by itself touches a page of each run for it.
+const TOGETHER: usize = 256 << 10;
 
 /// What is needed; readable from several threads.
 pub(super) struct Live<'r> {
@@ -54,6 +60,7 @@ impl<'r> Reach<'r> {
             avoid,
             lenient: false,
             blind: false,
+            met: Vec::new(),
             places: Vec::new(),
             buffer: Vec::new(),
         }
@@ -79,7 +86,7 @@ impl<'r> Reach<'r> {
     /// Marks all that a living snapshot's tree needs. A node that cannot be read is an error: what lies below it is
     /// unknown, so nothing may be deleted.
     pub(super) fn root(&mut self, tree: &ChunkId) -> Result<()> {
-        match self.node(tree, u8::MAX) {
+        match self.tree(tree) {
             Err(e) if self.lenient && e.is_damage() => {
                 self.blind = true;
                 Ok(())
@@ -91,7 +98,7 @@ impl<'r> Reach<'r> {
     /// Marks all that a pinned tree still has. If its snapshot died, parts may be gone, and nobody can rely on them.
     /// Where packs are damaged that may be another reason.
     pub(super) fn pin(&mut self, tree: &ChunkId) -> Result<()> {
-        match self.node(tree, u8::MAX) {
+        match self.tree(tree) {
             Err(e) if e.is_damage() => {
                 self.blind |= self.lenient;
                 Ok(())
@@ -100,20 +107,69 @@ impl<'r> Reach<'r> {
         }
     }
 
+    /// Marks all below a tree's root, and what was met until it broke off.
+    fn tree(&mut self, root: &ChunkId) -> Result<()> {
+        let walked = self.node(root, u8::MAX);
+        self.mark_met()?;
+        walked
+    }
+
     /// Sets the bit of the place where the chunk is kept; false if it has none.
-    fn mark(&mut self, id: &ChunkId) -> Result<bool> {
-        self.index.all_places(&record_key(id), &mut self.places)?;
+    fn mark(&mut self, key: &[u8; KEY_LEN]) -> Result<bool> {
+        self.index.all_places(key, &mut self.places)?;
+        if self.keep()? {
+            return Ok(true);
+        }
+        // What others have put meanwhile.
+        if !self.index.refresh(self.repository)? {
+            return Ok(false);
+        }
+        self.index.all_places(key, &mut self.places)?;
+        self.keep()
+    }
+
+    /// The same of all data chunks that were met.
+    fn mark_met(&mut self) -> Result<()> {
+        let mut keys = std::mem::take(&mut self.met);
+        keys.sort_unstable();
+        keys.dedup();
+        let found = self.index.all_places_of(&keys)?;
+        let (mut found, mut missing) = (found.iter().peekable(), Vec::new());
+        for (number, key) in keys.iter().enumerate() {
+            self.places.clear();
+            while let Some((_, place)) = found.next_if(|(of, _)| *of == number) {
+                self.places.push(*place);
+            }
+            if !self.keep()? {
+                missing.push(*key);
+            }
+        }
+        if !missing.is_empty() && self.index.refresh(self.repository)? {
+            let mut lost = Vec::new();
+            for key in missing {
+                self.index.all_places(&key, &mut self.places)?;
+                if !self.keep()? {
+                    lost.push(key);
+                }
+            }
+            missing = lost;
+        }
+        self.live.lost.extend(missing);
+        keys.clear();
+        self.met = keys;
+        Ok(())
+    }
+
+    /// As [`Reach::mark`], of a chunk whose places, as far as they are known, are in `places`.
+    fn keep(&mut self) -> Result<bool> {
         if self.places.iter().any(|p| self.live.bit(p)) {
             return Ok(true);
         }
-        self.index.places(id, &mut self.places)?;
-        if self.places.is_empty() && self.index.refresh(self.repository)? {
-            self.index.places(id, &mut self.places)?;
-        }
-        let records = self.index.segment_records();
-        for (at, records) in records.iter().enumerate().skip(self.live.bits.len()) {
-            debug_assert_eq!(at, self.live.bits.len());
-            self.live.bits.push(vec![0; (*records as usize).div_ceil(64)]);
+        self.index.drop_deleted(&mut self.places);
+        if self.live.bits.len() < self.index.segments() {
+            let records = self.index.segment_records();
+            let empty = |records: &u32| vec![0; (*records as usize).div_ceil(64)];
+            self.live.bits.extend(records.iter().skip(self.live.bits.len()).map(empty));
         }
         let Some(mut kept) = self.places.first().copied() else { return Ok(false) };
         if self.places.len() > 1 {
@@ -135,7 +191,7 @@ impl<'r> Reach<'r> {
 
     /// Marks a metadata chunk.
     fn meta(&mut self, id: &ChunkId, what: &str) -> Result<()> {
-        if self.mark(id)? {
+        if self.mark(&record_key(id))? {
             return Ok(());
         }
         Err(Error::Damaged {
@@ -145,10 +201,8 @@ impl<'r> Reach<'r> {
     }
 
     fn data(&mut self, id: &ChunkId) -> Result<()> {
-        if !self.mark(id)? {
-            self.live.lost.insert(record_key(id));
-        }
-        Ok(())
+        self.met.push(record_key(id));
+        if self.met.len() < TOGETHER { Ok(()) } else { self.mark_met() }
     }
 
     fn node(&mut self, id: &ChunkId, above: u8) -> Result<()> {
@@ -238,5 +292,69 @@ impl Live<'_> {
             *out.entry(self.index.pack_name(pack)?).or_insert(0) += bytes;
         }
         Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::testing::Recorder;
+    use crate::backend::{Backend, Memory};
+    use crate::backup::{self, BackupOptions};
+    use crate::env::Env;
+    use crate::observer::Silent;
+    use crate::repository::index::put_run;
+    use crate::repository::{InitOptions, SlotSecret};
+    use crate::source::{Sources, StreamSource};
+    use bulla_repo_format::index::IndexRun;
+    use bulla_repo_format::keys::Secret;
+    use bulla_repo_format::pack::PackKind;
+    use bulla_repo_format::{Area, ObjectName};
+    use std::sync::Arc;
+
+    /// Chunks are looked up together, and so is whether others have put meanwhile what cannot be found.
+    #[test]
+    fn lost_chunks_are_all_known_and_ask_the_store_once() {
+        let store = Arc::new(Recorder::new(Arc::new(Memory::new())));
+        let secret = SlotSecret::Key(Secret::new([1; 32]));
+        let made =
+            Repository::init(store.clone(), &InitOptions::default(), &secret, Env::system("host", "user"));
+        let repository = made.unwrap().repository;
+        let content: Vec<u8> =
+            (0..1u32 << 17).flat_map(|n| *blake3::hash(&n.to_le_bytes()).as_bytes()).collect();
+        let stream = StreamSource::new("file", std::io::Cursor::new(content));
+        let done = backup::run(&repository, Sources::Stream(stream), &BackupOptions::default(), &Silent);
+        let (tree, chunks) = {
+            let done = done.unwrap();
+            (done.snapshot.unwrap().tree, done.statistics.data_chunks_new)
+        };
+        assert!(chunks > 10);
+        let reached = |repository: &Repository| {
+            let index = repository.open_index().unwrap();
+            let mut reach = Reach::new(repository, &index, HashSet::new());
+            store.take();
+            reach.root(&tree).unwrap();
+            let listings = store.take().get("list index").copied().unwrap_or(0);
+            let live: u64 = reach.live().live_bytes().unwrap().into_values().sum();
+            (reach.live().lost() as u64, listings, live >= 4 << 20)
+        };
+        assert_eq!(reached(&repository), (0, 0, true));
+        // A run that lists the metadata alone, in place of the one that lists all.
+        let [name] = repository.index_names().unwrap()[..] else { panic!() };
+        let all = repository.fetch_index_run(&name).unwrap();
+        let mut some = IndexRun::new(all.signer);
+        for (number, pack) in (0..).zip(&all.packs).filter(|(_, p)| p.header.kind == PackKind::Meta) {
+            let own = all.records.iter().filter(|r| r.pack == number).cloned();
+            let pack_number = some.packs.len() as u32;
+            some.records
+                .extend(own.map(|r| bulla_repo_format::index::IndexRecord { pack: pack_number, ..r }));
+            some.packs.push(pack.clone());
+        }
+        store.delete(&ObjectName::Index(name)).unwrap();
+        put_run(&repository, &mut some).unwrap();
+        assert_eq!(store.list(Area::Index).unwrap().len(), 1);
+        let (lost, listings, whole) = reached(&repository);
+        assert_eq!((lost, whole), (chunks, false));
+        assert!(listings <= 2, "{listings} listings for {chunks} chunks");
     }
 }

@@ -21,6 +21,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const MAC: usize = 16;
+/// Records for each key that is looked for, from which on a look-up of each is cheaper than reading them all.
+const SPARSE: usize = 16;
 const FOOTER: usize = 72;
 const MAGIC: &[u8; 16] = b"bulla index v1\0\0";
 
@@ -262,6 +264,42 @@ impl Segment {
         Ok(())
     }
 
+    /// As [`Segment::find`], of many keys in ascending order; `found` also gets the key's number. Where they are many they are merged
+    /// with the records, so that each page is looked at once.
+    pub fn find_each(
+        &self,
+        keys: &[[u8; KEY_LEN]],
+        mut found: impl FnMut(usize, u32, u32, u32, u32),
+    ) -> Result<()> {
+        let n = self.records as usize;
+        if keys.len() < n / SPARSE {
+            for (number, key) in keys.iter().enumerate() {
+                self.find(key, |record, pack, offset, len| found(number, record, pack, offset, len))?;
+            }
+            return Ok(());
+        }
+        let (mut number, mut at) = (0, 0);
+        while at < n {
+            let step = (n - at).min(PAGE / RECORD_LEN);
+            let bytes = self.slice(self.body_len - (n - at) * RECORD_LEN, step * RECORD_LEN)?;
+            for (record, bytes) in (at..).zip(bytes.as_chunks::<RECORD_LEN>().0) {
+                let Some((own, rest)) = bytes.split_first_chunk::<KEY_LEN>() else { continue };
+                number += keys.get(number..).unwrap_or_default().iter().take_while(|key| *key < own).count();
+                match keys.get(number) {
+                    None => return Ok(()),
+                    Some(key) if key == own => {
+                        let mut r = Reader::new("index cache", rest);
+                        let (pack, offset, len) = (r.u32()?, r.u32()?, r.u32()?);
+                        found(number, u32::try_from(record).unwrap_or(u32::MAX), pack, offset, len);
+                    }
+                    Some(_) => {}
+                }
+            }
+            at += step;
+        }
+        Ok(())
+    }
+
     /// The records in order, from first to last: what merging and accounting read.
     pub fn each_record(&self, mut each: impl FnMut(IndexRecord)) -> Result<()> {
         let start = self.body_len - self.records as usize * RECORD_LEN;
@@ -412,6 +450,31 @@ mod tests {
             }
             for other in [[0; KEY_LEN], [0x42; KEY_LEN], [0xff; KEY_LEN]] {
                 s.find(&other, |_, _, _, _| panic!("found what is not there")).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn many_keys_give_what_each_gives() {
+        for n in [1, 40, 3000, 20_000] {
+            let (name, mut r) = (IndexName { generation: 0, hash: [9; 32] }, run(n));
+            let s = parse(Mapped::owned(encode(&name, &mut r, &[8; 32])), &name, [8; 32]).unwrap();
+            // Every so many that are there and as many that are not: few, which are looked up, and many, which are merged.
+            for step in [1, 7, 1000] {
+                let key = |i: u32| {
+                    bulla_repo_format::index::record_key(&ChunkId::new(
+                        *blake3::hash(&i.to_le_bytes()).as_bytes(),
+                    ))
+                };
+                let mut keys: Vec<_> = (0..2 * n).step_by(step).map(key).collect();
+                keys.sort_unstable();
+                let (mut each, mut many) = (Vec::new(), Vec::new());
+                for (number, key) in keys.iter().enumerate() {
+                    s.find(key, |r, p, o, l| each.push((number, r, p, o, l))).unwrap();
+                }
+                s.find_each(&keys, |number, r, p, o, l| many.push((number, r, p, o, l))).unwrap();
+                assert_eq!(many, each, "{n} records, every {step}");
+                assert!(step > 1 || !each.is_empty());
             }
         }
     }
