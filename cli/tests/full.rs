@@ -5,6 +5,7 @@ use crate::content::{Tree, noise, tree};
 use crate::home::Home;
 use crate::repair::flip;
 use crate::upkeep::{backup, cleaned, identical, listed, sound};
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -387,8 +388,18 @@ fn hundreds_of_forgets_at_zero_bytes_free_leave_room_for_the_prune() {
     let left = listed(home);
     disk.recovers("hundreds of forgets");
     disk.reset(0);
-    home.bulla(&format!("{forget} --prune")).ok();
+    let before = listed(home).len();
+    let told = home.bulla(&format!("--json {forget} --prune")).ok();
     assert_eq!(listed(home), left, "in one go");
+    let documents = told.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
+    let summaries: Vec<_> = documents.filter(|d| d["message_type"] == "summary").collect();
+    let [summary] = &summaries[..] else { panic!("{} summaries", summaries.len()) };
+    // And the two that were let go of before.
+    let ended: HashSet<_> =
+        summary["snapshots_ended"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
+    assert_eq!(ended.len(), before - left.len() + 2);
+    assert_eq!(summary["snapshots_ended"].as_array().unwrap().len(), ended.len(), "each once");
+    assert!(summary["packs_deleted"].as_u64().unwrap() > 500);
     assert!(disk.free() > 4 << 20, "{}", disk.free());
     disk.recovers("hundreds of forgets and a prune");
 }

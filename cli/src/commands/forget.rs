@@ -1,7 +1,7 @@
 //! `bulla forget`: says which snapshots may go, by name or by a policy, and shows the reason for each that stays.
 
 use super::FilterArgs;
-use super::prune::{How, prune};
+use super::prune::{How, prune, told};
 use super::retention::RetentionArgs;
 use crate::context::Context;
 use crate::exit::{Code, Failure, Outcome};
@@ -15,10 +15,11 @@ use bulla_engine::forget::{Permit, forget};
 use bulla_engine::format::snapshot::Snapshot;
 use bulla_engine::format::{ObjectName, RunId};
 use bulla_engine::observer::escape;
+use bulla_engine::prune::PruneReport;
 use bulla_engine::repository::Repository;
 use bulla_engine::retention::{Candidate, Plan, plan};
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// What `forget` takes.
 #[derive(Debug, clap::Args)]
@@ -69,6 +70,7 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
         true => by_policy(context, args, &repository)?,
         false => by_name(context, args, &repository)?,
     };
+    let mut pruned = PruneReport::default();
     if !args.dry_run && !remove.is_empty() {
         if args.now && !args.yes {
             let n = count(remove.len() as u64, "snapshot");
@@ -82,12 +84,16 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
                 }
             }
         }
-        let permit = Permit::ask(&repository, &remove, &reason)?;
-        match forget(&repository, &permit, args.now) {
+        let let_go = |ids: &[RunId]| forget(&repository, &Permit::ask(&repository, ids, &reason)?, args.now);
+        match let_go(&remove) {
             // As many as there was room for: a prune makes room for the others.
             Err(Error::Backend(BackendError::NoSpace { .. })) if args.prune => {
-                prune(context, &repository, &args.how, false)?;
-                forget(&repository, &permit, args.now)?;
+                pruned = prune(context, &repository, &args.how, false)?;
+                let alive: HashSet<RunId> = repository.snapshots()?.iter().map(|s| s.id).collect();
+                let left: Vec<RunId> = remove.iter().filter(|id| alive.contains(id)).copied().collect();
+                if !left.is_empty() {
+                    let_go(&left)?;
+                }
             }
             other => _ = other?,
         }
@@ -96,7 +102,8 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
         }
     }
     if args.prune {
-        return prune(context, &repository, &args.how, args.dry_run);
+        let report = prune(context, &repository, &args.how, args.dry_run)?.after(pruned);
+        return told(context, &report, args.dry_run);
     }
     Ok(Code::Done)
 }

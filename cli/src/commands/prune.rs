@@ -94,20 +94,29 @@ impl How {
 /// Prunes.
 pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
     let repository = context.open()?;
-    prune(context, &repository, &args.how, args.dry_run)
+    told(context, &prune(context, &repository, &args.how, args.dry_run)?, args.dry_run)
 }
 
-/// Prunes an open repository and tells about it.
-pub(crate) fn prune(context: &Context<'_>, repository: &Repository, how: &How, dry_run: bool) -> Outcome {
+/// Prunes an open repository.
+pub(super) fn prune(
+    context: &Context<'_>,
+    repository: &Repository,
+    how: &How,
+    dry_run: bool,
+) -> Outcome<PruneReport> {
     let options = how.options(dry_run);
     let words = Words { during: "prune", list_is_result: false };
     let ended = watch(context.ui, words, |observer| prune::run(repository, &options, observer));
-    let report = ended.map_err(|e| match e {
+    ended.map_err(|e| match e {
         Error::Interrupted => {
             Failure::Stopped("interrupted: nothing that is needed was deleted; the next prune goes on")
         }
         e => e.into(),
-    })?;
+    })
+}
+
+/// Tells about it.
+pub(super) fn told(context: &Context<'_>, report: &PruneReport, dry_run: bool) -> Outcome {
     for (object, why) in &report.left {
         context.ui.note(&format!("{object} stays for now: {why}"));
     }
@@ -118,7 +127,7 @@ pub(crate) fn prune(context: &Context<'_>, repository: &Repository, how: &How, d
     let code = if report.lost_chunks > 0 { Code::Damage } else { Code::Done };
     keep(
         code,
-        if context.ui.json { tell_json(context, &report, dry_run) } else { tell(context, &report, dry_run) },
+        if context.ui.json { tell_json(context, report, dry_run) } else { tell(context, report, dry_run) },
     )
 }
 

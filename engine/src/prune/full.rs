@@ -85,7 +85,7 @@ pub(super) fn bury_all(sweep: &Sweep<'_>, victims: &[Victim], full: Option<AtOnc
 
 impl PruneReport {
     /// Both together; what is said of the state is this one's, which came later.
-    fn after(self, earlier: Self) -> Self {
+    pub fn after(self, earlier: Self) -> Self {
         Self {
             died: [earlier.died, self.died].concat(),
             voided: [earlier.voided, self.voided].concat(),

@@ -309,6 +309,11 @@ impl Run<'_> {
         let dropped = match self.forget(repository, &retention) {
             // As many as there was room for: a prune makes room for the others.
             Err(Error::Backend(BackendError::NoSpace { .. })) => {
+                let text = format!(
+                    "no room in {} for all that may go: as many as there was, then a prune",
+                    place.name
+                );
+                self.world.step("forget", &text);
                 self.prune_now(repository, &place.name).map_err(|e| self.judge(e))?;
                 self.forget(repository, &retention)
             }
