@@ -144,7 +144,9 @@ pub fn run<'r, U: Send>(
             })
             .collect();
         drop(work_out);
-        let window = width as u64 * 8 + 32;
+        // A worker that seals a pack holds the fold up for as long as another takes for some of its units: what is done meanwhile waits in
+        // memory.
+        let window = width as u64 * 4 + 8;
         let mut feed =
             Feed { work: work_in, done: done_in, next: 0, folded: &folded, window, abort: &abort, observer };
         // It runs on the caller's thread, above the others: were it to unwind through them, they would wait for ever.
