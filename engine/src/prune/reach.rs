@@ -110,8 +110,9 @@ impl<'r> Reach<'r> {
     /// Marks all below a tree's root, and what was met until it broke off.
     fn tree(&mut self, root: &ChunkId) -> Result<()> {
         let walked = self.node(root, u8::MAX);
-        self.mark_met()?;
-        walked
+        let marked = self.mark_met();
+        // That a tree has gaps can be excused, but not anything else.
+        if walked.as_ref().is_err_and(|e| !e.is_damage()) { walked } else { marked.and(walked) }
     }
 
     /// Sets the bit of the place where the chunk is kept; false if it has none.
