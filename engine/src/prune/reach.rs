@@ -30,6 +30,8 @@ pub(super) struct Reach<'r> {
     lenient: bool,
     /// Some of what roots need is unknown.
     blind: bool,
+    /// A look-up failed.
+    unsure: bool,
     /// Data chunks that were met and are not marked yet.
     met: Vec<[u8; KEY_LEN]>,
     places: Vec<Place>,
@@ -60,6 +62,7 @@ impl<'r> Reach<'r> {
             avoid,
             lenient: false,
             blind: false,
+            unsure: false,
             met: Vec::new(),
             places: Vec::new(),
             buffer: Vec::new(),
@@ -87,7 +90,7 @@ impl<'r> Reach<'r> {
     /// unknown, so nothing may be deleted.
     pub(super) fn root(&mut self, tree: &ChunkId) -> Result<()> {
         match self.tree(tree) {
-            Err(e) if self.lenient && e.is_damage() => {
+            Err(e) if self.lenient && !self.unsure && e.is_damage() => {
                 self.blind = true;
                 Ok(())
             }
@@ -99,7 +102,7 @@ impl<'r> Reach<'r> {
     /// Where packs are damaged that may be another reason.
     pub(super) fn pin(&mut self, tree: &ChunkId) -> Result<()> {
         match self.tree(tree) {
-            Err(e) if e.is_damage() => {
+            Err(e) if !self.unsure && e.is_damage() => {
                 self.blind |= self.lenient;
                 Ok(())
             }
@@ -111,8 +114,14 @@ impl<'r> Reach<'r> {
     fn tree(&mut self, root: &ChunkId) -> Result<()> {
         let walked = self.node(root, u8::MAX);
         let marked = self.mark_met();
-        // That a tree has gaps can be excused, but not anything else.
-        if walked.as_ref().is_err_and(|e| !e.is_damage()) { walked } else { marked.and(walked) }
+        self.certain(marked)?;
+        walked
+    }
+
+    /// Gaps of a tree can be excused, but not those of a look-up: what it did not find may be there, and needed.
+    fn certain<T>(&mut self, looked_up: Result<T>) -> Result<T> {
+        self.unsure |= looked_up.is_err();
+        looked_up
     }
 
     /// Sets the bit of the place where the chunk is kept; false if it has none.
@@ -192,7 +201,8 @@ impl<'r> Reach<'r> {
 
     /// Marks a metadata chunk.
     fn meta(&mut self, id: &ChunkId, what: &str) -> Result<()> {
-        if self.mark(&record_key(id))? {
+        let marked = self.mark(&record_key(id));
+        if self.certain(marked)? {
             return Ok(());
         }
         Err(Error::Damaged {
@@ -203,7 +213,11 @@ impl<'r> Reach<'r> {
 
     fn data(&mut self, id: &ChunkId) -> Result<()> {
         self.met.push(record_key(id));
-        if self.met.len() < TOGETHER { Ok(()) } else { self.mark_met() }
+        if self.met.len() < TOGETHER {
+            return Ok(());
+        }
+        let marked = self.mark_met();
+        self.certain(marked)
     }
 
     fn node(&mut self, id: &ChunkId, above: u8) -> Result<()> {
@@ -307,10 +321,12 @@ mod tests {
     use crate::repository::index::put_run;
     use crate::repository::{InitOptions, SlotSecret};
     use crate::source::{Sources, StreamSource};
+    use bulla_repo_format::chunker::ChunkerParams;
     use bulla_repo_format::index::IndexRun;
     use bulla_repo_format::keys::Secret;
     use bulla_repo_format::pack::PackKind;
     use bulla_repo_format::{Area, ObjectName};
+    use std::io::Write;
     use std::sync::Arc;
 
     /// Chunks are looked up together, and so is whether others have put meanwhile what cannot be found.
@@ -357,5 +373,57 @@ mod tests {
         let (lost, listings, whole) = reached(&repository);
         assert_eq!((lost, whole), (chunks, false));
         assert!(listings <= 2, "{listings} listings for {chunks} chunks");
+    }
+
+    /// A page of the index that is damaged on this machine is none of the gaps that a pinned tree, or one of damaged packs, may have.
+    #[test]
+    fn a_look_up_that_fails_is_never_excused() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env { cache: Some(dir.path().to_path_buf()), ..Env::system("host", "user") };
+        let secret = SlotSecret::Key(Secret::new([1; 32]));
+        let options =
+            InitOptions { chunker: ChunkerParams { min: 64, avg: 256, max: 1024 }, ..InitOptions::default() };
+        let made = Repository::init(Arc::new(Memory::new()), &options, &secret, env);
+        let repository = made.unwrap().repository;
+        let content: Vec<u8> =
+            (0..1u32 << 17).flat_map(|n| *blake3::hash(&n.to_le_bytes()).as_bytes()).collect();
+        let stream = StreamSource::new("file", std::io::Cursor::new(content));
+        let done = backup::run(&repository, Sources::Stream(stream), &BackupOptions::default(), &Silent);
+        let tree = done.unwrap().snapshot.unwrap().tree;
+        let [name] = repository.index_names().unwrap()[..] else { panic!() };
+        let reached = |lenient: bool, harm: bool| {
+            let index = repository.open_index().unwrap();
+            let reach = Reach::new(&repository, &index, HashSet::new());
+            if harm {
+                let file = segment_file(dir.path(), &name.to_string());
+                let mut bytes = std::fs::read(&file).unwrap();
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 1;
+                // In place, where it is mapped.
+                std::fs::OpenOptions::new().write(true).open(&file).unwrap().write_all(&bytes).unwrap();
+            }
+            let done = if lenient { reach.lenient().root(&tree) } else { { reach }.pin(&tree) };
+            done.map_err(|e| e.to_string())
+        };
+        for lenient in [false, true] {
+            assert_eq!(reached(lenient, false), Ok(()));
+            let said = reached(lenient, true).unwrap_err();
+            assert!(said.contains("run this again"), "{said}");
+            assert_eq!(reached(lenient, false), Ok(()), "again");
+        }
+    }
+
+    fn segment_file(below: &std::path::Path, name: &str) -> std::path::PathBuf {
+        let inside = |dir: &std::path::Path| std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+        let mut to_see = vec![below.to_path_buf()];
+        while let Some(path) = to_see.pop() {
+            if path.ends_with(name) {
+                return path;
+            }
+            if path.is_dir() {
+                to_see.extend(inside(&path));
+            }
+        }
+        panic!("{name} is not cached")
     }
 }
