@@ -70,7 +70,7 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
         true => by_policy(context, args, &repository)?,
         false => by_name(context, args, &repository)?,
     };
-    let mut pruned = PruneReport::default();
+    let mut pruned = None;
     if !args.dry_run && !remove.is_empty() {
         if args.now && !args.yes {
             let n = count(remove.len() as u64, "snapshot");
@@ -84,28 +84,53 @@ pub(crate) fn run(context: &Context<'_>, args: &Args) -> Outcome {
                 }
             }
         }
-        let let_go = |ids: &[RunId]| forget(&repository, &Permit::ask(&repository, ids, &reason)?, args.now);
-        match let_go(&remove) {
-            // As many as there was room for: a prune makes room for the others.
-            Err(Error::Backend(BackendError::NoSpace { .. })) if args.prune => {
-                pruned = prune(context, &repository, &args.how, false)?;
-                let alive: HashSet<RunId> = repository.snapshots()?.iter().map(|s| s.id).collect();
-                let left: Vec<RunId> = remove.iter().filter(|id| alive.contains(id)).copied().collect();
-                if !left.is_empty() {
-                    let_go(&left)?;
-                }
-            }
-            other => _ = other?,
-        }
+        pruned = let_go(context, args, &repository, &remove, &reason)?;
         if !context.ui.json {
             context.ui.line(format_args!("{} forgotten", count(remove.len() as u64, "snapshot")))?;
         }
     }
-    if args.prune {
-        let report = prune(context, &repository, &args.how, args.dry_run)?.after(pruned);
-        return told(context, &report, args.dry_run);
+    if !args.prune {
+        return Ok(Code::Done);
     }
-    Ok(Code::Done)
+    let mut report = or_told(prune(context, &repository, &args.how, args.dry_run), || {
+        pruned.as_ref().map(|pruned| told(context, pruned, false));
+    })?;
+    if let Some(pruned) = pruned {
+        report = report.after(pruned);
+    }
+    told(context, &report, args.dry_run)
+}
+
+/// Lets go of `ids`: of as many as there is room for, and where a prune is wanted that one makes room for the others. Gives what
+/// it did.
+fn let_go(
+    context: &Context<'_>,
+    args: &Args,
+    repository: &Repository,
+    ids: &[RunId],
+    reason: &str,
+) -> Outcome<Option<PruneReport>> {
+    let let_go = |ids: &[RunId]| forget(repository, &Permit::ask(repository, ids, reason)?, args.now);
+    match let_go(ids) {
+        Err(Error::Backend(BackendError::NoSpace { .. })) if args.prune => {}
+        other => return Ok(other.map(|_| None)?),
+    }
+    let pruned = prune(context, repository, &args.how, false)?;
+    let others = || {
+        let alive: HashSet<RunId> = repository.snapshots()?.iter().map(|s| s.id).collect();
+        let left: Vec<RunId> = ids.iter().filter(|id| alive.contains(id)).copied().collect();
+        if left.is_empty() { Ok(()) } else { Ok(let_go(&left).map(|_| ())?) }
+    };
+    or_told(others(), || _ = told(context, &pruned, false))?;
+    Ok(Some(pruned))
+}
+
+/// Where something failed, first tells what was done before it, and stays done.
+fn or_told<T>(outcome: Outcome<T>, tell: impl FnOnce()) -> Outcome<T> {
+    if outcome.is_err() {
+        tell();
+    }
+    outcome
 }
 
 fn by_name(context: &Context<'_>, args: &Args, repository: &Repository) -> Outcome<(Vec<RunId>, String)> {
@@ -218,4 +243,19 @@ fn tell(context: &Context<'_>, plan: &Plan, snapshots: &[Snapshot], dry_run: boo
         out.line(format_args!("{} would be forgotten, {kept} stay", count(removed as u64, "snapshot")))?;
     }
     out.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_is_told_before_what_failed() {
+        let mut told = 0;
+        assert!(or_told(Ok(()), || told += 1).is_ok());
+        assert_eq!(told, 0);
+        let failed = or_told(Err::<(), _>(Failure::Stopped("interrupted")), || told += 1);
+        assert!(matches!(failed, Err(Failure::Stopped("interrupted"))));
+        assert_eq!(told, 1);
+    }
 }
