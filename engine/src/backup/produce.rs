@@ -21,8 +21,6 @@ use std::sync::Arc;
 
 /// Files up to this size are read whole by a worker; larger ones are cut here and shared out.
 const SMALL: u64 = 1 << 20;
-/// Bytes of a large file that are read, and shared out, at once: five such parts are on their way at two workers.
-const PART: usize = 640 << 10;
 /// Entries per batch.
 const BATCH: usize = 512;
 /// Directories whose files wait to be read or are read: each keeps a descriptor, and a process usually has 1,024.
@@ -193,7 +191,7 @@ impl<'a, 'r> Producer<'a, 'r> {
             reads: false,
             directories: 0,
             links: HashMap::new(),
-            segments: Pool::new(PART + shared.chunker.max()),
+            segments: Pool::new(GATHER + shared.chunker.max()),
         }
     }
 
@@ -330,7 +328,7 @@ impl<'a, 'r> Producer<'a, 'r> {
         let mut carry: Vec<u8> = Vec::new();
         loop {
             let mut data = self.segments.take();
-            let room = carry.len()..carry.len() + PART;
+            let room = carry.len()..carry.len() + GATHER;
             if data.len() < room.end {
                 data.resize(room.end, 0);
             }
@@ -343,7 +341,7 @@ impl<'a, 'r> Producer<'a, 'r> {
             };
             self.shared.counters.read_bytes.fetch_add(n as u64, std::sync::atomic::Ordering::Relaxed);
             let bytes = data.get(..carry.len() + n).unwrap_or_default();
-            let (end, mut start, mut cuts) = (n < PART, 0, Vec::new());
+            let (end, mut start, mut cuts) = (n < GATHER, 0, Vec::new());
             while start < bytes.len() && (end || bytes.len() - start >= max) {
                 let len = self.shared.chunker.cut(bytes.get(start..).unwrap_or_default());
                 cuts.push(len);

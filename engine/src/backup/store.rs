@@ -11,9 +11,9 @@ use bulla_repo_format::keys::IdKey;
 use bulla_repo_format::tree::ChunkRef;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes gathered before chunks are appended: enough for neighbours to share frames, little enough for the memory
-/// target (two of these per worker are in flight).
-pub const GATHER: usize = 1 << 20;
+/// Bytes gathered before chunks are appended, and of a large file read at once: enough for neighbours to share frames, little
+/// enough for the memory target (two of these per worker are in flight, and of a large file five at two workers).
+pub const GATHER: usize = 640 << 10;
 
 /// Counters all workers share.
 #[derive(Default)]
