@@ -214,11 +214,7 @@ impl Segment {
 
     /// Bytes of the covered part, every page they lie in verified.
     fn slice(&self, start: usize, len: usize) -> Result<&[u8]> {
-        let bad = || {
-            let removed = self.file.as_ref().is_some_and(|f| std::fs::remove_file(f).is_ok());
-            let next = if removed { " and was removed: run this again" } else { "" };
-            damaged(&self.name, &format!("its cached form on this machine is damaged{next}"))
-        };
+        let bad = || self.damaged_here();
         let end = start.checked_add(len).ok_or_else(bad)?;
         let covered = self.body_len + self.packs as usize * 4;
         if end > covered {
@@ -241,6 +237,17 @@ impl Segment {
             self.bytes.touched(page);
         }
         self.bytes.get().get(start..end).ok_or_else(bad)
+    }
+
+    /// The error of a page that is not what was cached. The file goes, so that the next run fetches it anew; of several look-ups that
+    /// meet the page each says so, whichever of them removed it.
+    fn damaged_here(&self) -> Error {
+        let gone = |file: &PathBuf| match std::fs::remove_file(file) {
+            Ok(()) => true,
+            Err(e) => e.kind() == std::io::ErrorKind::NotFound,
+        };
+        let next = if self.file.as_ref().is_some_and(gone) { " and was removed: run this again" } else { "" };
+        damaged(&self.name, &format!("its cached form on this machine is damaged{next}"))
     }
 
     fn read_graves(&self, n: u32) -> Result<Vec<PackName>> {
@@ -494,5 +501,27 @@ mod tests {
         }
         let other = IndexName { generation: 1, hash: [9; 32] };
         assert!(parse(Mapped::owned(good), &other, [8; 32]).is_none());
+    }
+
+    /// Who sees only the second of two errors is told as much.
+    #[test]
+    fn every_look_up_of_a_damaged_page_says_what_to_do_and_the_file_goes() {
+        let (name, mut r) = (IndexName { generation: 0, hash: [9; 32] }, run(3000));
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("run");
+        let mut bytes = encode(&name, &mut r, &[8; 32]);
+        // Not in the first page, which is read when it is mapped.
+        let harmed = PAGE + 1;
+        bytes[harmed] ^= 1;
+        store(&file, &bytes).unwrap();
+        let segment = map(&file, &name, [8; 32], &Arc::default()).unwrap();
+        for _ in 0..2 {
+            let said = segment.slice(harmed, 1).unwrap_err().to_string();
+            assert!(said.ends_with("is damaged and was removed: run this again"), "{said}");
+            assert!(!file.exists());
+        }
+        let nowhere = parse(Mapped::owned(bytes), &name, [8; 32]).unwrap();
+        let said = nowhere.slice(harmed, 1).unwrap_err().to_string();
+        assert!(said.ends_with("is damaged"), "{said}");
     }
 }
