@@ -190,11 +190,14 @@ mod tests {
     #[test]
     fn what_it_leaves_in_the_background_may_print_for_ever() {
         let begun = Instant::now();
-        let (ended, said) = sh("setsid yes & echo $!", LONG, &|| false);
+        // It prints before the command ends; once nobody reads any more, `yes` ends by itself.
+        let script = "setsid sh -c 'trap \"\" PIPE; yes; exec sleep 600' & echo $!; sleep 1";
+        let (ended, said) = sh(script, LONG, &|| false);
         let pid = said.lines().find(|line| *line != "y").unwrap_or_default();
         let lived = lives(pid);
         Command::new("kill").arg(pid).status().unwrap();
         assert!(matches!(ended, Ended::Said(status) if status.success()));
         assert!(begun.elapsed() < LONG && lived, "{pid}");
+        assert!(said.len() > 1 << 16, "{} bytes", said.len());
     }
 }
