@@ -3,7 +3,9 @@
 use crate::support::{backup, contents, in_memory, noise, open};
 use bulla_engine::backend::Memory;
 use bulla_engine::check::{self, CheckOptions, CheckReport, ReadData};
-use bulla_engine::format::ObjectName;
+use bulla_engine::format::envelope::ObjectType;
+use bulla_engine::format::index::{IndexRecord, IndexRun};
+use bulla_engine::format::{ClientId, IndexName, ObjectName};
 use bulla_engine::observer::Silent;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -133,12 +135,8 @@ fn a_damaged_pack_is_named_with_the_paths_it_hurts_and_the_rest_reads() {
     assert!(contents(&repository, &snapshot).is_err());
 }
 
-#[test]
-fn an_index_run_that_points_elsewhere_is_noticed() {
-    use bulla_engine::format::envelope::ObjectType;
-    use bulla_engine::format::index::IndexRun;
-    use bulla_engine::format::{ClientId, IndexName};
-    let (_dir, memory) = mini();
+/// Puts one index run in place of all, in which something is changed.
+fn relist(memory: &Arc<Memory>, change: impl FnOnce(&mut Vec<IndexRecord>)) {
     let repository = open(memory.clone(), 8).unwrap();
     let names: Vec<_> = memory.snapshot().into_keys().filter(|n| matches!(n, ObjectName::Index(_))).collect();
     let mut wrong = IndexRun::new(ClientId::new(*repository.client().id().as_bytes()));
@@ -148,16 +146,52 @@ fn an_index_run_that_points_elsewhere_is_noticed() {
         wrong.records = run.records;
         memory.overwrite(name, None);
     }
-    for record in wrong.records.iter_mut().filter(|r| r.len == 17) {
-        record.offset += 1;
-    }
+    change(&mut wrong.records);
     let strange = ObjectName::Index(IndexName { generation: 0, hash: [1; 32] });
     repository.put_object(&strange, ObjectType::Index, wrong.encode()).unwrap();
     let bytes = memory.snapshot().remove(&strange).unwrap();
     memory.overwrite(strange, None);
     let hash = *blake3::hash(&bytes).as_bytes();
     memory.overwrite(ObjectName::Index(IndexName { generation: 0, hash }), Some(bytes));
+}
+
+/// The chunk of `a` has 17 bytes, and no other has.
+fn is_of_a(record: &IndexRecord) -> bool {
+    record.len == 17
+}
+
+#[test]
+fn an_index_run_that_points_elsewhere_is_noticed() {
+    let (_dir, memory) = mini();
+    relist(&memory, |records| records.iter_mut().filter(|r| is_of_a(r)).for_each(|r| r.offset += 1));
     let report = read_all(&memory).unwrap();
     assert!(report.findings.iter().any(|f| f.reason.contains("wrong place")), "{:?}", report.findings);
     assert!(report.findings.iter().any(|f| !f.hurts.is_empty()), "{:?}", report.findings);
+}
+
+/// Chunks are looked up many at once; of one that is not where it should be the file is told all the same, and no other.
+#[test]
+fn without_reading_data_a_chunk_that_is_not_listed_as_it_should_be_is_named_with_its_file() {
+    let (dir, memory) = mini();
+    let path = dir.path().join("a").to_str().unwrap().as_bytes().to_vec();
+    let sound = memory.snapshot();
+    let structure = || {
+        let repository = open(memory.clone(), 9).unwrap();
+        check::run(&repository, &CheckOptions::default(), &Silent).unwrap().findings
+    };
+    let changes: [(&str, fn(&mut Vec<IndexRecord>)); 2] = [
+        ("no index run lists it", |records| records.retain(|r| !is_of_a(r))),
+        ("holds chunk", |records| records.iter_mut().filter(|r| is_of_a(r)).for_each(|r| r.len -= 1)),
+    ];
+    for (reason, change) in changes {
+        assert_eq!(structure(), []);
+        relist(&memory, change);
+        let findings = structure();
+        let [finding] = &findings[..] else { panic!("{findings:?}") };
+        assert!(finding.reason.contains(reason), "{finding:?}");
+        let hurt: Vec<_> = finding.hurts.iter().map(|(_, path)| path.clone()).collect();
+        assert_eq!(hurt, [&path[..]]);
+        memory.snapshot().into_keys().for_each(|name| memory.overwrite(name, sound.get(&name).cloned()));
+        sound.iter().for_each(|(name, bytes)| memory.overwrite(*name, Some(bytes.clone())));
+    }
 }

@@ -67,7 +67,7 @@ impl Settled {
         let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
         for (_, run) in runs.iter().filter(|(filter, _)| filter.may_have(key)) {
             let mut found = false;
-            run.find(key, |_, _, _, _| found = true)?;
+            run.find(key, |_| found = true)?;
             if found {
                 return Ok(true);
             }

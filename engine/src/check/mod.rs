@@ -4,6 +4,7 @@
 //! gives the snapshots and paths that hurts. Nothing is changed; what was read whole is put on record if that is asked
 //! for.
 
+mod gathered;
 mod objects;
 pub(crate) mod packs;
 mod rotation;

@@ -4,6 +4,7 @@
 //! each snapshot that has it is named. A node stands only where it is what the parent there says (SPEC 9.2), so that
 //! what is remembered does not multiply in a forged tree.
 
+use super::gathered::Gathered;
 use super::{Bad, CheckReport, Finding, HURTS_MAX};
 use crate::error::{Error, Result};
 use crate::observer::{Event, Observer, escape};
@@ -42,19 +43,14 @@ pub(super) fn check(
     snapshots.retain(|s| only.is_none_or(|only| only.contains(&s.id)));
     lineages(repository, &snapshots, report)?;
     let mut walk = Walk::new(repository, index, bad);
-    for (done, snapshot) in snapshots.iter().enumerate() {
-        if observer.interrupted() {
-            return Err(Error::Interrupted);
-        }
-        let damage = walk.node(&snapshot.tree, None)?;
-        for (object, path) in damage {
-            let finding = walk.findings.get_mut(&object);
-            if let Some(f) = finding.filter(|f| f.hurts.len() < HURTS_MAX) {
-                f.hurts.push((snapshot.id.short(), path));
-            }
-        }
-        let (files, total_files) = (done as u64 + 1, snapshots.len() as u64);
-        observer.event(&Event::Progress { files, bytes: 0, total_files, total_bytes: 0 });
+    if bad.packs.is_empty() && bad.chunks.is_empty() {
+        walk.gathered = Some(Gathered::new(index));
+    }
+    walk.all(&snapshots, observer)?;
+    if !walk.gathered.as_mut().map_or(Ok(true), Gathered::all_placed)? {
+        // Which chunk has no place, and whose it is, is told by a walk that looks up each by itself.
+        walk = Walk::new(repository, index, bad);
+        walk.all(&snapshots, observer)?;
     }
     report.snapshots = snapshots.len() as u64;
     report.nodes = walk.nodes.len() as u64;
@@ -154,6 +150,8 @@ struct Walk<'r> {
     met: Option<HashSet<PackRef>>,
     /// The segment of the index that the last chunk was in.
     near: u32,
+    /// Data chunks are looked up together, and it is not told which of them has no place.
+    gathered: Option<Gathered<'r>>,
 }
 
 impl<'r> Walk<'r> {
@@ -171,7 +169,27 @@ impl<'r> Walk<'r> {
             findings: BTreeMap::new(),
             met: None,
             near: 0,
+            gathered: None,
         }
+    }
+
+    /// Enters the trees of snapshots, and notes what damage hurts which.
+    fn all(&mut self, snapshots: &[Snapshot], observer: &dyn Observer) -> Result<()> {
+        for (done, snapshot) in snapshots.iter().enumerate() {
+            if observer.interrupted() {
+                return Err(Error::Interrupted);
+            }
+            let damage = self.node(&snapshot.tree, None)?;
+            for (object, path) in damage {
+                let finding = self.findings.get_mut(&object);
+                if let Some(f) = finding.filter(|f| f.hurts.len() < HURTS_MAX) {
+                    f.hurts.push((snapshot.id.short(), path));
+                }
+            }
+            let (files, total_files) = (done as u64 + 1, snapshots.len() as u64);
+            observer.event(&Event::Progress { files, bytes: 0, total_files, total_bytes: 0 });
+        }
+        Ok(())
     }
 
     /// Where a chunk lies; noted if that is asked for.
@@ -394,6 +412,9 @@ impl<'r> Walk<'r> {
 
     /// A data chunk: some place of it must be in a pack that is good.
     fn chunk(&mut self, chunk: &ChunkRef) -> Result<Option<String>> {
+        if let Some(gathered) = &mut self.gathered {
+            return gathered.add(chunk).map(|()| None);
+        }
         let sound = self.bad.packs.is_empty() && self.bad.chunks.is_empty();
         let kinds = &self.kinds;
         let good =

@@ -22,7 +22,7 @@ use bulla_repo_format::envelope::ObjectType;
 use bulla_repo_format::index::{IndexPack, IndexRecord, IndexRun, KEY_LEN, record_key};
 use bulla_repo_format::{Area, ChunkId, IndexName, ObjectName, PackName};
 use mapped::Window;
-use segment::Segment;
+use segment::{Found, Segment};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -66,6 +66,13 @@ pub struct Place {
     pub record: RecordRef,
 }
 
+impl Place {
+    fn new(segment: u32, found: Found) -> Self {
+        let Found { record, pack, offset, len } = found;
+        Self { pack: PackRef { segment, pack }, offset, len, record: RecordRef { segment, record } }
+    }
+}
+
 /// Runs that could not be read, and why.
 type Failed = Vec<(IndexName, Error)>;
 
@@ -79,6 +86,8 @@ pub struct Index {
     failed: Failed,
 }
 
+/// Chunks of many that tell which segments have them.
+const SAMPLE: usize = 16;
 /// The generation of segments that are in no store.
 const UNLISTED: u32 = u32::MAX;
 
@@ -86,6 +95,13 @@ const UNLISTED: u32 = u32::MAX;
 struct Runs {
     segments: Vec<Arc<Segment>>,
     graves: Arc<HashSet<PackName>>,
+}
+
+impl Runs {
+    /// True if a pack of one of them is not known to be deleted. One whose name cannot be read is none.
+    fn counts(&self, segment: &Segment, pack: u32) -> bool {
+        self.graves.is_empty() || segment.pack_name(pack).is_ok_and(|name| !self.graves.contains(&name))
+    }
 }
 
 /// The index runs in a listing.
@@ -285,13 +301,53 @@ impl Index {
     pub(crate) fn all_places_of(&self, keys: &[[u8; KEY_LEN]]) -> Result<Vec<(usize, Place)>> {
         let mut out = Vec::with_capacity(keys.len());
         for (segment, run) in (0u32..).zip(&self.runs().segments) {
-            run.find_each(keys, |key, record, pack, offset, len| {
-                let (pack, record) = (PackRef { segment, pack }, RecordRef { segment, record });
-                out.push((key, Place { pack, offset, len, record }));
-            })?;
+            run.find_each(keys, |key| key, |key, found| out.push((key, Place::new(segment, found))))?;
         }
         out.sort_unstable_by_key(|(key, place)| (*key, place.record));
         Ok(out)
+    }
+
+    /// Leaves of `wanted`, in ascending order of its keys, what has no place that `suits`; places in deleted packs are none. For who
+    /// asks for many chunks of one source: nearly all of them lie in a few segments, which a sample of them tells.
+    pub(crate) fn take_placed<T>(
+        &self,
+        wanted: &mut Vec<([u8; KEY_LEN], T)>,
+        mut suits: impl FnMut(&T, &Place) -> Result<bool>,
+    ) -> Result<()> {
+        let runs = self.runs();
+        let mut left: Vec<(u32, &Arc<Segment>)> = (0u32..).zip(&runs.segments).collect();
+        while !wanted.is_empty() && !left.is_empty() {
+            let step = (wanted.len() / SAMPLE).max(1);
+            let mut hits = vec![0usize; left.len()];
+            for (hits, (_, run)) in hits.iter_mut().zip(&left) {
+                for (key, _) in wanted.iter().step_by(step) {
+                    run.find(key, |_| *hits += 1)?;
+                }
+            }
+            let next = hits.iter().enumerate().max_by_key(|(_, hits)| **hits).map_or(0, |(at, _)| at);
+            let (segment, run) = left.swap_remove(next);
+            let (mut placed, mut failed) = (vec![false; wanted.len()], Ok(()));
+            run.find_each(
+                wanted,
+                |(key, _)| key,
+                |number, found| {
+                    if !runs.counts(run, found.pack) {
+                        return;
+                    }
+                    let (Some((_, of)), Some(placed)) = (wanted.get(number), placed.get_mut(number)) else {
+                        return;
+                    };
+                    match suits(of, &Place::new(segment, found)) {
+                        Ok(good) => *placed |= good,
+                        Err(e) => failed = Err(e),
+                    }
+                },
+            )?;
+            failed?;
+            let mut placed = placed.into_iter();
+            wanted.retain(|_| !placed.next().unwrap_or(false));
+        }
+        Ok(())
     }
 
     /// Every place of a chunk, cheapest form. Places in packs known to be deleted are left out.
@@ -310,8 +366,8 @@ impl Index {
     pub(crate) fn drop_deleted(&self, places: &mut Vec<Place>) {
         let runs = self.runs.read().unwrap_or_else(PoisonError::into_inner);
         if !runs.graves.is_empty() {
-            let name = |p: PackRef| runs.segments.get(p.segment as usize).map(|s| s.pack_name(p.pack));
-            places.retain(|p| name(p.pack).is_some_and(|n| n.is_ok_and(|n| !runs.graves.contains(&n))));
+            let segment = |p: &Place| runs.segments.get(p.pack.segment as usize);
+            places.retain(|p| segment(p).is_some_and(|s| runs.counts(s, p.pack.pack)));
         }
     }
 
@@ -325,12 +381,9 @@ impl Index {
         for segment in (0..count).map(|n| (*near + n) % count) {
             let Some(run) = runs.segments.get(segment as usize) else { continue };
             let mut place = None;
-            run.find(&key, |record, pack, offset, len| {
-                // A name that cannot be read is no place, as in `places`.
-                let counts = || run.pack_name(pack).is_ok_and(|name| !runs.graves.contains(&name));
-                if runs.graves.is_empty() || counts() {
-                    let (pack, record) = (PackRef { segment, pack }, RecordRef { segment, record });
-                    place = Some(Place { pack, offset, len, record });
+            run.find(&key, |found| {
+                if runs.counts(run, found.pack) {
+                    place = Some(Place::new(segment, found));
                 }
             })?;
             if place.is_some() {
@@ -344,11 +397,7 @@ impl Index {
     fn look_up(&self, runs: &Runs, key: &[u8; KEY_LEN], out: &mut Vec<Place>) -> Result<()> {
         out.clear();
         for (number, segment) in (0u32..).zip(&runs.segments) {
-            segment.find(key, |record, pack, offset, len| {
-                let (pack, record) =
-                    (PackRef { segment: number, pack }, RecordRef { segment: number, record });
-                out.push(Place { pack, offset, len, record });
-            })?;
+            segment.find(key, |found| out.push(Place::new(number, found)))?;
         }
         Ok(())
     }
@@ -357,10 +406,12 @@ impl Index {
     pub fn locate(&self, id: &ChunkId) -> Result<Vec<Location>> {
         let mut places = Vec::new();
         self.places(id, &mut places)?;
-        places
-            .into_iter()
-            .map(|p| Ok(Location { pack: self.pack(p.pack)?, offset: p.offset, len: p.len }))
-            .collect()
+        places.iter().map(|p| self.location(p)).collect()
+    }
+
+    /// A place with its pack.
+    pub(crate) fn location(&self, place: &Place) -> Result<Location> {
+        Ok(Location { pack: self.pack(place.pack)?, offset: place.offset, len: place.len })
     }
 
     fn segment(&self, number: u32) -> Result<Arc<Segment>> {
@@ -480,5 +531,55 @@ mod tests {
         list(&repository, 3);
         store.delete(&ObjectName::Index(names[0])).unwrap();
         assert_eq!(opened(&names, Some(&names)), (2, 2));
+    }
+
+    /// Of many chunks in runs of any size, some listed twice, with another length, in a grave or nowhere.
+    #[test]
+    fn what_is_taken_is_what_has_a_place_that_suits() {
+        let (secret, env) = (SlotSecret::Key(Secret::new([7; 32])), Env::system("test", "test"));
+        let made = Repository::init(Arc::new(Memory::new()), &InitOptions::default(), &secret, env).unwrap();
+        let index = made.repository.open_index().unwrap();
+        let id = |n: u32| ChunkId::new(*blake3::hash(&n.to_le_bytes()).as_bytes());
+        let (header, _) =
+            PackHeader::create(PackKind::Data, made.repository.keyring(), &made.repository.id(), [1; 32])
+                .unwrap();
+        for (number, records) in [(0u8, 0u32..0), (1, 0..40), (2, 0..3000), (3, 2900..9000), (4, 8000..8100)]
+        {
+            let mut run = IndexRun::new(made.repository.client().id());
+            for pack in 0..2u8 {
+                let (name, frames) = (PackName::new([number * 2 + pack; 32]), Vec::new());
+                let (run_id, signer) = (RunId::new([number; 16]), made.repository.client().id());
+                run.packs.push(IndexPack { name, size: 4096, run: run_id, signer, header, frames });
+            }
+            run.graves = if number == 4 { vec![PackName::new([4; 32])] } else { Vec::new() };
+            let record = |n: u32| {
+                let len = 7 + u32::from(n % 11 == u32::from(number));
+                IndexRecord { key: record_key(&id(n)), pack: n / 2 % 2, offset: n, len }
+            };
+            run.records = records.map(record).collect();
+            index.add_unlisted(&made.repository, &mut run).unwrap();
+        }
+        for step in [1, 13, 500] {
+            let ids: Vec<_> = (0..9100).step_by(step).map(id).collect();
+            let (mut none, mut places) = (Vec::new(), Vec::new());
+            for id in &ids {
+                index.places(id, &mut places).unwrap();
+                if places.iter().all(|p| p.len != 7) {
+                    none.push((record_key(id), 7));
+                }
+            }
+            let mut wanted: Vec<_> = ids.iter().map(|id| (record_key(id), 7)).collect();
+            none.sort_unstable();
+            wanted.sort_unstable();
+            let before = wanted.len();
+            index.take_placed(&mut wanted, |len, place| Ok(place.len == *len)).unwrap();
+            assert_eq!(wanted, none, "every {step}");
+            assert!(!none.is_empty() && none.len() < before, "every {step}");
+            let refused = index
+                .take_placed(&mut ids.iter().map(|id| (record_key(id), ())).collect(), |(), _| {
+                    Err(Error::Interrupted)
+                });
+            assert!(matches!(refused, Err(Error::Interrupted)));
+        }
     }
 }

@@ -26,6 +26,28 @@ const SPARSE: usize = 16;
 const FOOTER: usize = 72;
 const MAGIC: &[u8; 16] = b"bulla index v1\0\0";
 
+/// A record that was found by its key: its number, and what it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// Its number in the run.
+    pub record: u32,
+    /// The pack's number in the run.
+    pub pack: u32,
+    /// Offset in the pack's plain stream.
+    pub offset: u32,
+    /// Plain length.
+    pub len: u32,
+}
+
+impl Found {
+    /// What follows the key in a record.
+    fn read(record: usize, bytes: &[u8]) -> Result<Self> {
+        let mut r = Reader::new("index cache", bytes);
+        let record = u32::try_from(record).unwrap_or(u32::MAX);
+        Ok(Self { record, pack: r.u32()?, offset: r.u32()?, len: r.u32()? })
+    }
+}
+
 /// A run that can be searched.
 pub struct Segment {
     name: IndexName,
@@ -115,6 +137,12 @@ fn encode(name: &IndexName, run: &mut IndexRun, key: &[u8; 32]) -> Vec<u8> {
     out.put(&footer);
     out.put(&seal);
     out
+}
+
+/// A key as a number: in the same order, and compared without a call.
+fn ordinal(key: &[u8; KEY_LEN]) -> (u128, u32) {
+    let [lead @ .., a, b, c, d] = *key;
+    (u128::from_be_bytes(lead), u32::from_be_bytes([a, b, c, d]))
 }
 
 fn mac(key: &[u8; 32], page: usize, bytes: &[u8]) -> [u8; MAC] {
@@ -256,32 +284,31 @@ impl Segment {
         Ok(bytes.chunks_exact(32).filter_map(|c| PackName::from_slice(c).ok()).collect())
     }
 
-    /// Calls `found` with number, pack, offset and length of every record under `key`.
-    pub fn find(&self, key: &[u8; KEY_LEN], mut found: impl FnMut(u32, u32, u32, u32)) -> Result<()> {
+    /// Calls `found` with every record under `key`.
+    pub fn find(&self, key: &[u8; KEY_LEN], mut found: impl FnMut(Found)) -> Result<()> {
         let n = self.records as usize;
         let mut at = self.lower_bound(key)?;
         while at < n {
             let record = self.slice(self.body_len - (n - at) * RECORD_LEN, RECORD_LEN)?;
             let Some(rest) = record.strip_prefix(key) else { break };
-            let mut r = Reader::new("index cache", rest);
-            let (pack, offset, len) = (r.u32()?, r.u32()?, r.u32()?);
-            found(u32::try_from(at).unwrap_or(u32::MAX), pack, offset, len);
+            found(Found::read(at, rest)?);
             at += 1;
         }
         Ok(())
     }
 
-    /// As [`Segment::find`], of many keys in ascending order; `found` also gets the key's number. Where they are many they are merged
-    /// with the records, so that each page is looked at once.
-    pub fn find_each(
+    /// As [`Segment::find`], of many things in ascending order of their keys, each of its own; `found` also gets the thing's number.
+    /// Where they are many they are merged with the records, so that each page is looked at once.
+    pub fn find_each<T>(
         &self,
-        keys: &[[u8; KEY_LEN]],
-        mut found: impl FnMut(usize, u32, u32, u32, u32),
+        wanted: &[T],
+        key: impl Fn(&T) -> &[u8; KEY_LEN],
+        mut found: impl FnMut(usize, Found),
     ) -> Result<()> {
         let n = self.records as usize;
-        if keys.len() < n / SPARSE {
-            for (number, key) in keys.iter().enumerate() {
-                self.find(key, |record, pack, offset, len| found(number, record, pack, offset, len))?;
+        if wanted.len() < n / SPARSE {
+            for (number, one) in wanted.iter().enumerate() {
+                self.find(key(one), |record| found(number, record))?;
             }
             return Ok(());
         }
@@ -291,14 +318,12 @@ impl Segment {
             let bytes = self.slice(self.body_len - (n - at) * RECORD_LEN, step * RECORD_LEN)?;
             for (record, bytes) in (at..).zip(bytes.as_chunks::<RECORD_LEN>().0) {
                 let Some((own, rest)) = bytes.split_first_chunk::<KEY_LEN>() else { continue };
-                number += keys.get(number..).unwrap_or_default().iter().take_while(|key| *key < own).count();
-                match keys.get(number) {
+                let own = ordinal(own);
+                let ahead = wanted.get(number..).unwrap_or_default().iter();
+                number += ahead.take_while(|one| ordinal(key(one)) < own).count();
+                match wanted.get(number) {
                     None => return Ok(()),
-                    Some(key) if key == own => {
-                        let mut r = Reader::new("index cache", rest);
-                        let (pack, offset, len) = (r.u32()?, r.u32()?, r.u32()?);
-                        found(number, u32::try_from(record).unwrap_or(u32::MAX), pack, offset, len);
-                    }
+                    Some(one) if ordinal(key(one)) == own => found(number, Found::read(record, rest)?),
                     Some(_) => {}
                 }
             }
@@ -428,7 +453,7 @@ mod tests {
             for i in 0..n + 100 {
                 let id = ChunkId::new(*blake3::hash(&i.to_le_bytes()).as_bytes());
                 let mut hits = Vec::new();
-                s.find(&bulla_repo_format::index::record_key(&id), |_, p, o, l| hits.push((p, o, l)))
+                s.find(&bulla_repo_format::index::record_key(&id), |f| hits.push((f.pack, f.offset, f.len)))
                     .unwrap();
                 let mut want = if i < n { vec![(i % 3, i, 7)] } else { vec![] };
                 if i < n && i % 10 == 0 && i % 3 != 2 {
@@ -452,11 +477,11 @@ mod tests {
             let s = parse(Mapped::owned(bytes), &name, [8; 32]).unwrap();
             for record in &r.records {
                 let mut hits = Vec::new();
-                s.find(&record.key, |_, _, offset, _| hits.push(offset)).unwrap();
+                s.find(&record.key, |f| hits.push(f.offset)).unwrap();
                 assert!(hits.contains(&record.offset));
             }
             for other in [[0; KEY_LEN], [0x42; KEY_LEN], [0xff; KEY_LEN]] {
-                s.find(&other, |_, _, _, _| panic!("found what is not there")).unwrap();
+                s.find(&other, |_| panic!("found what is not there")).unwrap();
             }
         }
     }
@@ -477,9 +502,9 @@ mod tests {
                 keys.sort_unstable();
                 let (mut each, mut many) = (Vec::new(), Vec::new());
                 for (number, key) in keys.iter().enumerate() {
-                    s.find(key, |r, p, o, l| each.push((number, r, p, o, l))).unwrap();
+                    s.find(key, |f| each.push((number, f))).unwrap();
                 }
-                s.find_each(&keys, |number, r, p, o, l| many.push((number, r, p, o, l))).unwrap();
+                s.find_each(&keys, |key| key, |number, f| many.push((number, f))).unwrap();
                 assert_eq!(many, each, "{n} records, every {step}");
                 assert!(step > 1 || !each.is_empty());
             }
