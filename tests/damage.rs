@@ -179,7 +179,8 @@ fn without_reading_data_a_chunk_that_is_not_listed_as_it_should_be_is_named_with
         let repository = open(memory.clone(), 9).unwrap();
         check::run(&repository, &CheckOptions::default(), &Silent).unwrap().findings
     };
-    let changes: [(&str, fn(&mut Vec<IndexRecord>)); 2] = [
+    type Change = fn(&mut Vec<IndexRecord>);
+    let changes: [(&str, Change); 2] = [
         ("no index run lists it", |records| records.retain(|r| !is_of_a(r))),
         ("holds chunk", |records| records.iter_mut().filter(|r| is_of_a(r)).for_each(|r| r.len -= 1)),
     ];
