@@ -36,6 +36,11 @@ impl<'r> Gathered<'r> {
         if self.chunks.len() < TOGETHER { Ok(()) } else { self.look_up() }
     }
 
+    /// True if something that was added has no place: nothing more can be shown then.
+    pub(super) fn in_doubt(&self) -> bool {
+        self.doubt
+    }
+
     /// True if all that was added has a place; once it is false it stays so.
     pub(super) fn all_placed(&mut self) -> Result<bool> {
         self.look_up()?;
@@ -46,7 +51,13 @@ impl<'r> Gathered<'r> {
         self.chunks.sort_unstable();
         self.chunks.dedup();
         // One that is said to have two lengths has one of them at most.
-        self.doubt |= self.chunks.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b));
+        if self.chunks.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b)) {
+            self.doubt = true;
+        }
+        if self.doubt {
+            self.chunks.clear();
+            return Ok(());
+        }
         let (index, kinds) = (self.index, &mut self.kinds);
         index.take_placed(&mut self.chunks, |len, place| {
             let kind = match kinds.get(&place.pack) {
@@ -55,7 +66,7 @@ impl<'r> Gathered<'r> {
             };
             Ok(place.len == *len && kind == PackKind::Data)
         })?;
-        self.doubt |= !self.chunks.is_empty();
+        self.doubt = !self.chunks.is_empty();
         self.chunks.clear();
         Ok(())
     }

@@ -92,11 +92,16 @@ impl<'r> ChunkReader<'r> {
     /// Counts what [`ChunkReader::read_exactly`] would fetch, without doing it, and says how many sealed bytes the chunk
     /// makes up of its frames. A reader that has pretended is of no use for reading.
     pub(crate) fn pretend(&mut self, kind: ChunkKind, chunk: &ChunkRef) -> Result<u64> {
-        let fits = |l: &&Location| l.pack.header.kind == pack_kind(kind) && l.len == chunk.len;
-        let locations = self.index.locate(&chunk.id)?;
-        let Some(location) = locations.iter().find(fits) else { return Ok(0) };
+        let fits = |l: &Location| l.pack.header.kind == pack_kind(kind) && l.len == chunk.len;
+        let location = match self.nearest(&chunk.id)?.filter(fits) {
+            Some(location) => location,
+            None => match self.index.locate(&chunk.id)?.into_iter().find(fits) {
+                Some(location) => location,
+                None => return Ok(0),
+            },
+        };
         let (start, end) = (u64::from(location.offset), u64::from(location.offset) + u64::from(location.len));
-        let at = self.reader(location)?;
+        let at = self.reader(&location)?;
         let frames = self.readers.get(at).map(|r| r.frames_of(start..end)).unwrap_or_default();
         let (mut raw, mut sealed) = (0, 0);
         for number in frames {
@@ -136,22 +141,27 @@ impl<'r> ChunkReader<'r> {
     fn read_known(&mut self, kind: ChunkKind, id: &ChunkId, out: &mut Vec<u8>) -> Result<()> {
         let mut failure = None;
         // Nearly every chunk lies where its neighbours do, and can be read there: one look-up instead of one for each run.
-        let near = self.index.place_near(id, &mut self.near)?;
-        let near = near.map(|place| self.index.location(&place)).transpose()?;
+        let near = self.nearest(id)?;
         if let Some(location) = &near
             && self.had_at(kind, id, location, out, &mut failure)?
         {
             return Ok(());
         }
-        let place = |l: &Location| (l.pack.name, l.offset, l.len);
         for location in self.index.locate(id)? {
-            let tried = near.as_ref().is_some_and(|n| place(n) == place(&location));
+            // What lists a pack may lie about it, and another run tell the truth.
+            let tried = near.as_ref().is_some_and(|n| *n == location);
             if !tried && self.had_at(kind, id, &location, out, &mut failure)? {
                 return Ok(());
             }
         }
         let reason = failure.map_or_else(|| "no index run lists it".to_owned(), |e| e.to_string());
         Err(Error::Damaged { what: format!("chunk {id}"), reason })
+    }
+
+    /// Where a chunk is looked for first.
+    fn nearest(&mut self, id: &ChunkId) -> Result<Option<Location>> {
+        let place = self.index.place_near(id, &mut self.near)?;
+        place.map(|place| self.index.location(&place)).transpose()
     }
 
     /// True if the chunk was read from a place; what is damaged there is noted.
@@ -306,7 +316,7 @@ mod tests {
     use crate::repository::pack::object_name;
     use crate::repository::{InitOptions, SlotSecret};
     use crate::source::{Sources, StreamSource};
-    use bulla_repo_format::Area;
+    use bulla_repo_format::ObjectName;
     use bulla_repo_format::keys::Secret;
     use std::sync::Arc;
 
@@ -324,7 +334,8 @@ mod tests {
         };
         back_up();
         // What the first has listed is out of sight of the second.
-        let (hidden, _) = store.list(Area::Index).unwrap().remove(0);
+        let [listed] = repository.index_names().unwrap()[..] else { panic!() };
+        let hidden = ObjectName::Index(listed);
         let run = store.get(&hidden, u64::MAX).unwrap();
         store.delete(&hidden).unwrap();
         back_up();
@@ -357,7 +368,12 @@ mod tests {
             assert_eq!([read(lost), read(1 - lost)], [Ok((true, 2)), Ok((true, 1))]);
             store.put(name, &[&pack]).unwrap();
         }
+        // A run that lies about a pack hides nothing of what another one says.
+        let mut forged = repository.fetch_index_run(&listed).unwrap();
+        forged.packs.iter_mut().for_each(|pack| pack.header.kind = PackKind::Meta);
+        index.add_unlisted(&repository, &mut forged).unwrap();
+        assert_eq!([read(0), read(1), read(2)], [Ok((true, 1)); 3]);
         names.iter().for_each(|name| store.delete(name).unwrap());
-        assert_eq!([read(0), read(1)], [Err((true, 2)); 2]);
+        assert_eq!([read(0), read(1), read(2)], [Err((true, 2)); 3]);
     }
 }

@@ -27,7 +27,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// Where a chunk lies.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
     /// The pack.
     pub pack: Arc<IndexPack>,
@@ -98,7 +98,7 @@ struct Runs {
 }
 
 impl Runs {
-    /// True if a pack of one of them is not known to be deleted. One whose name cannot be read is none.
+    /// True if a pack of one of them is not known to be deleted; where some are, one whose name cannot be read does not count.
     fn counts(&self, segment: &Segment, pack: u32) -> bool {
         self.graves.is_empty() || segment.pack_name(pack).is_ok_and(|name| !self.graves.contains(&name))
     }
@@ -324,6 +324,10 @@ impl Index {
                     run.find(key, |_| *hits += 1)?;
                 }
             }
+            if step == 1 && hits.iter().all(|hits| *hits == 0) {
+                // The sample was all there is.
+                break;
+            }
             let next = hits.iter().enumerate().max_by_key(|(_, hits)| **hits).map_or(0, |(at, _)| at);
             let (segment, run) = left.swap_remove(next);
             let (mut placed, mut failed) = (vec![false; wanted.len()], Ok(()));
@@ -371,7 +375,7 @@ impl Index {
         }
     }
 
-    /// Some place of a chunk that [`Index::places`] would give; `near` is the segment of the last one found, where its
+    /// Some place of a chunk that [`Index::places`] would give, of those in one segment the first; `near` is the segment of the last one found, where its
     /// neighbours of the same source are listed too. For who asks for chunk after chunk, each of one look-up instead of one
     /// for each segment.
     pub(crate) fn place_near(&self, id: &ChunkId, near: &mut u32) -> Result<Option<Place>> {
@@ -382,7 +386,7 @@ impl Index {
             let Some(run) = runs.segments.get(segment as usize) else { continue };
             let mut place = None;
             run.find(&key, |found| {
-                if runs.counts(run, found.pack) {
+                if place.is_none() && runs.counts(run, found.pack) {
                     place = Some(Place::new(segment, found));
                 }
             })?;
@@ -556,7 +560,9 @@ mod tests {
                 let len = 7 + u32::from(n % 11 == u32::from(number));
                 IndexRecord { key: record_key(&id(n)), pack: n / 2 % 2, offset: n, len }
             };
-            run.records = records.map(record).collect();
+            let elsewhere = |r: IndexRecord| IndexRecord { pack: 1 - r.pack, ..r };
+            let twice = records.clone().step_by(5).map(record).map(elsewhere);
+            run.records = records.map(record).chain(twice).collect();
             index.add_unlisted(&made.repository, &mut run).unwrap();
         }
         for step in [1, 13, 500] {
@@ -564,6 +570,9 @@ mod tests {
             let (mut none, mut places) = (Vec::new(), Vec::new());
             for id in &ids {
                 index.places(id, &mut places).unwrap();
+                let mut near = 2;
+                let first = index.place_near(id, &mut near).unwrap();
+                assert_eq!(first, places.iter().find(|p| p.record.segment == near).copied());
                 if places.iter().all(|p| p.len != 7) {
                     none.push((record_key(id), 7));
                 }
