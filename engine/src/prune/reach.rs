@@ -34,6 +34,8 @@ pub(super) struct Reach<'r> {
     unsure: bool,
     /// Data chunks that were met and are not marked yet.
     met: Vec<[u8; KEY_LEN]>,
+    /// So many are marked together.
+    together: usize,
     places: Vec<Place>,
     buffer: Vec<u8>,
 }
@@ -41,6 +43,8 @@ pub(super) struct Reach<'r> {
 /// Data chunks that are marked together: a tree has them in the order of files, the index in that of keys, and a look-up of each
 /// by itself touches a page of each run for it.
 const TOGETHER: usize = 256 << 10;
+/// And at least this part of all records, so that a larger index is not passed over more often.
+const PASSES: u64 = 40;
 
 /// What is needed; readable from several threads.
 pub(super) struct Live<'r> {
@@ -64,6 +68,7 @@ impl<'r> Reach<'r> {
             blind: false,
             unsure: false,
             met: Vec::new(),
+            together: usize::try_from(index.records() / PASSES).unwrap_or(usize::MAX).max(TOGETHER),
             places: Vec::new(),
             buffer: Vec::new(),
         }
@@ -213,7 +218,7 @@ impl<'r> Reach<'r> {
 
     fn data(&mut self, id: &ChunkId) -> Result<()> {
         self.met.push(record_key(id));
-        if self.met.len() < TOGETHER {
+        if self.met.len() < self.together {
             return Ok(());
         }
         let marked = self.mark_met();
