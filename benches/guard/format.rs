@@ -244,7 +244,7 @@ fn tree_read() -> Case {
     Case {
         name: "read a tree",
         reference: "two allocations an entry",
-        at_most: 5.95,
+        at_most: 5.7,
         ours: Box::new(ours),
         plain: Box::new(plain),
     }

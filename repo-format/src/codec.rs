@@ -53,15 +53,20 @@ impl<'a> Reader<'a> {
     /// A canonical LEB128 number: at most ten bytes, no superfluous zero byte at the end.
     pub fn varint(&mut self) -> Result<u64> {
         let mut value: u64 = 0;
-        for shift in (0..70).step_by(7) {
-            let byte = self.u8()?;
+        for (byte, shift) in self.rest.iter().zip((0..70).step_by(7)) {
             let part = u64::from(byte & 0x7f);
-            ensure(shift < 63 || part <= 1, self.what, "varint above 2^64")?;
-            value |= part.checked_shl(shift).unwrap_or(0);
+            if shift == 63 && part > 1 {
+                return Err(FormatError::invalid(self.what, "varint above 2^64"));
+            }
+            value |= part << shift;
             if byte & 0x80 == 0 {
-                ensure(byte != 0 || shift == 0, self.what, "varint not in its shortest form")?;
+                ensure(*byte != 0 || shift == 0, self.what, "varint not in its shortest form")?;
+                self.rest = self.rest.get(shift / 7 + 1..).unwrap_or_default();
                 return Ok(value);
             }
+        }
+        if self.rest.len() < 10 {
+            return Err(FormatError::Truncated { what: self.what });
         }
         Err(FormatError::invalid(self.what, "varint longer than ten bytes"))
     }

@@ -246,10 +246,10 @@ pub(super) fn read_key(r: &mut Reader<'_>, previous: &Arc<[u8]>) -> Result<(Arc<
     let parent: Arc<[u8]> = if suffix.is_empty() && kept.len() == previous.len() {
         previous.clone()
     } else {
-        let parent = [kept, suffix].concat();
+        let parent: Arc<[u8]> = kept.iter().chain(suffix).copied().collect();
         ensure(common_prefix(previous, &parent) == kept.len(), WHAT, "path prefix is not the longest")?;
         validate_parent(&parent)?;
-        parent.into()
+        parent
     };
     let name = r.prefixed(NAME_MAX)?;
     validate_name(name)?;
@@ -448,7 +448,11 @@ fn read_kind(r: &mut Reader<'_>, ty: u8, bits: u64, read_error: bool) -> Result<
             } else {
                 let n = r.varint()?;
                 within("chunk references", n, INLINE_REFS_MAX as u64)?;
-                Content::Inline((0..n).map(|_| read_ref(r, CHUNK_MAX)).collect::<Result<_>>()?)
+                let mut refs = Vec::with_capacity(usize::try_from(n).unwrap_or(0).min(INLINE_REFS_MAX));
+                for _ in 0..n {
+                    refs.push(read_ref(r, CHUNK_MAX)?);
+                }
+                Content::Inline(refs)
             };
             check_file(size, &holes, &content, read_error)?;
             EntryKind::File { size, holes, content }
