@@ -12,6 +12,8 @@ pub mod env;
 mod error;
 pub mod evidence;
 pub mod find;
+#[cfg(test)]
+mod fixture;
 pub mod forget;
 pub mod observer;
 pub mod parity;

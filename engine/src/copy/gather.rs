@@ -263,7 +263,8 @@ impl Walk<'_, '_> {
         while let Some(wanted) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
             let Some(first) = wanted.first() else { continue };
             let pack = self.index.pack(first.pack)?;
-            reader.read_ahead(pack.name, spans(&pack, wanted, self.limit()));
+            let spans = spans(&pack, wanted, self.limit());
+            reader.read_ahead(pack, spans);
             let mut bytes = 0;
             for wanted in *wanted {
                 let mut plain = Vec::new();

@@ -196,8 +196,8 @@ impl Collector<'_> {
         let mut reach = Reach::new(repository, &index, adopted.clone());
         reach_roots(repository, &mut reach, before.roots(), self.observer)?;
         report.snapshots = before.roots().count() as u64;
-        report.lost_chunks = reach.live().lost() as u64;
-        report.plan = self.plan(&index, &reach, &present, &adopted)?;
+        report.lost_chunks = reach.live()?.lost() as u64;
+        report.plan = self.plan(&index, &mut reach, &present, &adopted)?;
         let kept: HashSet<PackName> =
             report.plan.keep.iter().filter(|p| p.live > 0).map(|p| p.name).collect();
         match unlisted.adopt(repository, |pack| kept.contains(&pack.name)) {
@@ -255,9 +255,9 @@ impl Collector<'_> {
         Unlisted::find(repository, &index, &present, self.observer)?.teach(repository, &index)?;
         let mut reach = Reach::new(repository, &index, marked.clone());
         reach_roots(repository, &mut reach, before.roots(), self.observer)?;
-        let plan = self.plan(&index, &reach, &present, &marked)?;
+        let plan = self.plan(&index, &mut reach, &present, &marked)?;
         let snapshots = before.roots().count() as u64;
-        let lost_chunks = reach.live().lost() as u64;
+        let lost_chunks = reach.live()?.lost() as u64;
         Ok(PruneReport { died, snapshots, plan, lost_chunks, ..PruneReport::default() })
     }
 
@@ -384,14 +384,14 @@ impl Collector<'_> {
     fn plan(
         &self,
         index: &Index,
-        reach: &Reach<'_>,
+        reach: &mut Reach<'_>,
         present: &Present,
         marked: &HashSet<PackName>,
     ) -> Result<Plan> {
         let announced = self.repository.announcements()?;
         let named: HashSet<PackName> =
             announced.values().flat_map(|a| a.read.iter().flat_map(|r| r.packs.iter().copied())).collect();
-        let live = reach.live().live_bytes()?;
+        let live = reach.live()?.live_bytes()?;
         let mut uses: HashMap<PackName, PackUse> = HashMap::new();
         for pack in index.packs() {
             let pack = pack?;
@@ -446,7 +446,7 @@ fn reach_roots<'s>(
         }
         observer.event(&Event::Progress { files, bytes: 0, total_files, total_bytes: 0 });
     }
-    if reach.live().lost() > 0 || reach.is_blind() {
+    if reach.live()?.lost() > 0 || reach.is_blind() {
         let gone: HashSet<RunId> = repository.list_runs(Area::Deaths)?.into_iter().collect();
         for snapshot in roots.filter(|s| gone.contains(&s.id)) {
             if survey::is_dead(repository, &snapshot.id)? {
@@ -485,11 +485,11 @@ impl CarryOut<'_> {
         let sweep = Sweep {
             repository,
             index,
-            live: reach.live(),
+            blind: reach.is_blind(),
+            live: reach.live()?,
             after: &after,
             run: *self.run,
             in_index,
-            blind: reach.is_blind(),
             copies: self.full.is_none(),
             observer,
         };

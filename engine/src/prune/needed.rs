@@ -41,6 +41,6 @@ pub(crate) fn packs_needed(
         reach = reach.lenient();
     }
     reach_roots(repository, &mut reach, snapshots.iter(), observer)?;
-    let packs = reach.live().live_bytes()?.into_keys().collect();
-    Ok(Needed { packs, lost: reach.live().lost() as u64, blind: reach.is_blind() })
+    let packs = reach.live()?.live_bytes()?.into_keys().collect();
+    Ok(Needed { packs, lost: reach.live()?.lost() as u64, blind: reach.is_blind() })
 }

@@ -86,15 +86,21 @@ impl<'r> Reach<'r> {
         self.blind
     }
 
-    /// What was reached so far.
-    pub(super) fn live(&self) -> &Live<'r> {
-        &self.live
+    /// What was reached so far, all of it marked; an error for good once a look-up has failed.
+    pub(super) fn live(&mut self) -> Result<&Live<'r>> {
+        if self.unsure {
+            let reason = "a look-up in the index has failed, so what is needed is not known; run this again";
+            return Err(Error::Refused(reason.into()));
+        }
+        let marked = self.mark_met();
+        self.certain(marked)?;
+        Ok(&self.live)
     }
 
     /// Marks all that a living snapshot's tree needs. A node that cannot be read is an error: what lies below it is
     /// unknown, so nothing may be deleted.
     pub(super) fn root(&mut self, tree: &ChunkId) -> Result<()> {
-        match self.tree(tree) {
+        match self.node(tree, u8::MAX) {
             Err(e) if self.lenient && !self.unsure && e.is_damage() => {
                 self.blind = true;
                 Ok(())
@@ -106,21 +112,13 @@ impl<'r> Reach<'r> {
     /// Marks all that a pinned tree still has. If its snapshot died, parts may be gone, and nobody can rely on them.
     /// Where packs are damaged that may be another reason.
     pub(super) fn pin(&mut self, tree: &ChunkId) -> Result<()> {
-        match self.tree(tree) {
+        match self.node(tree, u8::MAX) {
             Err(e) if !self.unsure && e.is_damage() => {
                 self.blind |= self.lenient;
                 Ok(())
             }
             other => other,
         }
-    }
-
-    /// Marks all below a tree's root, and what was met until it broke off.
-    fn tree(&mut self, root: &ChunkId) -> Result<()> {
-        let walked = self.node(root, u8::MAX);
-        let marked = self.mark_met();
-        self.certain(marked)?;
-        walked
     }
 
     /// Gaps of a tree can be excused, but not those of a look-up: what it did not find may be there, and needed.
@@ -148,7 +146,15 @@ impl<'r> Reach<'r> {
         let mut keys = std::mem::take(&mut self.met);
         keys.sort_unstable();
         keys.dedup();
-        let found = self.index.all_places_of(&keys)?;
+        self.mark_all(&keys)?;
+        keys.clear();
+        self.met = keys;
+        Ok(())
+    }
+
+    /// The same of some, in ascending order.
+    fn mark_all(&mut self, keys: &[[u8; KEY_LEN]]) -> Result<()> {
+        let found = self.index.all_places_of(keys)?;
         let (mut found, mut missing) = (found.iter().peekable(), Vec::new());
         for (number, key) in keys.iter().enumerate() {
             self.places.clear();
@@ -170,8 +176,6 @@ impl<'r> Reach<'r> {
             missing = lost;
         }
         self.live.lost.extend(missing);
-        keys.clear();
-        self.met = keys;
         Ok(())
     }
 
@@ -320,15 +324,12 @@ mod tests {
     use super::*;
     use crate::backend::testing::Recorder;
     use crate::backend::{Backend, Memory};
-    use crate::backup::{self, BackupOptions};
     use crate::env::Env;
-    use crate::observer::Silent;
+    use crate::fixture;
+    use crate::repository::InitOptions;
     use crate::repository::index::put_run;
-    use crate::repository::{InitOptions, SlotSecret};
-    use crate::source::{Sources, StreamSource};
     use bulla_repo_format::chunker::ChunkerParams;
     use bulla_repo_format::index::IndexRun;
-    use bulla_repo_format::keys::Secret;
     use bulla_repo_format::pack::PackKind;
     use bulla_repo_format::{Area, ObjectName};
     use std::io::Write;
@@ -338,18 +339,10 @@ mod tests {
     #[test]
     fn lost_chunks_are_all_known_and_ask_the_store_once() {
         let store = Arc::new(Recorder::new(Arc::new(Memory::new())));
-        let secret = SlotSecret::Key(Secret::new([1; 32]));
-        let made =
-            Repository::init(store.clone(), &InitOptions::default(), &secret, Env::system("host", "user"));
-        let repository = made.unwrap().repository;
-        let content: Vec<u8> =
-            (0..1u32 << 17).flat_map(|n| *blake3::hash(&n.to_le_bytes()).as_bytes()).collect();
-        let stream = StreamSource::new("file", std::io::Cursor::new(content));
-        let done = backup::run(&repository, Sources::Stream(stream), &BackupOptions::default(), &Silent);
-        let (tree, chunks) = {
-            let done = done.unwrap();
-            (done.snapshot.unwrap().tree, done.statistics.data_chunks_new)
-        };
+        let repository =
+            fixture::repository(store.clone(), &InitOptions::default(), Env::system("host", "user"));
+        let done = fixture::back_up(&repository, fixture::noise(4 << 20));
+        let (tree, chunks) = (done.snapshot.unwrap().tree, done.statistics.data_chunks_new);
         assert!(chunks > 10);
         let reached = |repository: &Repository| {
             let index = repository.open_index().unwrap();
@@ -357,8 +350,8 @@ mod tests {
             store.take();
             reach.root(&tree).unwrap();
             let listings = store.take().get("list index").copied().unwrap_or(0);
-            let live: u64 = reach.live().live_bytes().unwrap().into_values().sum();
-            (reach.live().lost() as u64, listings, live >= 4 << 20)
+            let live: u64 = reach.live().unwrap().live_bytes().unwrap().into_values().sum();
+            (reach.live().unwrap().lost() as u64, listings, live >= 4 << 20)
         };
         assert_eq!(reached(&repository), (0, 0, true));
         // A run that lists the metadata alone, in place of the one that lists all.
@@ -385,20 +378,17 @@ mod tests {
     fn a_look_up_that_fails_is_never_excused() {
         let dir = tempfile::tempdir().unwrap();
         let env = Env { cache: Some(dir.path().to_path_buf()), ..Env::system("host", "user") };
-        let secret = SlotSecret::Key(Secret::new([1; 32]));
         let options =
             InitOptions { chunker: ChunkerParams { min: 64, avg: 256, max: 1024 }, ..InitOptions::default() };
-        let made = Repository::init(Arc::new(Memory::new()), &options, &secret, env);
-        let repository = made.unwrap().repository;
-        let content: Vec<u8> =
-            (0..1u32 << 17).flat_map(|n| *blake3::hash(&n.to_le_bytes()).as_bytes()).collect();
-        let stream = StreamSource::new("file", std::io::Cursor::new(content));
-        let done = backup::run(&repository, Sources::Stream(stream), &BackupOptions::default(), &Silent);
-        let tree = done.unwrap().snapshot.unwrap().tree;
+        let repository = fixture::repository(Arc::new(Memory::new()), &options, env);
+        let tree = fixture::back_up(&repository, fixture::noise(4 << 20)).snapshot.unwrap().tree;
         let [name] = repository.index_names().unwrap()[..] else { panic!() };
         let reached = |lenient: bool, harm: bool| {
             let index = repository.open_index().unwrap();
-            let reach = Reach::new(&repository, &index, HashSet::new());
+            let mut reach = Reach::new(&repository, &index, HashSet::new());
+            if lenient {
+                reach = reach.lenient();
+            }
             if harm {
                 let file = segment_file(dir.path(), &name.to_string());
                 let mut bytes = std::fs::read(&file).unwrap();
@@ -407,8 +397,11 @@ mod tests {
                 // In place, where it is mapped.
                 std::fs::OpenOptions::new().write(true).open(&file).unwrap().write_all(&bytes).unwrap();
             }
-            let done = if lenient { reach.lenient().root(&tree) } else { { reach }.pin(&tree) };
-            done.map_err(|e| e.to_string())
+            let walked = if lenient { reach.root(&tree) } else { reach.pin(&tree) };
+            let marked = walked.and_then(|()| reach.live().map(|_| ()));
+            // Nobody sees what is only half marked.
+            assert_eq!(reach.live().is_err(), marked.is_err());
+            marked.map_err(|e| e.to_string())
         };
         for lenient in [false, true] {
             assert_eq!(reached(lenient, false), Ok(()));
