@@ -349,6 +349,7 @@ mod tests {
             let mut reach = Reach::new(repository, &index, HashSet::new());
             store.take();
             reach.root(&tree).unwrap();
+            assert!(!reach.met.is_empty(), "what other roots name is looked up together with it");
             let listings = store.take().get("list index").copied().unwrap_or(0);
             let live: u64 = reach.live().unwrap().live_bytes().unwrap().into_values().sum();
             (reach.live().unwrap().lost() as u64, listings, live >= 4 << 20)
